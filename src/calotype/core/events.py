@@ -1,0 +1,63 @@
+"""What the policy is told: facts, in the past tense. ``now`` comes beside them, never inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from calotype.core.nouns import Tier
+
+
+@dataclass(frozen=True)
+class JobQueued:
+    """An admitted job waits, for the first time or (``attempt`` > 0) after a lost attempt."""
+
+    job_id: str
+    tenant: str
+    tier: Tier
+    model: str
+    rows: int  # images
+    cost_s: float  # predicted device-seconds of all its rows
+    attempt: int = 0  # attempts begun so far
+
+
+@dataclass(frozen=True)
+class JobCancelled:
+    """The job will not run (any more)."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class JobSettled:
+    """The job's attempt is over and its rows are off the engine; ``device_s`` was measured."""
+
+    job_id: str
+    device_s: float
+
+
+@dataclass(frozen=True)
+class AttemptFailed:
+    """The job's attempt ended without its pictures."""
+
+    job_id: str
+    reason: str
+    is_retryable: bool
+
+
+@dataclass(frozen=True)
+class EngineUp:
+    """An engine is ready and holds no rows."""
+
+    engine: str
+    models: tuple[str, ...]  # warm there
+    rows_max: int
+
+
+@dataclass(frozen=True)
+class EngineGone:
+    """An engine died or is being retired: it runs nothing any more."""
+
+    engine: str
+
+
+PolicyEvent = JobQueued | JobCancelled | JobSettled | AttemptFailed | EngineUp | EngineGone

@@ -1,0 +1,35 @@
+"""Every bound of the platform, by name and unit. What exceeds one is refused, and told so."""
+
+from __future__ import annotations
+
+# What a request may ask for.
+BODY_BYTES_MAX = 64 * 1024  # of one HTTP request
+PROMPT_CHARS_MAX = 2_000  # of the prompt, and of the negative prompt
+SIZE_PX_MIN = 64  # of width and of height, each
+SIZE_PX_MAX = 2_048  # of width and of height; a model may allow less
+SIZE_PX_MULTIPLE = 8  # latents are an eighth of the picture
+STEPS_MIN = 1
+STEPS_MAX = 100
+GUIDANCE_MIN = 0.0  # at most 1 turns classifier-free guidance off
+GUIDANCE_MAX = 20.0
+SEED_MAX = 2**32 - 1  # smallest is 0
+IMAGES_PER_JOB_MAX = 4
+
+# What the platform holds.
+QUEUED_JOBS_MAX = 10_000  # in the line; one more is refused with 429
+QUEUED_JOBS_PER_TENANT_MAX = 1_000
+EVENTS_PER_JOB_MAX = 4_000  # in a job's log; past it only state changes are written
+EVENT_STREAMS_MAX = 1_000  # server-sent event connections at one time
+PAGE_JOBS_MAX = 100  # jobs in one page of a listing
+ATTEMPTS_MAX = 3  # runs of one job before it fails for good
+LEASE_S = 30.0  # a lease not renewed by a heartbeat this long is lost
+HEARTBEAT_S = 1.0  # between an engine's signs of life
+ENGINE_ROWS_MAX = 16  # rows an engine holds at once (those that step and those that wait)
+ENGINE_MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # one message between the pool and an engine
+ENGINE_START_S_MAX = 120.0  # from starting an engine's process to its first sign of life
+ENGINE_STOP_S_MAX = 5.0  # for an engine to end by itself before it is killed
+ENCODINGS_CACHED_MAX = 256  # text encodings an engine keeps
+PREVIEWS_PER_IMAGE_MAX = 10  # denoising previews sent for one picture
+FINISHES_MAX = 4  # pictures being judged, marked, signed and stored at one time
+KEY_NAME_CHARS_MAX = 100
+LINK_TTL_S = 3_600  # a signed picture address stays good this long

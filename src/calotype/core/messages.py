@@ -1,0 +1,179 @@
+"""What the server and an engine process say to each other, and how it is framed.
+
+A frame is a 4-byte big-endian length, that many bytes of JSON (``{"type": ..., fields}``), an
+8-byte big-endian length, that many raw bytes (pixels or a preview; usually none). Commands go to
+the engine, in the imperative; reports come back, in the past tense. Both sides are ours, on one
+machine: a frame that doesn't parse is a fault, not input.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from calotype.core import limits
+from calotype.core.errors import InternalError
+
+
+@dataclass(frozen=True)
+class LoadModel:
+    """Make a base model resident; answered by ModelLoaded or ModelFailed."""
+
+    name: str
+    path: str
+    build: str
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """Make one picture; answered by RowStarted, StepDone ..., then RowDone or RowFailed."""
+
+    row: str  # id, unique per attempt: "<job id>/<token>/<image index>"
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    sampler: str
+    seed: int
+    tier: str
+
+
+@dataclass(frozen=True)
+class CancelRow:
+    """Drop a row at the next step boundary; not answered."""
+
+    row: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the process after the step that runs."""
+
+
+@dataclass(frozen=True)
+class EngineReady:
+    """First message: the process is up. ``pid`` is its process id."""
+
+    pid: int
+    device: str  # "cpu", "cuda:0"
+    torch: str  # version
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A sign of life, sent every HEARTBEAT_S from a thread of its own; counts for health."""
+
+    rows: int  # held now
+    steps: int  # forward passes done so far: grows while the engine works
+
+
+@dataclass(frozen=True)
+class ModelLoaded:
+    """The model is warm."""
+
+    name: str
+    seconds: float
+    bytes: int
+    buckets: tuple[int, ...]  # forward batch sizes proven to give the same bits
+
+
+@dataclass(frozen=True)
+class ModelFailed:
+    """The model can't be loaded here."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowStarted:
+    """The row's text is encoded and its first step is next."""
+
+    row: str
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """Step ``step`` of ``steps`` is absorbed. The frame's bytes: a WebP preview, or none."""
+
+    row: str
+    step: int  # 1..steps
+    steps: int
+
+
+@dataclass(frozen=True)
+class RowDone:
+    """The picture. The frame's bytes: raw RGB, uint8, height x width x 3, C order."""
+
+    row: str
+    width: int
+    height: int
+    scores: dict[str, float]  # classifier scores for safety, by check name
+    device_s: float  # this row's share of the forward passes, encode and decode
+
+
+@dataclass(frozen=True)
+class RowFailed:
+    """The row can't be finished. ``retryable``: another attempt may succeed."""
+
+    row: str
+    reason: str
+    retryable: bool
+
+
+Message = (
+    LoadModel
+    | RunRow
+    | CancelRow
+    | Stop
+    | EngineReady
+    | Heartbeat
+    | ModelLoaded
+    | ModelFailed
+    | RowStarted
+    | StepDone
+    | RowDone
+    | RowFailed
+)
+_TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
+_HEAD, _BLOB = struct.Struct(">I"), struct.Struct(">Q")
+HEAD_BYTES, BLOB_HEAD_BYTES = _HEAD.size, _BLOB.size
+
+
+def encode(message: Message, blob: bytes = b"") -> bytes:
+    """One whole frame."""
+    head = json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+    return b"".join((_HEAD.pack(len(head)), head, _BLOB.pack(len(blob)), blob))
+
+
+def head_length(raw: bytes) -> int:
+    """Read the first HEAD_BYTES of a frame: how many bytes of JSON follow."""
+    return _bounded(int(_HEAD.unpack(raw)[0]))
+
+
+def blob_length(raw: bytes) -> int:
+    """Read the BLOB_HEAD_BYTES after the JSON: how many raw bytes follow."""
+    return _bounded(int(_BLOB.unpack(raw)[0]))
+
+
+def decode(head: bytes) -> Message:
+    """Turn a frame's JSON into its message; raise InternalError if it isn't one of ours."""
+    body = json.loads(head)
+    kind = _TYPES.get(body.pop("type", ""))
+    if kind is None or {field.name for field in fields(kind)} != body.keys():
+        raise InternalError(f"not a message of this protocol: {head[:200]!r}")
+    if kind is ModelLoaded:
+        body["buckets"] = tuple(body["buckets"])
+    message: Message = kind(**body)
+    return message
+
+
+def _bounded(length: int) -> int:
+    if length > limits.ENGINE_MESSAGE_BYTES_MAX:
+        raise InternalError(f"a message of {length} bytes is over the limit")
+    return length

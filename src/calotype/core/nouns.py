@@ -1,0 +1,169 @@
+"""The nouns: frozen, with a comment and a unit per field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from calotype.core.states import JobState
+
+
+class Tier(StrEnum):
+    """The three service classes."""
+
+    TURBO = "turbo"
+    FAST = "fast"
+    RELAX = "relax"
+
+
+TIER_WEIGHTS = {Tier.TURBO: 10, Tier.FAST: 5, Tier.RELAX: 1}  # shares of device-seconds
+
+
+class Sampler(StrEnum):
+    """The samplers, by the names the field uses."""
+
+    DDIM = "ddim"
+    DPMPP_2M = "dpmpp_2m"
+    EULER = "euler"
+    EULER_A = "euler_a"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a job asks for, whole: nothing is left to a default after admission."""
+
+    prompt: str
+    negative_prompt: str  # empty when there is none
+    model: str  # a name of the model registry
+    width: int  # pixels
+    height: int  # pixels
+    steps: int
+    guidance: float  # classifier-free guidance scale; at most 1 turns it off
+    sampler: Sampler
+    seed: int  # of the first image; image i has (seed + i) modulo 2**32
+    n: int  # images
+
+    def image_seed(self, index: int) -> int:
+        """The seed of image ``index`` (0..n-1)."""
+        return (self.seed + index) % 2**32
+
+
+@dataclass(frozen=True)
+class Image:
+    """One delivered picture. ``sha256`` is that of the signed PNG as it is stored and served."""
+
+    id: str
+    index: int  # 0..n-1 within its job
+    seed: int
+    width: int  # pixels
+    height: int  # pixels
+    sha256: str  # of the PNG file
+    pixels_sha256: str  # of the raw RGB bytes: same job, same machine, same value
+    formats: tuple[str, ...]  # stored variants: "png", "webp"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request for 1..n images, as the store holds it."""
+
+    id: str
+    tenant: str
+    tier: Tier
+    spec: Spec
+    state: JobState
+    created_at: datetime  # UTC, aware, like all times here
+    started_at: datetime | None  # first attempt's start
+    finished_at: datetime | None
+    attempt: int  # attempts begun so far
+    token: int  # fencing token: grows with every lease, and by cancelling
+    images: tuple[Image, ...]  # empty until succeeded
+    error: dict[str, Any] | None  # a problem body once failed
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of a job's append-only log."""
+
+    job_id: str
+    seq: int  # 1, 2, 3 ... within the job; the SSE id
+    kind: str  # of EVENT_KINDS
+    at: datetime
+    data: dict[str, Any]  # JSON
+
+
+# What a job's log can say, in the past tense, and the keys of each event's data.
+EVENT_KINDS = {
+    "queued": "position (1 = next), tier; also reason and attempt when it is queued again",
+    "started": "attempt, engine",
+    "step": "image (index), step, steps; preview (data URL of a small WebP) now and then",
+    "image_finished": "image (index), id, verdict (allow, review, block)",
+    "attempt_failed": "attempt, engine, reason",
+    "pending_safety": "reason",
+    "succeeded": "images (count)",
+    "failed": "error (problem body)",
+    "cancelled": "by (caller, operator)",
+}
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one attempt of a job; writes with an older token change nothing."""
+
+    job_id: str
+    attempt: int  # 1..ATTEMPTS_MAX
+    token: int
+    engine: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key, without its secret."""
+
+    id: str
+    tenant: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class VerdictKind(StrEnum):
+    """What a safety check can say."""
+
+    ALLOW = "allow"
+    REVIEW = "review"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one safety check said of a prompt or a picture."""
+
+    kind: VerdictKind
+    check: str  # the check's name
+    version: str  # of the check: its lists or weights
+    category: str | None = None  # why, if not allow
+    score: float | None = None  # 0..1
+    detail: str = ""  # a sentence for the person
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A base model as the registry knows it, read from its folder without loading it."""
+
+    name: str
+    family: str  # "sdxl" so far
+    path: str  # the diffusers folder
+    build: str  # content hash of its files: first 16 hex digits
+    title: str
+    licence: str
+    parameter_bytes: int  # sum of its safetensors files
+    width: int  # default, pixels
+    height: int  # default, pixels
+    size_px_min: int
+    size_px_max: int
+    steps: int  # default
+    guidance: float  # default
+    sampler: Sampler  # default

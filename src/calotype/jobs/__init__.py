@@ -1,0 +1,5 @@
+"""The durable record: jobs, their append-only event logs, leases with fencing tokens, keys.
+
+The store is the truth; whatever is in memory elsewhere can be rebuilt from it. It knows nothing of
+engines, of pictures' bytes or of HTTP.
+"""
