@@ -31,6 +31,23 @@ class Sampler(StrEnum):
 
 
 @dataclass(frozen=True)
+class Ask:
+    """What a caller wrote; None where the choice is left to the model's defaults or to chance."""
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str | None = None
+    width: int | None = None  # pixels
+    height: int | None = None  # pixels
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    n: int = 1  # images
+    tier: str = Tier.FAST
+
+
+@dataclass(frozen=True)
 class Spec:
     """What a job asks for, whole: nothing is left to a default after admission."""
 

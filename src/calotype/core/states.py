@@ -17,7 +17,6 @@ from typing import TypeVar
 
 from calotype.core.errors import IllegalMove
 
-
 S = TypeVar("S", bound=StrEnum)
 
 
