@@ -29,7 +29,8 @@ ROOT = Path(__file__).parent
 PARTS = ROOT / "runs" / "parts"
 MODEL = ROOT.parent / "src" / "calotype" / "models" / "vignette"
 BYTES_MAX = 16 * 1024 * 1024  # all weights together: adapters must fit beside them in 25 MB
-KEPT = ("README.md", "samples.webp", "evaluation.json")  # written by the card, not by the export
+# Written by training.evaluate and training.card, not by the export.
+KEPT = ("README.md", "samples.webp", "evaluation.json", "training.json", "calotype.json")
 
 
 def tokenizer(parts: Path = PARTS) -> PreTrainedTokenizerBase:

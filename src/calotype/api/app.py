@@ -1,0 +1,39 @@
+"""The whole HTTP application, put together from its routes."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+import calotype
+from calotype.api import events, health, images, jobs
+from calotype.api.body_limit import BodyLimit
+from calotype.api.events import EventStreams
+from calotype.api.frame import Frame
+from calotype.api.page import install_page
+from calotype.api.problems import install_handlers
+from calotype.flow.platform import Platform
+from calotype.settings import Settings
+
+
+def create_app(platform: Platform, settings: Settings) -> FastAPI:
+    """Make the app that serves ``platform``, which its caller starts and stops.
+
+    ``app.state.streams.stopping`` is the caller's to set when the server is to end: open event
+    streams end then.
+    """
+    app = FastAPI(
+        title="Calotype",
+        version=calotype.__version__,
+        docs_url=None,  # FastAPI's pages fetch scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.platform = platform
+    app.state.settings = settings
+    app.state.streams = EventStreams()
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Frame)  # the last one added is the outermost
+    install_handlers(app)
+    for room in (jobs, events, images, health):
+        app.include_router(room.router)
+    install_page(app)
+    return app

@@ -1,0 +1,128 @@
+"""The bodies of the native dialect: the request for a job, and the job as it is told.
+
+Types only: what a value may be is ``flow.admit``'s to say, so that every dialect has one answer.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from calotype.api.problems import WrongMediaType, invalid_input
+from calotype.core.errors import CallerError
+from calotype.core.nouns import Ask, Image, Job, ModelInfo, Tier
+from calotype.flow.platform import Platform
+
+
+class JobRequest(BaseModel):
+    """``POST /v1/jobs``: what is left out is the model's default, or chance for the seed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str | None = None
+    width: int | None = None  # pixels
+    height: int | None = None  # pixels
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    n: int = 1  # images
+    tier: str = Tier.FAST.value
+
+    def ask(self) -> Ask:
+        """Say the same in the nouns of ``core``."""
+        return Ask(**self.model_dump())
+
+
+async def job_request(request: Request) -> JobRequest:
+    """Read a job's request; raise WrongMediaType, CallerError (not JSON) or InvalidInput."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise WrongMediaType(
+            f"the body is {media_type or 'of no type'}: send application/json",
+            field="Content-Type",
+            limit="application/json",
+        )
+    try:
+        return JobRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        findings = error.errors(include_url=False)
+        if findings[0]["type"] == "json_invalid":
+            raise CallerError(f"the body isn't JSON: {findings[0]['msg']}", field="body") from None
+        raise invalid_input(findings) from None
+
+
+def job_body(platform: Platform, job: Job) -> dict[str, Any]:
+    """One job as JSON, with where it stands now and where to go from here."""
+    spec = job.spec
+    self_url = f"/v1/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "status": job.state.value,
+        "tier": job.tier.value,
+        "progress": platform.progress(job),
+        "position": platform.position(job.id),
+        "created_at": timestamp(job.created_at),
+        "started_at": timestamp(job.started_at),
+        "finished_at": timestamp(job.finished_at),
+        "attempt": job.attempt,
+        "prompt": spec.prompt,
+        "negative_prompt": spec.negative_prompt,
+        "model": spec.model,
+        "width": spec.width,
+        "height": spec.height,
+        "steps": spec.steps,
+        "guidance": spec.guidance,
+        "sampler": spec.sampler.value,
+        "seed": spec.seed,
+        "n": spec.n,
+        "images": [_image_body(platform, image) for image in job.images],
+        "error": job.error,
+        "urls": {"self": self_url, "events": f"{self_url}/events", "cancel": self_url},
+    }
+
+
+def model_body(model: ModelInfo) -> dict[str, Any]:
+    """One model as JSON; where it lies on the server's disk is the operator's business."""
+    return {
+        "name": model.name,
+        "title": model.title,
+        "family": model.family,
+        "build": model.build,
+        "licence": model.licence,
+        "parameter_bytes": model.parameter_bytes,
+        "size_px_min": model.size_px_min,
+        "size_px_max": model.size_px_max,
+        "defaults": {
+            "width": model.width,
+            "height": model.height,
+            "steps": model.steps,
+            "guidance": model.guidance,
+            "sampler": model.sampler.value,
+        },
+    }
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC to the millisecond: ``2026-01-31T12:00:00.000Z``."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _image_body(platform: Platform, image: Image) -> dict[str, Any]:
+    return {
+        "id": image.id,
+        "index": image.index,
+        "seed": image.seed,
+        "url": platform.picture_path(image),
+        "webp_url": platform.picture_path(image, "webp") if "webp" in image.formats else None,
+        "sha256": image.sha256,
+        "width": image.width,
+        "height": image.height,
+    }

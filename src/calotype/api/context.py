@@ -1,0 +1,29 @@
+"""What a route gets handed: the platform, and the key that the caller showed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from calotype.core.errors import Unauthorized
+from calotype.core.nouns import Key
+from calotype.flow.platform import Platform
+
+
+def platform_of(request: Request) -> Platform:
+    """Return the platform that this app was made for."""
+    platform: Platform = request.app.state.platform
+    return platform
+
+
+async def key_of(request: Request) -> Key:
+    """Return the key in ``Authorization: Bearer KEY``; raise Unauthorized without a good one."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized("send an API key as 'Authorization: Bearer KEY'", field="Authorization")
+    return await platform_of(request).authenticate(secret.strip())
+
+
+CalledPlatform = Annotated[Platform, Depends(platform_of)]
+CallerKey = Annotated[Key, Depends(key_of)]

@@ -1,0 +1,70 @@
+"""Jobs: ask for one, look, list, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from calotype.api.bodies import JobRequest, job_body, job_request, model_body
+from calotype.api.context import CalledPlatform, CallerKey
+from calotype.core import limits
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+_REQUEST_SCHEMA = {  # job_request reads the body itself, so FastAPI can't know its shape
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": JobRequest.model_json_schema()}},
+    }
+}
+
+
+class Page(BaseModel):
+    """Which part of a listing: at most ``limit`` jobs, older than the job ``before``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=20, ge=1, le=limits.PAGE_JOBS_MAX)
+    before: str | None = Field(default=None, max_length=64)
+
+
+@router.post("/jobs", status_code=202, openapi_extra=_REQUEST_SCHEMA)
+async def create_job(
+    platform: CalledPlatform,
+    key: CallerKey,
+    asked: Annotated[JobRequest, Depends(job_request)],
+    response: Response,
+) -> dict[str, Any]:
+    """Admit a job; it is durable once this is answered."""
+    body = job_body(platform, await platform.admit(key, asked.ask()))
+    response.headers["Location"] = body["urls"]["self"]
+    return body
+
+
+@router.get("/jobs")
+async def list_jobs(
+    platform: CalledPlatform, key: CallerKey, page: Annotated[Page, Query()]
+) -> dict[str, Any]:
+    """List the tenant's jobs, newest first."""
+    jobs = await platform.jobs(key, limit=page.limit, before=page.before)
+    return {"jobs": [job_body(platform, job) for job in jobs]}
+
+
+@router.get("/jobs/{job_id}")
+async def read_job(platform: CalledPlatform, key: CallerKey, job_id: str) -> dict[str, Any]:
+    """Show one job."""
+    return job_body(platform, await platform.job(key, job_id))
+
+
+@router.delete("/jobs/{job_id}")
+async def cancel_job(platform: CalledPlatform, key: CallerKey, job_id: str) -> dict[str, Any]:
+    """Cancel a job, waiting or running; cancelling it twice is the same as once."""
+    return job_body(platform, await platform.cancel(key, job_id))
+
+
+@router.get("/models", tags=["models"])
+async def list_models(platform: CalledPlatform, _key: CallerKey) -> dict[str, Any]:
+    """List the models that a job can name."""
+    return {"models": [model_body(model) for model in platform.models()]}

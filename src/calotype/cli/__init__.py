@@ -1,0 +1,42 @@
+"""The command line: starts things, and speaks to a server as any other client would.
+
+It may import every room, and knows none of their rules. Heavy parts are imported inside the
+commands that need them: ``calotype --help`` has to be quick.
+
+Exit codes: 0 done, 1 failed, 2 wrong use. Results go to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from calotype.cli import bench, demo, doctor, generate, keys, models, serve
+from calotype.cli.console import exit_code, say_error
+from calotype.core.errors import CalotypeError
+
+app = typer.Typer(
+    name="calotype",
+    help="Calotype: image generation for your team, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(serve.serve)
+app.command()(generate.generate)
+app.command()(demo.demo)
+app.add_typer(keys.app, name="keys")
+app.add_typer(models.app, name="models")
+app.command()(doctor.doctor)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` names, and exit with its code."""
+    try:
+        app()
+    except CalotypeError as error:
+        say_error(error.detail)
+        sys.exit(exit_code(error))

@@ -1,0 +1,5 @@
+"""``python -m calotype.cli`` is ``calotype``."""
+
+from calotype.cli import main
+
+main()

@@ -1,0 +1,131 @@
+"""A client of the native API, for the commands: ask for a job, follow it, fetch its pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from httpx_sse import connect_sse
+
+from calotype.core.errors import CalotypeError, OperatorError
+
+_TIMEOUT = httpx.Timeout(30.0)
+_RECONNECTS_MAX = 10  # in a row, while following a job
+_RECONNECT_S = 0.5
+_FINAL = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server is, and a key it knows."""
+
+    url: str
+    key: str = field(repr=False)
+
+    @property
+    def page(self) -> str:
+        """The page's address, signed in."""
+        return f"{self.url}/#key={self.key}"
+
+
+class Answered(CalotypeError):
+    """The server answered with a problem; it says of itself what the server said."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("detail") or body.get("title") or "the server refused"))
+        self.body = body
+
+    def problem(self) -> dict[str, Any]:
+        """The server's own body."""
+        return {"type": "urn:calotype:problem:internal", **self.body}
+
+
+class Client:
+    """One connection to a server; raises Answered for problems, OperatorError if unreachable."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._http = httpx.Client(
+            base_url=server.url,
+            headers={"Authorization": f"Bearer {server.key}"},
+            timeout=_TIMEOUT,
+            trust_env=False,  # a proxy has no business between a person and their own server
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def create(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """Ask for a job; what is None is left out."""
+        body = {name: value for name, value in ask.items() if value is not None}
+        return self._json("POST", "/v1/jobs", json=body)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Look at a job."""
+        return self._json("GET", f"/v1/jobs/{job_id}")
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job."""
+        return self._json("DELETE", f"/v1/jobs/{job_id}")
+
+    def download(self, path: str) -> bytes:
+        """Fetch a picture by its signed path."""
+        return self._request("GET", path).content
+
+    def follow(self, job: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (kind, data) of each event until the final one, through lost connections."""
+        seen, lost = "", 0
+        while lost <= _RECONNECTS_MAX:
+            headers = {"Last-Event-ID": seen} if seen else {}
+            try:
+                with connect_sse(
+                    self._http, "GET", job["urls"]["events"], headers=headers
+                ) as source:
+                    if source.response.is_error:
+                        source.response.read()
+                        raise _answered(source.response)
+                    for event in source.iter_sse():
+                        seen, lost = event.id or seen, 0
+                        yield event.event, event.json()
+                        if event.event in _FINAL:
+                            return
+            except httpx.TransportError:
+                pass  # the server restarts, or the network does: go on after the last event seen
+            lost += 1
+            time.sleep(_RECONNECT_S)
+        raise OperatorError(f"the connection to {self.server.url} was lost")
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        body: dict[str, Any] = self._request(method, path, **options).json()
+        return body
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise OperatorError(f"can't reach {self.server.url}: {error}") from error
+        if response.is_error:
+            raise _answered(response)
+        return response
+
+
+def _answered(response: httpx.Response) -> Answered:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        body = {"detail": f"the server answered {response.status_code} and no reason"}
+    return Answered(body)

@@ -1,0 +1,106 @@
+"""``calotype keys``: make, list and revoke API keys, with or without a running server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from calotype.cli.console import AsJson, Home, print_json, print_table
+
+if TYPE_CHECKING:
+    from calotype.core.nouns import Key
+    from calotype.jobs.store import JobStore
+    from calotype.settings import Settings
+
+T = TypeVar("T")
+app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    *,
+    tenant: Annotated[
+        str | None, typer.Option(help="Who pays, and sees only their own; else the first tenant.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "made by hand",
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Make a key; its secret is printed this once and kept nowhere."""
+
+    from calotype.flow.platform import FIRST_TENANT, SCOPES
+
+    async def make(store: JobStore) -> tuple[Key, str]:
+        return await store.create_key(tenant=tenant or FIRST_TENANT, name=name, scopes=SCOPES)
+
+    key, secret = _with_store(_settings(home), make)
+    if as_json:
+        print_json({**_body(key), "key": secret})
+    else:
+        print(secret)
+
+
+@app.command("list")
+def list_keys(*, as_json: AsJson = False, home: Home = None) -> None:
+    """List the keys, without their secrets."""
+    keys = _with_store(_settings(home), lambda store: store.list_keys())
+    if as_json:
+        print_json({"keys": [_body(key) for key in keys]})
+        return
+    bodies = [_body(key) for key in keys]
+    print_table(
+        ("id", "tenant", "name", "created", "revoked"),
+        [
+            (each["id"], each["tenant"], each["name"], each["created_at"], each["revoked_at"] or "")
+            for each in bodies
+        ],
+    )
+
+
+@app.command()
+def revoke(
+    *,
+    key_id: Annotated[str, typer.Argument(help="As `calotype keys list` shows it.")],
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Revoke a key; requests with it are refused from now on."""
+    key = _with_store(_settings(home), lambda store: store.revoke_key(key_id))
+    if as_json:
+        print_json(_body(key))
+    else:
+        print(f"{key.id} is revoked")
+
+
+def _settings(home: Any) -> Settings:
+    from calotype.settings import Settings
+
+    return Settings(home=home)
+
+
+def _with_store(settings: Settings, work: Callable[[JobStore], Awaitable[T]]) -> T:
+    from calotype.jobs.store import JobStore
+
+    async def run() -> T:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = await JobStore.open(settings.database)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def _body(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "created_at": key.created_at.isoformat(timespec="seconds"),
+        "revoked_at": key.revoked_at.isoformat(timespec="seconds") if key.revoked_at else None,
+    }

@@ -1,0 +1,113 @@
+"""Make pictures with a server, showing progress in the terminal; shared by generate and demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from calotype.cli.client import Answered, Client
+from calotype.core.errors import CalotypeError, Conflict
+
+SUFFIXES = (".png", ".webp")
+
+
+class JobEnded(CalotypeError):
+    """The job ended without its pictures."""
+
+
+def make_pictures(client: Client, ask: dict[str, Any]) -> dict[str, Any]:
+    """Run one job to its end and return its body; Ctrl-C cancels it.
+
+    Raises Answered when the server refuses the request, JobEnded when the job fails.
+    """
+    job = client.create(ask)
+    try:
+        _show(client, job)
+    except KeyboardInterrupt:
+        client.cancel(job["id"])
+        raise
+    job = client.job(job["id"])
+    if job["status"] == "failed":
+        raise _failure(job)
+    if job["status"] != "succeeded":
+        raise Conflict(f"the job was {job['status']} by someone else")
+    return job
+
+
+def save_pictures(client: Client, job: dict[str, Any], paths: list[Path] | None) -> list[Path]:
+    """Write the job's pictures to ``paths``, or to new files in the current folder."""
+    if paths is None:
+        return [
+            _write_new(Path(f"calotype-{image['seed']}.png"), client.download(image["url"]))
+            for image in job["images"]
+        ]
+    for image, path in zip(job["images"], paths, strict=True):
+        url = image["webp_url"] if path.suffix == ".webp" else image["url"]
+        if url is None:
+            raise JobEnded(f"the server keeps no {path.suffix[1:]} of this picture")
+        path.write_bytes(client.download(url))
+    return paths
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """Name ``count`` files after one: itself, or FILE-1.png, FILE-2.png ..."""
+    if count == 1:
+        return [path]
+    return [path.with_stem(f"{path.stem}-{number}") for number in range(1, count + 1)]
+
+
+def _show(client: Client, job: dict[str, Any]) -> None:
+    done: dict[int, int] = {}  # steps by image
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=36),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("asking", total=job["steps"] * job["n"])
+        for kind, data in client.follow(job):
+            if kind == "step":
+                done[data["image"]] = data["step"]
+            elif kind in ("queued", "attempt_failed"):
+                done.clear()
+            progress.update(task, completed=sum(done.values()), description=_say(kind, data))
+
+
+def _say(kind: str, data: dict[str, Any]) -> str:
+    match kind:
+        case "queued":
+            place = data.get("position")
+            return f"in line, place {place}" if place else "in line"
+        case "started" | "step":
+            return "drawing"
+        case "image_finished":
+            return "finishing"
+        case "attempt_failed":
+            return "the engine was lost; once more"
+        case "pending_safety":
+            return "waiting for its safety check"
+        case _:
+            return kind
+
+
+def _failure(job: dict[str, Any]) -> CalotypeError:
+    error = job.get("error") or {}
+    return Answered({"detail": "the job failed", **error})
+
+
+def _write_new(path: Path, content: bytes) -> Path:
+    """Write to ``path``, or to the first of path-2, path-3 ... that isn't there yet."""
+    candidate, number = path, 1
+    while True:
+        try:
+            with candidate.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            number += 1
+            candidate = path.with_stem(f"{path.stem}-{number}")
+        else:
+            return candidate

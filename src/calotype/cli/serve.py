@@ -1,0 +1,57 @@
+"""``calotype serve``: the platform, its API and its page, until Ctrl-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calotype.cli.console import Home, say
+
+
+def serve(
+    *,
+    home: Home = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    engines: Annotated[int | None, typer.Option(help="Engine processes.")] = None,
+    engine_threads: Annotated[int | None, typer.Option(help="CPU threads of an engine.")] = None,
+    database_url: Annotated[str | None, typer.Option(help="SQLAlchemy address.")] = None,
+    models_folder: Annotated[Path | None, typer.Option(help="Folder of models.")] = None,
+    queued_jobs_max: Annotated[int | None, typer.Option(help="Jobs that may wait.")] = None,
+    queued_jobs_per_tenant_max: Annotated[
+        int | None, typer.Option(help="Jobs of one tenant that may wait.")
+    ] = None,
+    blocklist: Annotated[Path | None, typer.Option(help="Further blocked terms.")] = None,
+    certificate_chain: Annotated[Path | None, typer.Option(help="PEM chain for signing.")] = None,
+    certificate_key: Annotated[Path | None, typer.Option(help="PEM key for signing.")] = None,
+    finish_processes: Annotated[
+        int | None, typer.Option(help="Processes that finish pictures.")
+    ] = None,
+    link_ttl_s: Annotated[int | None, typer.Option(help="Seconds that links stay good.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    end_with_stdin: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run the platform: API, page, dispatcher and engines.
+
+    Each option can also be set as CALOTYPE_<NAME>, or in <home>/calotype.toml.
+    """
+    flags = {name: value for name, value in locals().items() if name != "end_with_stdin"}
+    from calotype.cli.logs import configure_logging
+    from calotype.cli.server import run_server
+    from calotype.settings import Settings
+
+    settings = Settings(**flags)
+    configure_logging(settings)
+
+    def announce(url: str, first_key: str | None) -> None:
+        if first_key is None:
+            print(f"Calotype is at {url}/ (its first key is in {settings.key_path})", flush=True)
+        else:
+            print(f"Calotype is at {url}/#key={first_key}", flush=True)
+            print(f"API key, printed this once: {first_key}", flush=True)
+
+    run_server(settings, announce, end_with_stdin=end_with_stdin)
+    say("Calotype has stopped.")

@@ -1,0 +1,161 @@
+"""One server process: its lock, its socket, its signals, and what it leaves for clients to find.
+
+The socket listens before the platform starts, so that early requests wait instead of being
+refused. SIGINT, SIGTERM or (if asked for) the end of stdin stop it: event streams end, requests in
+flight get SHUTDOWN_S_MAX, then the platform stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+
+from calotype.api.app import create_app
+from calotype.core.errors import OperatorError
+from calotype.flow.platform import Platform
+from calotype.settings import Settings
+
+SHUTDOWN_S_MAX = 5
+_BACKLOG = 1024  # connections that wait to be accepted
+
+
+def run_server(
+    settings: Settings, announce: Callable[[str, str | None], None], *, end_with_stdin: bool = False
+) -> None:
+    """Serve until told to stop; ``announce(url, first_key)`` once requests are taken.
+
+    Raises OperatorError when the home folder has a server already, or the port is taken.
+    """
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _only_server(settings), _listening(settings) as listener:
+        asyncio.run(_serve(settings, listener, announce, end_with_stdin=end_with_stdin))
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, without its signal handlers: ours stop the streams and the platform as well."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    announce: Callable[[str, str | None], None],
+    *,
+    end_with_stdin: bool,
+) -> None:
+    stopping = asyncio.Event()
+    _stop_on_signals(stopping, end_with_stdin=end_with_stdin)
+    platform = await Platform.start(settings)
+    try:
+        if platform.first_key is not None:
+            write_private(settings.key_path, platform.first_key)
+        app = create_app(platform, settings)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_S_MAX,
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        url = _url(listener)
+        _write_server_file(settings.server_file, url)
+        announce(url, platform.first_key)
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        app.state.streams.stopping.set()
+        server.should_exit = True
+        await serving
+    finally:
+        settings.server_file.unlink(missing_ok=True)
+        await platform.stop()
+
+
+def _stop_on_signals(stopping: asyncio.Event, *, end_with_stdin: bool) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    if not end_with_stdin:
+        return
+
+    def on_stdin() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stopping.set()
+
+    loop.add_reader(sys.stdin.fileno(), on_stdin)
+
+
+@contextmanager
+def _only_server(settings: Settings) -> Iterator[None]:
+    """Hold the home folder's lock. A POSIX lock: it goes with its process, and no child has it."""
+    path = settings.home / "server.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OperatorError(
+                f"a Calotype server already runs on {settings.home}", field="home"
+            ) from error
+        yield
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    host, port = settings.host, settings.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        with contextlib.closing(listener):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            yield listener
+    except OSError as error:
+        raise OperatorError(
+            f"can't listen on {host} port {port}: {error.strerror or error}; "
+            "choose another with --port (0 takes a free one)",
+            field="port",
+        ) from error
+
+
+def _url(listener: socket.socket) -> str:
+    """Where a client on this machine reaches the server."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write_server_file(path: Path, url: str) -> None:
+    body = {"pid": os.getpid(), "url": url, "started_at": datetime.now(UTC).isoformat()}
+    write_private(path, json.dumps(body))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)

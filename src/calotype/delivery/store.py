@@ -1,0 +1,90 @@
+"""Keeps the signed files of pictures. It doesn't know whose they are or who may see them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore
+
+from calotype.core.errors import NotFound, OperatorError
+from calotype.delivery.names import file_name
+
+
+class PictureStore:
+    """Files by image id and form. Every name is checked, so no id reaches outside the store.
+
+    Any failure of the storage itself raises OperatorError; nothing is half-written.
+    """
+
+    def __init__(self, objects: Any, *, folder: Path | None = None) -> None:
+        self._objects = objects  # an obstore store
+        self._folder = folder  # where its files lie, if they lie on this machine
+
+    @classmethod
+    def local(cls, root: Path) -> PictureStore:
+        """A store in the folder ``root``, which is made if need be."""
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            return cls(LocalStore(root), folder=root)
+        except (OSError, BaseError) as error:
+            raise OperatorError(f"pictures can't be kept in {root}: {error}") from error
+
+    async def put(self, image_id: str, form: str, data: bytes) -> None:
+        """Write the whole file or nothing; once it returns, the file outlives a power cut."""
+        path = _path(image_id, form)
+        try:
+            await obstore.put_async(self._objects, path, data, use_multipart=False)
+            if self._folder is not None:
+                await asyncio.to_thread(_settle, self._folder / path)
+        except (OSError, BaseError) as error:
+            raise OperatorError(f"a picture can't be stored: {error}") from error
+
+    async def get(self, image_id: str, form: str) -> bytes:
+        """The file's bytes; raises NotFound if there is none."""
+        try:
+            found = await obstore.get_async(self._objects, _path(image_id, form))
+            return bytes(await found.bytes_async())
+        except FileNotFoundError as error:
+            raise NotFound("there is no such picture") from error
+        except (OSError, BaseError) as error:
+            raise OperatorError(f"a picture can't be read: {error}") from error
+
+    async def exists(self, image_id: str, form: str) -> bool:
+        """Whether the file is there."""
+        try:
+            await obstore.head_async(self._objects, _path(image_id, form))
+        except FileNotFoundError:
+            return False
+        except (OSError, BaseError) as error:
+            raise OperatorError(f"a picture can't be looked up: {error}") from error
+        return True
+
+    async def delete(self, image_id: str, form: str) -> None:
+        """Remove the file; it is no error if it is gone already."""
+        try:
+            await obstore.delete_async(self._objects, _path(image_id, form))
+        except FileNotFoundError:
+            return
+        except (OSError, BaseError) as error:
+            raise OperatorError(f"a picture can't be deleted: {error}") from error
+
+
+def _path(image_id: str, form: str) -> str:
+    # The end of an id is chance, so its last two characters spread the files over 1,024 folders.
+    name = file_name(image_id, form)  # checks both
+    return f"{image_id[-2:]}/{name}"
+
+
+def _settle(path: Path) -> None:
+    """Have the disk hold the file and its name. obstore renames atomically but doesn't wait."""
+    for each in (path, path.parent):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

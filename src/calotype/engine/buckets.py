@@ -1,0 +1,89 @@
+"""Bucket sizes that keep a promise: the same bits whoever shares the pass, and in every bucket.
+
+The promise is "same job and seed, same machine: the same pixels, alone or beside others". A lone
+guided row runs in a bucket of 2 and beside others in 4 or 8, so a row's output must be the same
+bits at every position of every bucket. Measured on 2 CPU cores, float32, for the embedded model
+(5.8 M parameters, 16 x 16 latents, 10 shapes and thread counts):
+
+- Any one bucket keeps the bits at all positions. Across buckets they differed, and hooks on all
+  151 modules found one cause: linear layers over few rows (the timestep embeddings, one row a
+  forward) go to other matrix kernels for 1, 2..3 and 4 or more rows. Padding those to a fixed 16
+  rows (``steady``) made 2, 4 and 8 equal; it costs nothing that shows.
+- 1 never equals 2: a batch of one takes another convolution. 16 didn't equal 8 with one thread.
+- A pass of 1, 2, 4, 8 takes 16, 24, 37, 63 ms. Pinning 8 would cost a lone guided row 63 ms a
+  step instead of 24; pinning 2 would cost four rows 97 ms instead of 63.
+
+So the buckets are 2, 4 and 8, and the engine trusts none of this: it proves each one for each
+shape on the machine it runs on, against 2, and leaves out what fails. If even 2 depends on its
+neighbours, the answer is 1: every forward alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from calotype.engine.forwards import Forwards
+
+STEADY_ROWS = 16  # small linear layers always see this many rows
+Denoise = Callable[[Forwards], torch.Tensor]
+
+
+def steady(module: torch.nn.Module) -> None:
+    """Make linear layers over (few rows, width) use the same kernel for any number of rows."""
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.forward = partial(_padded_linear, layer.forward)  # type: ignore[method-assign]
+
+
+def _padded_linear(
+    linear: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor
+) -> torch.Tensor:
+    count = rows.shape[0]
+    if rows.ndim != 2 or count >= STEADY_ROWS:
+        return linear(rows)
+    padding = rows.new_zeros(STEADY_ROWS - count, rows.shape[1])
+    return linear(torch.cat((rows, padding)))[:count]
+
+
+def prove_buckets(
+    denoise: Denoise, sample: Forwards, candidates: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Which of these sizes give forward 0 of ``sample`` the same bits everywhere in them.
+
+    ``sample`` holds random forwards, one more than the largest size; ``candidates`` ascend.
+    """
+    smallest = candidates[0]
+    alone = denoise(sample.take(0).padded(smallest))[0]
+    if not _keeps(denoise, sample, smallest, alone):
+        return (1,)
+    others = (size for size in candidates[1:] if _keeps(denoise, sample, size, alone))
+    return (smallest, *others)
+
+
+def _keeps(denoise: Denoise, sample: Forwards, size: int, alone: torch.Tensor) -> bool:
+    """Two passes put forward 0 at every position, beside strangers at the others."""
+    for parity in (0, 1):
+        places = [0 if place % 2 == parity else place + 1 for place in range(size)]
+        output = denoise(sample.take(*places))
+        if not all(torch.equal(output[place], alone) for place in range(parity, size, 2)):
+            return False
+    return True
+
+
+def random_forwards(count: int, shape: tuple[int, int, int, int], like: Forwards) -> Forwards:
+    """Random forwards with these latents' shape and the widths of ``like``; always the same."""
+    generator = torch.Generator("cpu").manual_seed(0)
+
+    def noise(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator).to(like.latents.device)
+
+    return Forwards(
+        latents=noise(count, *shape[1:]),
+        timesteps=torch.linspace(999.0, 1.0, count).to(like.latents.device),
+        embeds=noise(count, *like.embeds.shape[1:]),
+        pooled=noise(count, *like.pooled.shape[1:]),
+        time_ids=like.time_ids.expand(count, -1).contiguous(),
+    )

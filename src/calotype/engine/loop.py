@@ -1,0 +1,218 @@
+"""The engine's loop, in three verbs: decide which rows step, run the model once, absorb.
+
+It obeys commands and answers with messages through ``send``; it decides nothing beyond the batch
+policy's turns, and a row's trouble stays that row's. It knows nothing of sockets or threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from calotype.core import limits
+from calotype.core.errors import CallerError, CalotypeError
+from calotype.core.messages import (
+    CancelRow,
+    LoadModel,
+    Message,
+    ModelFailed,
+    ModelLoaded,
+    RowDone,
+    RowFailed,
+    RowStarted,
+    RunRow,
+    StepDone,
+)
+from calotype.core.nouns import TIER_WEIGHTS, Tier
+from calotype.engine.buckets import prove_buckets, random_forwards
+from calotype.engine.encodings import Encodings
+from calotype.engine.forwards import Forwards, joined
+from calotype.engine.models import Model, load_model
+from calotype.engine.previews import Previewer, pixels, scores, wants_preview
+from calotype.engine.rows import NotFinite, Row, row_key, start_row
+from calotype.policy.batch import BatchPolicy, RowAdded, RunPass, bucket_candidates
+
+
+class Send(Protocol):
+    """Where reports go: a message and the frame's raw bytes."""
+
+    def __call__(self, message: Message, blob: bytes = b"") -> None: ...
+
+
+class Engine:
+    """Models and rows of one device. Not thread-safe: one thread commands and ticks."""
+
+    def __init__(self, send: Send, device: torch.device) -> None:
+        self._send, self._device = send, device
+        self._models: dict[str, tuple[Model, Previewer]] = {}
+        self._encodings = Encodings()
+        self._rows: dict[str, Row] = {}
+        self._policy = BatchPolicy()
+        self._buckets: dict[str, tuple[int, ...]] = {}  # by key: proven
+        self.passes = 0  # runs of a denoiser so far; other threads may read it
+
+    @property
+    def rows_held(self) -> int:
+        """Rows that step or wait; other threads may read it."""
+        return len(self._rows)
+
+    def handle(self, command: Message) -> None:
+        """Obey one command; what goes wrong is reported, not raised."""
+        if isinstance(command, LoadModel):
+            self._load(command)
+        elif isinstance(command, RunRow):
+            self._admit(command)
+        elif isinstance(command, CancelRow):
+            self._drop(command.row)
+
+    def tick(self) -> bool:
+        """Decide, run, absorb: one pass. False when there was nothing to do."""
+        chosen = self._policy.decide()
+        if chosen is None:
+            return False
+        rows = [self._rows[row] for row in chosen.rows]
+        outputs = self._run(chosen, rows)
+        for row, output in zip(rows, outputs, strict=False):
+            self._guarded(row, self._absorb, output)
+        return True
+
+    def _run(self, chosen: RunPass, rows: Sequence[Row]) -> Sequence[torch.Tensor]:
+        """Each row's part of one pass's output; on failure all its rows fail, and none is left."""
+        begun_s = time.perf_counter()
+        try:
+            parts = [row.forwards() for row in rows]
+            output = self._denoise(rows[0].model, joined(parts), chosen.bucket)
+        except Exception as error:  # noqa: BLE001 - e.g. out of memory: the engine must live on
+            for row in rows:
+                self._fail(row.command.row, f"the pass failed: {_said(error)}", retryable=True)
+            return ()
+        counts = [len(part) for part in parts]
+        share_s = (time.perf_counter() - begun_s) / sum(counts)
+        for row, count in zip(rows, counts, strict=True):
+            row.device_s += share_s * count
+        # Copies, so that a row's own arithmetic doesn't depend on where it lay in the pass.
+        return [part.clone() for part in output[: sum(counts)].split(counts)]
+
+    def _denoise(self, model: Model, forwards: Forwards, bucket: int) -> torch.Tensor:
+        """One pass, or without a bucket that can hold them one pass a forward."""
+        if bucket >= len(forwards):
+            self.passes += 1
+            return model.denoise(forwards.padded(bucket))
+        return torch.cat([self._denoise(model, forwards.take(i), 1) for i in range(len(forwards))])
+
+    def _absorb(self, row: Row, output: torch.Tensor) -> None:
+        begun_s = time.perf_counter()
+        expected = row.absorb(output)
+        command, blob = row.command, b""
+        if wants_preview(row.steps_done, command.steps):
+            blob = self._models[command.model][1].preview(expected)
+        row.device_s += time.perf_counter() - begun_s
+        self._send(StepDone(command.row, row.steps_done, command.steps), blob)
+        if row.is_done:
+            self._finish(row)
+
+    def _finish(self, row: Row) -> None:
+        begun_s = time.perf_counter()
+        picture = row.model.decode(row.latents)
+        blob = pixels(picture).numpy().tobytes()
+        row.device_s += time.perf_counter() - begun_s
+        command = row.command
+        done = RowDone(command.row, command.width, command.height, scores(picture), row.device_s)
+        self._drop(command.row)
+        self._send(done, blob)
+
+    def _guarded(
+        self, row: Row, work: Callable[[Row, torch.Tensor], None], on: torch.Tensor
+    ) -> None:
+        """Do a row's own work; its failure ends that row only."""
+        try:
+            work(row, on)
+        except NotFinite as error:
+            self._fail(row.command.row, error.detail, retryable=False)
+        except OSError:  # the way to the server is gone: that is not the row's trouble
+            raise
+        except Exception as error:  # noqa: BLE001 - the other rows go on
+            self._fail(row.command.row, _said(error), retryable=True)
+
+    def _admit(self, command: RunRow) -> None:
+        loaded = self._models.get(command.model)
+        if command.row in self._rows:
+            return  # ids are unique per attempt: this one runs, and is answered once
+        if len(self._rows) >= limits.ENGINE_ROWS_MAX:
+            reason = f"the engine holds its limit of {limits.ENGINE_ROWS_MAX} rows"
+            return self._fail(command.row, reason, retryable=True)
+        if loaded is None:
+            reason = f"model {command.model!r} is not loaded here"
+            return self._fail(command.row, reason, retryable=False)
+        begun_s = time.perf_counter()
+        try:
+            row = start_row(command, loaded[0], self._encodings)
+            buckets = self._proven(row.model, command.width, command.height)
+            self._policy.add(_turn(row, buckets))
+        except CallerError as error:
+            return self._fail(command.row, error.detail, retryable=False)
+        except Exception as error:  # noqa: BLE001 - the other rows go on
+            return self._fail(command.row, _said(error), retryable=True)
+        row.device_s = time.perf_counter() - begun_s
+        self._rows[command.row] = row
+        return self._send(RowStarted(command.row))
+
+    def _load(self, command: LoadModel) -> None:
+        begun_s = time.perf_counter()
+        try:
+            model = load_model(command, self._device)
+            buckets = self._proven(model, model.default_size, model.default_size)
+        except CalotypeError as error:
+            return self._send(ModelFailed(command.name, error.detail))
+        except Exception as error:  # noqa: BLE001 - e.g. out of memory; the reason is reported
+            return self._send(ModelFailed(command.name, _said(error)))
+        self._models[command.name] = (model, Previewer(model))
+        seconds = time.perf_counter() - begun_s
+        return self._send(ModelLoaded(command.name, seconds, model.parameter_bytes, buckets))
+
+    def _proven(self, model: Model, width: int, height: int) -> tuple[int, ...]:
+        """The buckets for pictures of this size, proven once; also what warms the model up."""
+        key = row_key(model, width, height)
+        if key not in self._buckets:
+            candidates = bucket_candidates(width, height)
+            like = start_row(_probe(model, width, height), model, self._encodings)
+            shape = model.latent_shape(width, height)
+            sample = random_forwards(candidates[-1] + 1, shape, like.forwards())
+
+            def denoise(forwards: Forwards) -> torch.Tensor:
+                return self._denoise(model, forwards, len(forwards))
+
+            self._buckets[key] = prove_buckets(denoise, sample, candidates)
+        return self._buckets[key]
+
+    def _fail(self, row: str, reason: str, *, retryable: bool) -> None:
+        self._drop(row)
+        self._send(RowFailed(row, reason, retryable))
+
+    def _drop(self, row: str) -> None:
+        self._policy.drop(row)
+        self._rows.pop(row, None)
+
+
+def _turn(row: Row, buckets: tuple[int, ...]) -> RowAdded:
+    command = row.command
+    return RowAdded(
+        row=command.row,
+        key=row.key,
+        forwards=len(row.conditions),
+        cost=command.width * command.height / 2**20,
+        weight=TIER_WEIGHTS[Tier(command.tier)],
+        buckets=buckets,
+    )
+
+
+def _probe(model: Model, width: int, height: int) -> RunRow:
+    """A row that is never run: it only shows the shapes of a size."""
+    return RunRow("", model.name, "", "", width, height, 1, 1.0, "ddim", 0, Tier.FAST)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]

@@ -1,0 +1,80 @@
+"""The unmodified diffusers pipeline, timed: what ``calotype bench`` puts beside the platform.
+
+Run as ``python -m calotype.engine.plain``; the last line of stdout is JSON. It shares nothing with
+the engine but the model's folder, its scheduler is the folder's own, and torch keeps its default
+number of threads, as in the engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+
+def main() -> None:
+    """Time single pictures, and one batch; both after a picture that warms the pipeline up."""
+    asked = _arguments()
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    began = time.monotonic()
+    pipeline = StableDiffusionXLPipeline.from_pretrained(asked.model)
+    if torch.cuda.is_available():
+        pipeline.to("cuda")
+    pipeline.set_progress_bar_config(disable=True)
+    load_s = time.monotonic() - began
+
+    began = time.monotonic()
+    _draw(pipeline, asked, [0])
+    first_s = time.monotonic() - began
+
+    began = time.monotonic()
+    for seed in range(asked.pictures):
+        _draw(pipeline, asked, [seed])
+    plain_s = (time.monotonic() - began) / asked.pictures
+
+    began = time.monotonic()
+    _draw(pipeline, asked, list(range(asked.together)))
+    plain_batch_s = (time.monotonic() - began) / asked.together
+    print(
+        json.dumps(
+            {
+                "plain_load_s": load_s,
+                "plain_first_s": first_s,
+                "plain_s": plain_s,
+                "plain_batch_s": plain_batch_s,
+            }
+        )
+    )
+
+
+def _draw(pipeline: Any, asked: argparse.Namespace, seeds: list[int]) -> None:
+    import torch
+
+    pipeline(
+        prompt=[asked.prompt] * len(seeds),
+        width=asked.width,
+        height=asked.height,
+        num_inference_steps=asked.steps,
+        guidance_scale=asked.guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="calotype.engine.plain", description=__doc__)
+    parser.add_argument("--model", required=True, help="diffusers folder")
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--height", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--guidance", type=float, required=True)
+    parser.add_argument("--pictures", type=int, default=5)
+    parser.add_argument("--together", type=int, default=8)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

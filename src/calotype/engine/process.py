@@ -1,0 +1,115 @@
+"""The engine's process: threads around one socket.
+
+A reader thread takes commands in and ends the process at once when the server is gone, also in
+mid-pass; a heartbeat thread says that the process lives; the main thread runs the loop. It knows
+nothing of models.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from calotype.core import limits, messages
+from calotype.core.errors import InternalError
+from calotype.core.messages import Heartbeat, Message, Stop
+
+COMMANDS_MAX = 256  # read ahead of the loop; past it the server's writes wait
+
+
+class Link:
+    """Both directions of the inherited socket; ``send`` may be called from any thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._writing = threading.Lock()
+        self._commands: queue.Queue[Message] = queue.Queue(COMMANDS_MAX)
+
+    def start(self) -> None:
+        """Begin to read commands."""
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+
+    def send(self, message: Message, blob: bytes = b"") -> None:
+        """Send one whole frame; if the server is gone, end the process."""
+        try:
+            with self._writing:
+                self._socket.sendall(messages.encode(message, blob))
+        except OSError:
+            os._exit(0)
+
+    def take(self, *, wait: bool) -> list[Message]:
+        """All commands that have come, in order; with ``wait`` at least one."""
+        taken = [self._commands.get()] if wait else []
+        while True:
+            try:
+                taken.append(self._commands.get_nowait())
+            except queue.Empty:
+                return taken
+
+    def beat(self, state: Callable[[], Heartbeat]) -> None:
+        """Send ``state()`` every HEARTBEAT_S from a thread, however long a pass takes."""
+        pause = threading.Event()
+
+        def run() -> None:
+            while not pause.wait(limits.HEARTBEAT_S):
+                self.send(state())
+
+        threading.Thread(target=run, name="heartbeat", daemon=True).start()
+
+    def _read(self) -> None:
+        """Read frames until the server is gone, then end the process: nobody wants its work."""
+        try:
+            while True:
+                head = self._exactly(messages.head_length(self._exactly(messages.HEAD_BYTES)))
+                blob = messages.blob_length(self._exactly(messages.BLOB_HEAD_BYTES))
+                self._exactly(blob)  # no command carries bytes, but a frame may
+                self._commands.put(messages.decode(head))
+        except (EOFError, OSError):
+            os._exit(0)
+        except (InternalError, ValueError, TypeError) as error:
+            print(f"calotype engine: the server sent no frame: {error}", file=sys.stderr)
+            os._exit(1)
+
+    def _exactly(self, count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            part = self._socket.recv(min(count - len(parts), 1 << 20))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+
+def serve(fd: int) -> None:
+    """Be an engine on this inherited socket until Stop comes or the server goes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then says Stop
+    link = Link(socket.socket(fileno=fd))
+    link.start()  # before torch, which takes seconds to import: the server may be gone by then
+    import torch
+
+    from calotype.engine.device import prepare_device
+
+    device = prepare_device()
+    link.send(messages.EngineReady(os.getpid(), str(device), torch.__version__))
+
+    engine: Engine | None = None
+
+    def state() -> Heartbeat:
+        return Heartbeat(engine.rows_held, engine.passes) if engine else Heartbeat(0, 0)
+
+    link.beat(state)
+    from calotype.engine.loop import Engine  # diffusers, too, takes seconds
+
+    engine = Engine(link.send, device)
+    idle = True
+    while True:
+        for command in link.take(wait=idle):
+            if isinstance(command, Stop):
+                return
+            engine.handle(command)
+        idle = not engine.tick()

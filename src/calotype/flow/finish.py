@@ -1,0 +1,138 @@
+"""From raw pixels to signed files, off the event loop: judge, encode, mark, sign.
+
+The work is done in a small pool of processes. Nothing comes back from it without its verdict, and
+only an allowed picture is encoded at all. A process that dies is replaced and its picture done
+again; what can't be judged or signed raises, and the job is held or fails: never delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from calotype.core import limits
+from calotype.core.errors import InternalError
+from calotype.core.nouns import Verdict, VerdictKind
+from calotype.delivery import formats
+from calotype.provenance.certificates import SigningIdentity
+from calotype.provenance.manifest import Manifest
+from calotype.provenance.signing import Signer
+from calotype.safety.pictures import PictureCheck
+
+TRIES = 3  # of one picture when the process that works on it dies
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A picture as the engine delivered it."""
+
+    pixels: bytes  # RGB, uint8, height x width x 3, C order
+    width: int
+    height: int
+    scores: dict[str, float]  # classifier scores by check name
+    manifest: Manifest  # its pixels_sha256 is filled in here
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A judged picture; without files unless its verdict allows it."""
+
+    verdict: Verdict
+    files: dict[str, bytes]  # signed, by format
+    pixels_sha256: str
+
+
+class Finisher:
+    """The pool of finishing processes."""
+
+    def __init__(self, processes: int, identity: SigningIdentity, bank: Path | None = None) -> None:
+        self._processes = processes
+        self._tools = (identity, bank)
+        self._at_once = asyncio.Semaphore(max(processes, limits.FINISHES_MAX))
+        self._executor = self._started()
+
+    async def finish(self, raw: Raw) -> Finished:
+        """Judge, encode and sign one picture.
+
+        Raises SafetyUnavailable (it can't be judged), SigningFailed, or InternalError when the
+        processes keep dying on it.
+        """
+        async with self._at_once:
+            for _ in range(TRIES):
+                executor = self._executor
+                try:
+                    loop = asyncio.get_running_loop()
+                    return await loop.run_in_executor(executor, _finish, raw)
+                except BrokenProcessPool:
+                    if executor is self._executor:  # else another picture has replaced it
+                        executor.shutdown(wait=False)
+                        self._executor = self._started()
+        raise InternalError("the processes that finish pictures died on this one, every time")
+
+    def stop(self) -> None:
+        """End the processes; what they worked on is lost."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _started(self) -> ProcessPoolExecutor:
+        executor = ProcessPoolExecutor(
+            self._processes,
+            # Spawned: a fork would copy the sockets of the engines, and hold them open.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare,
+            initargs=self._tools,
+        )
+        for _ in range(self._processes):  # so that the first picture doesn't wait for imports
+            executor.submit(os.getpid)
+        return executor
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What one finishing process works with."""
+
+    check: PictureCheck
+    signer: Signer
+
+
+_tools: list[_Tools] = []  # one, once the process is prepared
+
+
+def _prepare(identity: SigningIdentity, bank: Path | None) -> None:
+    """Set up a process: its tools, and how it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    check = PictureCheck.from_file(bank) if bank else PictureCheck.default()
+    _tools[:] = [_Tools(check, Signer(identity))]
+
+
+def _end_with_parent() -> None:
+    """Don't outlive a server that was killed: an idle worker waits for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _finish(raw: Raw) -> Finished:
+    tools = _tools[0]
+    pixels = np.frombuffer(raw.pixels, np.uint8).reshape(raw.height, raw.width, 3)
+    digest = hashlib.sha256(raw.pixels).hexdigest()
+    verdict = tools.check.judge(pixels, raw.scores)
+    if verdict.kind is not VerdictKind.ALLOW:
+        return Finished(verdict, {}, digest)
+    manifest = replace(raw.manifest, pixels_sha256=digest)
+    files = {
+        form: tools.signer.sign(formats.encode(pixels, form), form, manifest)
+        for form in formats.FORMS
+    }
+    return Finished(verdict, files, digest)

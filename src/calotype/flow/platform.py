@@ -1,0 +1,244 @@
+"""The platform as its shells see it: everything that HTTP or a command line can ask for.
+
+Each method is one thing a person does. What happens inside is in ``admit`` (before the line),
+``dispatch`` (in the line and on an engine) and ``finish`` (after the engine).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from calotype.core.errors import Conflict, IllegalMove, NotFound, OperatorError, Refused, TooMany
+from calotype.core.nouns import Ask, Event, Image, Job, Key, ModelInfo, VerdictKind
+from calotype.core.states import EngineState, JobState
+from calotype.delivery.links import Links
+from calotype.delivery.store import PictureStore
+from calotype.flow.admit import model_name, spec_of, tier_of
+from calotype.flow.attempt import Tools
+from calotype.flow.dispatch import Dispatcher
+from calotype.flow.finish import Finisher
+from calotype.jobs.store import JobStore
+from calotype.pool.pool import EnginePool
+from calotype.pool.registry import ModelRegistry, embedded_folder
+from calotype.provenance import certificates
+from calotype.provenance.certificates import SigningIdentity
+from calotype.safety.prompts import PromptCheck
+from calotype.settings import Settings
+
+log = structlog.get_logger("calotype.platform")
+
+FIRST_TENANT = "default"
+SCOPES = ("jobs",)  # what a key may do; more come with more to do
+
+
+class Platform:
+    """All rooms, wired. Made by ``start``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        registry: ModelRegistry,
+        identity: SigningIdentity,
+    ) -> None:
+        self._settings, self._store, self._registry = settings, store, registry
+        terms = settings.blocklist
+        self._prompts = PromptCheck.from_file(terms) if terms else PromptCheck.default()
+        self._links = Links.load_or_create(
+            settings.secrets_folder / "links", ttl_s=settings.link_ttl_s
+        )
+        self._pictures = PictureStore.local(settings.pictures_folder)
+        self._finisher = Finisher(settings.finish_processes, identity)
+        threads = settings.engine_threads
+        self._pool = EnginePool(
+            engines=settings.engines,
+            models=registry.list(),
+            env={"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {},
+            log_folder=settings.home / "logs",
+        )
+        tools = Tools(store, self._finisher, self._pictures)
+        self._dispatcher = Dispatcher(tools, self._pool, registry)
+        self.first_key: str | None = None  # the secret of the key made on the very first start
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Platform:
+        """Open everything and begin; engines get warm while jobs are already accepted.
+
+        Raises OperatorError, before anything runs, for what the installation lacks.
+        """
+        settings.home.mkdir(parents=True, exist_ok=True)
+        registry = ModelRegistry([embedded_folder()], settings.models_folder)
+        await asyncio.to_thread(registry.scan)
+        identity = await asyncio.to_thread(_identity, settings)
+        store = await JobStore.open(settings.database)
+        platform = cls(settings, store, registry, identity)
+        if await store.count_keys() == 0:
+            _, platform.first_key = await platform.create_key(tenant=FIRST_TENANT, name="first")
+        await platform._pool.start()
+        await platform._dispatcher.start()
+        return platform
+
+    async def stop(self) -> None:
+        """End everything that was started; running jobs stay in the store and run again."""
+        await self._dispatcher.stop()
+        await self._pool.stop()
+        await asyncio.to_thread(self._finisher.stop)
+        await self._store.close()
+
+    # Who.
+
+    async def authenticate(self, secret: str) -> Key:
+        """The key of this secret; raises Unauthorized."""
+        return await self._store.authenticate(secret)
+
+    async def create_key(self, *, tenant: str, name: str) -> tuple[Key, str]:
+        """A new key and its secret, which is stored nowhere."""
+        return await self._store.create_key(tenant=tenant, name=name, scopes=SCOPES)
+
+    async def keys(self) -> list[Key]:
+        """Every key, the revoked ones too."""
+        return await self._store.list_keys()
+
+    async def revoke_key(self, key_id: str) -> None:
+        """End a key; raises NotFound."""
+        await self._store.revoke_key(key_id)
+
+    # Jobs.
+
+    async def admit(self, key: Key, ask: Ask) -> Job:
+        """Take a job into the line, or refuse it before anything is kept.
+
+        Raises InvalidInput, Refused (the prompt), or TooMany (the line is full).
+        """
+        model = self._registry.get(model_name(ask, self.default_model))
+        spec, tier = spec_of(ask, model), tier_of(ask)
+        self._judge("prompt", spec.prompt)
+        self._judge("negative_prompt", spec.negative_prompt)
+        await self._check_room(key.tenant)
+        return await self._dispatcher.queue(key.tenant, tier, spec)
+
+    async def job(self, key: Key, job_id: str) -> Job:
+        """One of the tenant's jobs; raises NotFound."""
+        return await self._store.get(job_id, tenant=key.tenant)
+
+    async def jobs(self, key: Key, *, limit: int, before: str | None) -> list[Job]:
+        """The tenant's jobs, newest first; raises InvalidInput."""
+        return await self._store.list_jobs(key.tenant, limit=limit, before=before)
+
+    async def cancel(self, key: Key, job_id: str) -> Job:
+        """Cancel a job, also in mid-run; raises NotFound, or Conflict when it has ended."""
+        job = await self._store.get(job_id, tenant=key.tenant)
+        if job.state is JobState.CANCELLED:
+            return job
+        try:
+            return await self._dispatcher.cancel(job_id, by="caller")
+        except IllegalMove as error:
+            job = await self._store.get(job_id, tenant=key.tenant)
+            raise Conflict(f"the job has already {job.state.value}", state=job.state) from error
+
+    async def events(self, key: Key, job_id: str, *, after: int) -> AsyncIterator[Event]:
+        """The job's log above seq ``after``, then live; ends after its last event.
+
+        Raises NotFound when awaited, before the first event.
+        """
+        await self._store.get(job_id, tenant=key.tenant)
+        return self._store.subscribe(job_id, after=after)
+
+    def position(self, job_id: str) -> int | None:
+        """The place in the line, 1 = next; None when it doesn't wait."""
+        return self._dispatcher.position(job_id)
+
+    def progress(self, job: Job) -> float:
+        """How much of a job is done, 0..1."""
+        if job.state is JobState.SUCCEEDED:
+            return 1.0
+        return self._dispatcher.progress(job.id)
+
+    # Pictures.
+
+    def picture_path(self, image: Image, form: str = "png") -> str:
+        """The signed address of a picture, below the server's own."""
+        return self._links.path(image.id, form, now=time.time())
+
+    async def picture(self, image_id: str, form: str, *, expires: str, signature: str) -> bytes:
+        """A delivered picture's file; raises Unauthorized (a wrong or old link) or NotFound."""
+        self._links.check(image_id, form, expires=expires, signature=signature, now=time.time())
+        return await self._pictures.get(image_id, form)
+
+    # The installation.
+
+    @property
+    def default_model(self) -> str:
+        """The model of a job that names none: the embedded one if it is there."""
+        models = self.models()
+        if not models:
+            raise NotFound("there is no model to make pictures with", field="model")
+        embedded = embedded_folder().name
+        names = [model.name for model in models]
+        return embedded if embedded in names else names[0]
+
+    def models(self) -> list[ModelInfo]:
+        """Every usable model."""
+        return list(self._registry.list())
+
+    def readiness(self) -> dict[str, Any]:
+        """Whether pictures can be made now, and if not, why."""
+        engines = [
+            {
+                "name": health.name,
+                "state": health.state.value,
+                "device": health.device,
+                "models": list(health.models),
+                "models_failed": dict(health.models_failed),
+                "rows": health.rows,
+                "reason": health.reason,
+            }
+            for health in self._pool.health()
+        ]
+        fault = self._dispatcher.fault
+        is_warm = any(
+            engine["state"] == EngineState.READY and engine["models"] for engine in engines
+        )
+        return {
+            "ready": is_warm and fault is None,
+            "fault": fault,
+            "engines": engines,
+            "models": [model.name for model in self.models()],
+            "models_broken": self._registry.broken(),
+        }
+
+    def _judge(self, field: str, text: str) -> None:
+        verdict = self._prompts.judge(text, field=field)
+        if verdict.kind is not VerdictKind.ALLOW:
+            raise Refused(
+                verdict.detail,
+                field=field,
+                category=verdict.category,
+                check=verdict.check,
+                version=verdict.version,
+            )
+
+    async def _check_room(self, tenant: str) -> None:
+        most = self._settings.queued_jobs_max
+        if await self._store.count_queued() >= most:
+            raise TooMany(f"the line is full: {most:,} jobs wait", limit=most)
+        most = self._settings.queued_jobs_per_tenant_max
+        if await self._store.count_queued(tenant) >= most:
+            raise TooMany(f"{most:,} of your jobs wait already", limit=most)
+
+
+def _identity(settings: Settings) -> SigningIdentity:
+    now = datetime.now(UTC)
+    if settings.certificate_chain is not None or settings.certificate_key is not None:
+        chain, key = settings.certificate_chain, settings.certificate_key
+        if chain is None or key is None:
+            missing = "certificate_chain" if chain is None else "certificate_key"
+            raise OperatorError(f"setting {missing} is needed beside the other", field=missing)
+        return certificates.load(chain, key, now=now)
+    return certificates.ensure_development(settings.secrets_folder / "certificates", now=now)

@@ -1,0 +1,202 @@
+"""Every change of a job's state, each as SQL inside a transaction that the caller opened.
+
+Which moves are legal is said in ``core.states``; when to make one is for others to decide. The rule
+here is that a state, its attempt and its events change together or not at all, and that of two
+writers only one can win: the row is locked where the database can, and the UPDATE says which token
+and state it expects. An attempt lasts until its job leaves ``running`` and ``pending_safety``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from calotype.core.errors import LeaseLost, NotFound
+from calotype.core.nouns import Image, Lease, Spec, Tier
+from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
+from calotype.jobs import tables
+from calotype.jobs.rows import image_values, spec_json, utc_now
+
+Entry = tuple[str, dict[str, Any]]  # an event's kind and data
+
+
+async def insert_job(
+    conn: AsyncConnection, job_id: str, tenant: str, tier: Tier, spec: Spec, *, position: int
+) -> None:
+    """Write the job and its "queued" event."""
+    at = utc_now()
+    await conn.execute(
+        insert(tables.jobs).values(
+            id=job_id,
+            tenant=tenant,
+            tier=tier.value,
+            spec=spec_json(spec),
+            state=JobState.QUEUED.value,
+            created_at=at,
+            attempt=0,
+            token=0,
+            log_length=1,
+        )
+    )
+    first = {"position": position, "tier": tier.value}
+    await conn.execute(
+        insert(tables.events).values(job_id=job_id, seq=1, kind="queued", at=at, data=first)
+    )
+
+
+async def lease(conn: AsyncConnection, job_id: str, engine: str) -> Lease:
+    """Queued -> running, as the next attempt, under the next token."""
+    job = await _locked(conn, job_id)
+    granted = Lease(job_id, job.attempt + 1, job.token + 1, engine)
+    at = utc_now()
+    await _change(
+        conn,
+        job,
+        JobState.RUNNING,
+        [("started", {"attempt": granted.attempt, "engine": engine})],
+        attempt=granted.attempt,
+        token=granted.token,
+        started_at=job.started_at or at,
+    )
+    await conn.execute(
+        insert(tables.attempts).values(
+            job_id=job_id,
+            number=granted.attempt,
+            token=granted.token,
+            engine=engine,
+            state=AttemptState.RUNNING.value,
+            started_at=at,
+        )
+    )
+    return granted
+
+
+async def requeue(
+    conn: AsyncConnection,
+    job_id: str,
+    held: Lease | None,
+    reason: str,
+    *,
+    position: int,
+    outcome: AttemptState,
+) -> None:
+    """Back to queued; the token moves on, so that whoever ran it can write no more."""
+    job = await _locked(conn, job_id, held)
+    move(JOB_MOVES, JobState(job.state), JobState.QUEUED)  # before its attempt is looked for
+    engine = await _end_attempt(conn, job, outcome, reason)
+    queued = {"position": position, "tier": job.tier, "reason": reason, "attempt": job.attempt}
+    await _change(
+        conn,
+        job,
+        JobState.QUEUED,
+        [
+            ("attempt_failed", {"attempt": job.attempt, "engine": engine, "reason": reason}),
+            ("queued", queued),
+        ],
+        token=job.token + 1,
+    )
+
+
+async def succeed(conn: AsyncConnection, held: Lease, images: Sequence[Image]) -> None:
+    """Running or held -> succeeded, with its pictures."""
+    job = await _locked(conn, held.job_id, held)
+    await _change(conn, job, JobState.SUCCEEDED, [("succeeded", {"images": len(images)})])
+    await _end_attempt(conn, job, AttemptState.DONE)
+    if images:
+        rows = [image_values(held.job_id, image) for image in images]
+        await conn.execute(insert(tables.images), rows)
+
+
+async def hold(conn: AsyncConnection, held: Lease, reason: str) -> None:
+    """Running -> pending_safety; the lease stays good, to succeed or fail with later."""
+    job = await _locked(conn, held.job_id, held)
+    await _change(conn, job, JobState.PENDING_SAFETY, [("pending_safety", {"reason": reason})])
+
+
+async def fail(
+    conn: AsyncConnection, job_id: str, error: dict[str, Any], held: Lease | None
+) -> None:
+    """Unfinished -> failed; the token moves on, which matters when no lease is in hand."""
+    job = await _locked(conn, job_id, held)
+    entries: list[Entry] = [("failed", {"error": error})]
+    await _change(conn, job, JobState.FAILED, entries, error=error, token=job.token + 1)
+    await _end_attempt(conn, job, AttemptState.FAILED, str(error.get("detail", "")))
+
+
+async def cancel(conn: AsyncConnection, job_id: str, by: str) -> None:
+    """Unfinished -> cancelled; the token moves on, so that a running attempt can write no more."""
+    job = await _locked(conn, job_id)
+    entries: list[Entry] = [("cancelled", {"by": by})]
+    await _change(conn, job, JobState.CANCELLED, entries, token=job.token + 1)
+    await _end_attempt(conn, job, AttemptState.CANCELLED)
+
+
+async def write_events(
+    conn: AsyncConnection, job_id: str, length: int, entries: Sequence[Entry]
+) -> int:
+    """Write events after seq ``length``; return the new length, which the caller stores."""
+    at = utc_now()
+    rows = [
+        {"job_id": job_id, "seq": seq, "kind": kind, "at": at, "data": data}
+        for seq, (kind, data) in enumerate(entries, start=length + 1)
+    ]
+    await conn.execute(insert(tables.events), rows)
+    return length + len(rows)
+
+
+async def _locked(conn: AsyncConnection, job_id: str, held: Lease | None = None) -> Row[Any]:
+    """The job's row, locked until the transaction ends (SQLite has locked the whole file)."""
+    query = select(tables.jobs).where(tables.jobs.c.id == job_id).with_for_update()
+    job = (await conn.execute(query)).one_or_none()
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    if held is not None and held.token != job.token:
+        raise LeaseLost(f"attempt {held.attempt} of {job_id} no longer holds its lease")
+    return job
+
+
+async def _change(
+    conn: AsyncConnection,
+    job: Row[Any],
+    after: JobState,
+    entries: Sequence[Entry],
+    **values: Any,
+) -> None:
+    """Move the job, if the table allows it, and log that; raise and change nothing otherwise."""
+    before = JobState(job.state)
+    move(JOB_MOVES, before, after)
+    if after.is_final:
+        values["finished_at"] = utc_now()
+    changed = await conn.execute(
+        update(tables.jobs)
+        .where(
+            tables.jobs.c.id == job.id,
+            tables.jobs.c.token == job.token,
+            tables.jobs.c.state == before.value,
+        )
+        .values(state=after.value, log_length=job.log_length + len(entries), **values)
+    )
+    if changed.rowcount != 1:
+        raise LeaseLost(f"{job.id} was changed by another writer at the same time")
+    await write_events(conn, job.id, job.log_length, entries)
+
+
+async def _end_attempt(
+    conn: AsyncConnection, job: Row[Any], after: AttemptState, reason: str | None = None
+) -> str | None:
+    """End the attempt that runs; return its engine, or None for a job that was only waiting."""
+    if job.state == JobState.QUEUED:
+        return None
+    ours = (tables.attempts.c.job_id == job.id) & (tables.attempts.c.number == job.attempt)
+    attempt = (await conn.execute(select(tables.attempts).where(ours))).one()
+    state = move(ATTEMPT_MOVES, AttemptState(attempt.state), after)
+    await conn.execute(
+        update(tables.attempts)
+        .where(ours)
+        .values(state=state.value, ended_at=utc_now(), reason=reason)
+    )
+    engine: str = attempt.engine
+    return engine

@@ -1,0 +1,254 @@
+"""``JobStore``: the durable record and the event logs, behind one object.
+
+Each method is one transaction. The methods that change a job's state carry out a function of
+``moves`` and then wake the job's followers; they raise NotFound for an unknown job, IllegalMove for
+a move that the table of states doesn't have, LeaseLost for a lease that isn't the current one, and
+then have changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Row, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from calotype.core import limits
+from calotype.core.errors import InternalError, InvalidInput, NotFound
+from calotype.core.ids import new_id
+from calotype.core.nouns import Event, Image, Job, Key, Lease, Spec, Tier
+from calotype.core.states import AttemptState, JobState
+from calotype.jobs import keys, moves, tables
+from calotype.jobs.database import Database, open_database
+from calotype.jobs.log import EventLog
+from calotype.jobs.rows import image_of, job_of
+
+T = TypeVar("T")
+
+_UNFINISHED = tuple(state.value for state in JobState if not state.is_final)
+
+
+class JobStore:
+    """Jobs, their logs and leases, and keys, in one database. Made by ``open``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._log = EventLog(database)
+        self._log.start()
+
+    @classmethod
+    async def open(cls, url: str) -> JobStore:
+        """Connect (``sqlite+aiosqlite:///FILE``) and migrate to the newest schema.
+
+        Raises OperatorError, with a sentence, when the database can't be opened.
+        """
+        return cls(await open_database(url))
+
+    async def close(self) -> None:
+        """Commit what waits, end every subscription, let go of the database."""
+        await self._log.stop()
+        await self._database.close()
+
+    # Reading jobs.
+
+    async def get(self, job_id: str, *, tenant: str | None = None) -> Job:
+        """One job; with ``tenant``, only that tenant's. Raises NotFound."""
+        async with self._database.reading() as conn:
+            return await _job(conn, job_id, tenant)
+
+    async def list_jobs(self, tenant: str, *, limit: int, before: str | None) -> list[Job]:
+        """The tenant's jobs, newest first: ``limit`` of them, older than the job ``before``."""
+        if not 1 <= limit <= limits.PAGE_JOBS_MAX:
+            raise InvalidInput(
+                f"limit must be 1 to {limits.PAGE_JOBS_MAX}",
+                field="limit",
+                limit=limits.PAGE_JOBS_MAX,
+            )
+        jobs = tables.jobs
+        query = select(jobs).where(jobs.c.tenant == tenant)
+        async with self._database.reading() as conn:
+            if before is not None:
+                mine = (jobs.c.id == before) & (jobs.c.tenant == tenant)
+                number = (await conn.execute(select(jobs.c.number).where(mine))).scalar()
+                if number is None:
+                    raise InvalidInput(f"there is no job {before} to page from", field="before")
+                query = query.where(jobs.c.number < number)
+            return await _jobs(conn, query.order_by(jobs.c.number.desc()).limit(limit))
+
+    async def unfinished(self) -> list[Job]:
+        """Every job that isn't over (queued, running, pending_safety), oldest first."""
+        query = select(tables.jobs).where(tables.jobs.c.state.in_(_UNFINISHED))
+        async with self._database.reading() as conn:
+            return await _jobs(conn, query.order_by(tables.jobs.c.number))
+
+    async def count_queued(self, tenant: str | None = None) -> int:
+        """How many jobs wait in the line, of one tenant or of all."""
+        query = select(func.count()).where(tables.jobs.c.state == JobState.QUEUED.value)
+        if tenant is not None:
+            query = query.where(tables.jobs.c.tenant == tenant)
+        async with self._database.reading() as conn:
+            return (await conn.execute(query)).scalar_one()
+
+    # Changing a job's state.
+
+    async def insert(
+        self, tenant: str, tier: Tier, spec: Spec, *, position: int, job_id: str | None = None
+    ) -> Job:
+        """Record a new job as queued; ``position`` in the line (1 = next) goes into its log.
+
+        ``job_id`` is for a caller that had to know it before (the line asks for its position).
+        """
+        new = job_id or new_id("job")
+
+        async def write() -> Job:
+            async with self._database.writing() as conn:
+                await moves.insert_job(conn, new, tenant, tier, spec, position=position)
+                return await _job(conn, new)
+
+        return await self._database.finish(write())
+
+    async def lease(self, job_id: str, engine: str) -> Lease:
+        """Queued -> running: the next attempt, on this engine, under a new token."""
+        return await self._change(job_id, lambda conn: moves.lease(conn, job_id, engine))
+
+    async def requeue(
+        self,
+        lease: Lease,
+        reason: str,
+        *,
+        position: int,
+        outcome: AttemptState = AttemptState.FAILED,
+    ) -> Job:
+        """Back to queued. ``outcome`` of the attempt: FAILED, or LOST when its engine is gone."""
+        return await self._requeue(lease.job_id, lease, reason, position, outcome)
+
+    async def requeue_orphan(self, job_id: str, reason: str, *, position: int) -> Job:
+        """Back to queued without its lease: a job found running or held after a restart."""
+        return await self._requeue(job_id, None, reason, position, AttemptState.LOST)
+
+    async def succeed(self, lease: Lease, images: Sequence[Image]) -> Job:
+        """Running or pending_safety -> succeeded, with its pictures."""
+        return await self._change_job(lease.job_id, lambda conn: moves.succeed(conn, lease, images))
+
+    async def hold(self, lease: Lease, reason: str) -> Job:
+        """Running -> pending_safety; the lease stays good for what comes after."""
+        return await self._change_job(lease.job_id, lambda conn: moves.hold(conn, lease, reason))
+
+    async def fail(self, job_id: str, error: dict[str, Any], *, lease: Lease | None = None) -> Job:
+        """Any unfinished state -> failed, with a problem body; fenced when a lease is given."""
+        if lease is not None and lease.job_id != job_id:
+            raise InternalError(f"a lease of {lease.job_id} can't fail {job_id}")
+        return await self._change_job(job_id, lambda conn: moves.fail(conn, job_id, error, lease))
+
+    async def cancel(self, job_id: str, *, by: str) -> Job:
+        """Any unfinished state -> cancelled; ``by`` is "caller" or "operator"."""
+        return await self._change_job(job_id, lambda conn: moves.cancel(conn, job_id, by))
+
+    # The event log.
+
+    async def append(self, lease: Lease, kind: str, data: dict[str, Any]) -> bool:
+        """Log a "step" or "image_finished"; returns once committed, False if the log is full.
+
+        Raises LeaseLost, and InternalError for another kind or data that isn't JSON.
+        """
+        return await self._log.append(lease, kind, data)
+
+    async def events(
+        self, job_id: str, *, after: int = 0, limit: int = limits.EVENTS_PER_JOB_MAX
+    ) -> list[Event]:
+        """At most ``limit`` stored events above seq ``after``, in order. Raises NotFound."""
+        return await self._log.read(job_id, after, limit)
+
+    def subscribe(self, job_id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
+        """Yield the stored events above seq ``after``, then live ones, each once, in order.
+
+        Ends after the final event (succeeded, failed, cancelled), and when the store is closed. The
+        first step raises NotFound for an unknown job. Follows what this process writes.
+        """
+        return self._log.follow(job_id, after)
+
+    # Keys.
+
+    async def create_key(self, *, tenant: str, name: str, scopes: Sequence[str]) -> tuple[Key, str]:
+        """Make a key and its secret, which is stored nowhere. Raises InvalidInput."""
+        return await keys.create(self._database, tenant=tenant, name=name, scopes=scopes)
+
+    async def authenticate(self, secret: str) -> Key:
+        """The key of this secret. Raises Unauthorized when it is unknown or revoked."""
+        return await keys.authenticate(self._database, secret)
+
+    async def list_keys(self) -> list[Key]:
+        """All keys, oldest first, the revoked ones too."""
+        return await keys.every(self._database)
+
+    async def revoke_key(self, key_id: str) -> Key:
+        """End a key, for good. Raises NotFound."""
+        return await keys.revoke(self._database, key_id)
+
+    async def count_keys(self) -> int:
+        """How many keys were ever made: zero only on the very first start."""
+        return await keys.count(self._database)
+
+    # Shared parts.
+
+    async def _requeue(
+        self,
+        job_id: str,
+        lease: Lease | None,
+        reason: str,
+        position: int,
+        outcome: AttemptState,
+    ) -> Job:
+        return await self._change_job(
+            job_id,
+            lambda conn: moves.requeue(
+                conn, job_id, lease, reason, position=position, outcome=outcome
+            ),
+        )
+
+    async def _change_job(
+        self, job_id: str, change: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> Job:
+        async def changed(conn: AsyncConnection) -> Job:
+            await change(conn)
+            return await _job(conn, job_id)
+
+        return await self._change(job_id, changed)
+
+    async def _change(self, job_id: str, change: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async def write() -> T:
+            async with self._database.writing() as conn:
+                result = await change(conn)
+            self._log.ring(job_id)
+            return result
+
+        return await self._database.finish(write())
+
+
+async def _job(conn: AsyncConnection, job_id: str, tenant: str | None = None) -> Job:
+    query = select(tables.jobs).where(tables.jobs.c.id == job_id)
+    if tenant is not None:
+        query = query.where(tables.jobs.c.tenant == tenant)
+    found = await _jobs(conn, query)
+    if not found:
+        raise NotFound(f"there is no job {job_id}")
+    return found[0]
+
+
+async def _jobs(conn: AsyncConnection, query: Select[Any]) -> list[Job]:
+    rows = (await conn.execute(query)).all()
+    images = await _images(conn, [row for row in rows if row.state == JobState.SUCCEEDED])
+    return [job_of(row, images.get(row.id, ())) for row in rows]
+
+
+async def _images(conn: AsyncConnection, jobs: Iterable[Row[Any]]) -> dict[str, list[Image]]:
+    """The images of these jobs, in order; few, since only pages of jobs have succeeded ones."""
+    job_ids = [job.id for job in jobs]
+    found: dict[str, list[Image]] = {}
+    if job_ids:
+        images = tables.images
+        query = select(images).where(images.c.job_id.in_(job_ids)).order_by(images.c["index"])
+        for row in await conn.execute(query):
+            found.setdefault(row.job_id, []).append(image_of(row))
+    return found

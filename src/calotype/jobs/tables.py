@@ -1,0 +1,130 @@
+"""The five tables, in types that SQLite and PostgreSQL share.
+
+Knows no rules: what may be written when is said in ``moves``. A change here needs a migration
+beside it; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC. SQLite drops the zone, so it's taken off and put back here."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time: whose clock it means can't be known."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time without a zone can't be stored: {value}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the time back in UTC, whatever the database made of the zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# Constraints have names, so that a later migration can speak of them.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    # The order of admission; ids of one millisecond don't sort, and clocks can step back.
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(40), nullable=False),
+    Column("tenant", String(100), nullable=False),
+    Column("tier", String(16), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("attempt", Integer, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("log_length", Integer, nullable=False),  # seq of the newest event: there are no gaps
+    Column("error", JSON(none_as_null=True)),
+    UniqueConstraint("id"),
+    Index(None, "tenant", "number"),
+    Index(None, "state", "tenant"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", String(40), ForeignKey(jobs.c.id), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", String(40), ForeignKey(jobs.c.id), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # 1, 2 ... within the job
+    Column("token", Integer, nullable=False),
+    Column("engine", String(100), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("reason", String),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("job_id", String(40), ForeignKey(jobs.c.id), nullable=False),
+    Column("index", Integer, nullable=False),  # 0..n-1 within the job
+    Column("seed", BigInteger, nullable=False),
+    Column("width", Integer, nullable=False),  # pixels
+    Column("height", Integer, nullable=False),  # pixels
+    Column("sha256", String(64), nullable=False),
+    Column("pixels_sha256", String(64), nullable=False),
+    Column("formats", JSON, nullable=False),
+    UniqueConstraint("job_id", "index"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant", String(100), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the secret, hexadecimal
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    UniqueConstraint("digest"),
+)

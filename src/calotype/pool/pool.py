@@ -1,0 +1,114 @@
+"""The pool: one engine process per device, their reports as one stream, commands to each by name.
+
+Keeping an engine alive is ``keeper``'s; here is what they share. It knows nothing of jobs: rows are
+names it passes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from calotype.core import limits
+from calotype.core.messages import Message
+from calotype.core.nouns import ModelInfo
+from calotype.pool.keeper import Keeper
+from calotype.pool.launch import Launch, Pace
+from calotype.pool.reports import EngineDown, EngineHealth, Report
+
+ENGINE_COMMAND = (sys.executable, "-m", "calotype.engine")
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"  # an engine sees one GPU, and takes the first it sees
+
+
+class EnginePool:
+    """Engines named ``engine-0``, ``engine-1``, ...; make it inside a running event loop."""
+
+    def __init__(
+        self,
+        *,
+        engines: int,
+        models: Sequence[ModelInfo],
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+        log_folder: Path | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Every engine loads all ``models``. ``env`` is added to our environment; of the GPUs that
+        CUDA_VISIBLE_DEVICES names in it, or of all, each engine sees one. ``command`` is run with
+        ``--fd N`` behind it. What an engine prints goes to ``log_folder/<engine>.log``, or where
+        our own output goes.
+        """
+        env = dict(env or {})
+        named = env.get(DEVICES_VARIABLE, os.environ.get(DEVICES_VARIABLE))
+        devices = [str(at) for at in range(engines)] if named is None else named.split(",")
+        held_max = max(limits.ENGINE_REPORTS_HELD_MAX, engines)
+        self._reports: asyncio.Queue[Report | None] = asyncio.Queue(held_max)
+        self._is_stopping = False
+        self._keepers: dict[str, Keeper] = {}
+        for index in range(engines):
+            name = f"engine-{index}"
+            launch = Launch(
+                command=tuple(command or ENGINE_COMMAND),
+                env=env | {DEVICES_VARIABLE: devices[index % len(devices)]},
+                log=log_folder / f"{name}.log" if log_folder else None,
+                models=tuple(models),
+            )
+            self._keepers[name] = Keeper(name, launch, pace or Pace(), self._emit)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to start the engines; EngineWarm reports say when each is of use."""
+        assert not self._tasks, "started twice"
+        self._tasks = [asyncio.create_task(one.keep()) for one in self._keepers.values()]
+
+    async def stop(self) -> None:
+        """End every engine, by a Stop and then by force; no process is left. ``reports`` ends.
+
+        Reports not yet taken are dropped. May be called twice.
+        """
+        self._is_stopping = True
+        for keeper in self._keepers.values():
+            keeper.stop()
+        self._drop_reports()  # or an engine couldn't hear the Stop for waiting to be heard
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            self._drop_reports()
+            self._reports.put_nowait(None)
+
+    async def send(self, engine: str, message: Message) -> None:
+        """Send a command to an engine.
+
+        Raises EngineDown if it isn't warm or dies meanwhile; its EngineLost report comes (or came)
+        as well. Waits while the engine is slow to take messages.
+        """
+        keeper = self._keepers.get(engine)
+        if keeper is None:
+            raise EngineDown(f"there is no engine {engine!r}")
+        await keeper.send(message)
+
+    async def reports(self) -> AsyncIterator[Report]:
+        """Everything the engines say, until ``stop``. For one reader.
+
+        ENGINE_REPORTS_HELD_MAX reports are kept for it; past that the sockets aren't read, and the
+        engines wait.
+        """
+        while (report := await self._reports.get()) is not None:
+            yield report
+
+    def health(self) -> list[EngineHealth]:
+        """How each engine is, for readiness and doctor."""
+        return [keeper.health() for keeper in self._keepers.values()]
+
+    async def _emit(self, report: Report) -> None:
+        if not self._is_stopping:
+            await self._reports.put(report)
+
+    def _drop_reports(self) -> None:
+        while not self._reports.empty():
+            self._reports.get_nowait()

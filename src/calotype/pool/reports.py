@@ -1,0 +1,60 @@
+"""What the pool tells its reader: reports of engines, and the health of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from calotype.core.errors import InternalError
+from calotype.core.messages import Message
+from calotype.core.states import EngineState
+
+
+class EngineDown(InternalError):
+    """The engine isn't there to be spoken to, or its process ended while it was."""
+
+    kind = "engine-down"
+    title = "The engine is down"
+
+
+@dataclass(frozen=True)
+class EngineWarm:
+    """The engine has loaded what it can and holds no rows."""
+
+    models: tuple[str, ...]  # warm there
+    rows_max: int  # rows it may hold at once
+
+
+@dataclass(frozen=True)
+class EngineLost:
+    """The engine's process is gone, and all rows it held with it. It is started again."""
+
+    reason: str
+    exit_code: int | None  # negative: the signal's number; None: it never started
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report of one engine; an engine's reports come in the order it made them."""
+
+    engine: str
+    message: Message | EngineWarm | EngineLost
+    blob: bytes = b""  # the frame's raw bytes: pixels, a preview, or none
+
+
+@dataclass(frozen=True)
+class EngineHealth:
+    """How one engine is, for readiness and doctor."""
+
+    name: str
+    state: EngineState
+    since: datetime  # of the state; UTC
+    pid: int | None  # None while no process runs
+    device: str | None  # "cpu", "cuda:0"; None until it has said so
+    torch: str | None  # version; None until it has said so
+    models: tuple[str, ...]  # warm there
+    models_failed: Mapping[str, str] = field(default_factory=dict)  # name -> reason
+    rows: int = 0  # held, by the last heartbeat
+    steps: int = 0  # forward passes, by the last heartbeat
+    reason: str = ""  # why it isn't ready, or was lost the last time

@@ -1,0 +1,167 @@
+"""A fake engine: the same protocol over the same socket, no torch, flat pictures.
+
+For tests of everything that talks to engines, and run beside the real one by the same contract
+tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make it misbehave:
+
+- ``crash``: exit with code 9 after the first step
+- ``hang``: no more heartbeats, and no more of anything
+- ``fail``, ``fail-for-good``: RowFailed after the first step, retryable or not
+- ``garbage``: bytes that are no frame
+- ``preview``: 64 KiB of preview with every step
+
+``CALOTYPE_FAKE_STEP_S`` is a step's time in seconds (0.001). A model can be "loaded" if its folder
+has a model_index.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from calotype.core import messages
+from calotype.core.limits import HEARTBEAT_S
+from calotype.core.messages import (
+    BLOB_HEAD_BYTES,
+    HEAD_BYTES,
+    CancelRow,
+    EngineReady,
+    Heartbeat,
+    LoadModel,
+    Message,
+    ModelFailed,
+    ModelLoaded,
+    RowDone,
+    RowFailed,
+    RowStarted,
+    RunRow,
+    StepDone,
+    Stop,
+)
+
+CRASH_CODE = 9
+PREVIEW_BYTES = 64 * 1024
+
+
+@dataclass
+class _Row:
+    command: RunRow
+    step: int = 0
+
+
+class FakeEngine:
+    """One process's engine: a thread reads commands, one beats, and ``run`` steps the rows."""
+
+    def __init__(self, wire: socket.socket, step_s: float) -> None:
+        self._wire = wire
+        self._writing = threading.Lock()
+        self._commands: queue.Queue[Message | None] = queue.Queue()
+        self._is_hanging = threading.Event()
+        self._step_s = step_s
+        self._models: dict[str, str] = {}
+        self._rows: dict[str, _Row] = {}
+        self._steps = 0
+
+    def run(self) -> None:
+        """Until Stop, or until the socket is closed."""
+        self._send(EngineReady(os.getpid(), "cpu", "none"))
+        for work in (self._read, self._beat):
+            threading.Thread(target=work, daemon=True).start()
+        while self._take_commands():
+            for row in list(self._rows.values()):
+                self._step(row)
+
+    def _take_commands(self) -> bool:
+        """Carry out what has come; wait for more when there is nothing to do. False: the end."""
+        while not (self._rows and self._commands.empty()):
+            match self._commands.get():
+                case None | Stop():
+                    return False
+                case LoadModel() as load:
+                    self._load(load)
+                case RunRow() as run:
+                    self._begin(run)
+                case CancelRow() as cancel:
+                    self._rows.pop(cancel.row, None)
+        return True
+
+    def _load(self, load: LoadModel) -> None:
+        if not (Path(load.path) / "model_index.json").is_file():
+            self._send(ModelFailed(load.name, f"{load.path} has no model_index.json"))
+            return
+        self._models[load.name] = load.build
+        self._send(ModelLoaded(load.name, 0.0, 0, (1,)))
+
+    def _begin(self, run: RunRow) -> None:
+        if run.model not in self._models:
+            self._send(RowFailed(run.row, f"model {run.model!r} isn't loaded", retryable=False))
+            return
+        self._rows[run.row] = _Row(run)
+        self._send(RowStarted(run.row))
+
+    def _step(self, row: _Row) -> None:
+        time.sleep(self._step_s)
+        run, words = row.command, row.command.prompt.split()
+        row.step += 1
+        self._steps += 1
+        preview = bytes(PREVIEW_BYTES) if "preview" in words else b""
+        self._send(StepDone(run.row, row.step, run.steps), preview)
+        self._misbehave(run, words)
+        if row.step >= run.steps and run.row in self._rows:
+            del self._rows[run.row]
+            pixels = bytes([run.seed % 256]) * (run.width * run.height * 3)
+            device_s = run.steps * self._step_s
+            self._send(RowDone(run.row, run.width, run.height, {}, device_s), pixels)
+            print(f"done {run.row}", file=sys.stderr, flush=True)
+
+    def _misbehave(self, run: RunRow, words: list[str]) -> None:
+        if "crash" in words:
+            print("crashing as told", file=sys.stderr, flush=True)
+            os._exit(CRASH_CODE)
+        if "hang" in words:
+            self._is_hanging.set()
+            threading.Event().wait()
+        if "garbage" in words:
+            self._wire.sendall(b"\0\0\0\2[]" + bytes(BLOB_HEAD_BYTES))
+        if "fail" in words or "fail-for-good" in words:
+            del self._rows[run.row]
+            self._send(RowFailed(run.row, "failed as told", "fail" in words))
+
+    def _beat(self) -> None:
+        while not self._is_hanging.wait(HEARTBEAT_S):
+            self._send(Heartbeat(len(self._rows), self._steps))
+
+    def _send(self, message: Message, blob: bytes = b"") -> None:
+        with self._writing:
+            try:
+                self._wire.sendall(messages.encode(message, blob))
+            except OSError:  # nobody is there any more
+                os._exit(0)
+
+    def _read(self) -> None:
+        with self._wire.makefile("rb") as stream:
+            while head := stream.read(HEAD_BYTES):
+                body = stream.read(messages.head_length(head))
+                stream.read(messages.blob_length(stream.read(BLOB_HEAD_BYTES)))
+                self._commands.put(messages.decode(body))
+        self._commands.put(None)
+        if self._is_hanging.is_set():  # run() doesn't listen; leave nothing behind
+            os._exit(0)
+
+
+def main() -> None:
+    """Run on the socket whose file descriptor is given."""
+    parser = argparse.ArgumentParser(description="A fake engine, for tests")
+    parser.add_argument("--fd", type=int, required=True)
+    step_s = float(os.environ.get("CALOTYPE_FAKE_STEP_S", "0.001"))
+    FakeEngine(socket.socket(fileno=parser.parse_args().fd), step_s).run()
+
+
+if __name__ == "__main__":
+    main()

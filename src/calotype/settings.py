@@ -1,0 +1,233 @@
+"""Every setting of the platform: a flag beats the environment beats the file beats the default.
+
+Settings are read once, when a command starts, and never change. A value that may not be, or a key
+of the file that isn't a setting, is an ``OperatorError`` that names the setting and where it came
+from. This module knows where things lie, not what they are for: no room below imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from calotype.core import limits
+from calotype.core.errors import OperatorError
+
+ENV_PREFIX = "CALOTYPE_"
+HOME_DEFAULT = "~/.calotype"
+OTHER_VARIABLES = {  # of the same prefix, and no settings
+    "CALOTYPE_CONFIG": "settings file to read in place of <home>/calotype.toml",
+    "CALOTYPE_URL": "server that `calotype generate` talks to",
+    "CALOTYPE_KEY": "API key that `calotype generate` and `calotype demo` use",
+}
+FILE_NAME = "calotype.toml"  # in the home folder, unless CALOTYPE_CONFIG names another file
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+Folder = Annotated[Path, AfterValidator(_absolute)]
+
+
+def _below_home(name: str) -> Callable[[dict[str, Any]], Path]:
+    """Make the default of a path that lies in the home folder (``home`` is validated first)."""
+    return lambda values: values["home"] / name if "home" in values else Path(name)
+
+
+def _sqlite(values: dict[str, Any]) -> str:
+    return f"sqlite+aiosqlite:///{_below_home('calotype.db')(values)}"
+
+
+class Settings(BaseSettings):
+    """The settings; keyword arguments are the flags, and a flag that is None was not given.
+
+    Raises OperatorError, with ``field`` (the setting) and ``source`` ("flag", "environment",
+    "file" or "default").
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    home: Folder = Field(
+        default=Path(HOME_DEFAULT),
+        validate_default=True,
+        description="Folder of everything the platform keeps: database, pictures, secrets.",
+    )
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all."
+    )
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
+    engines: int = Field(
+        default=1, ge=1, le=64, description="Engine processes to run, one for each device."
+    )
+    engine_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Threads of one engine on the CPU; unset takes all cores.",
+    )
+    database_url: str = Field(
+        default_factory=_sqlite,
+        description="SQLAlchemy address of the job store; unset is <home>/calotype.db (SQLite).",
+    )
+    models_folder: Folder = Field(
+        default_factory=_below_home("models"),
+        description="Folder of models in diffusers' layout; unset is <home>/models.",
+    )
+    queued_jobs_max: int = Field(
+        default=limits.QUEUED_JOBS_MAX,
+        ge=1,
+        description="Jobs that may wait in the line; one more is refused with 429.",
+    )
+    queued_jobs_per_tenant_max: int = Field(
+        default=limits.QUEUED_JOBS_PER_TENANT_MAX,
+        ge=1,
+        description="Jobs of one tenant that may wait in the line; one more is refused with 429.",
+    )
+    blocklist: Folder | None = Field(
+        default=None,
+        description="File of further terms that prompts may not have, beside the built-in list.",
+    )
+    certificate_chain: Folder | None = Field(
+        default=None,
+        description="PEM chain that signs pictures (C2PA); unset makes a development certificate.",
+    )
+    certificate_key: Folder | None = Field(
+        default=None, description="PEM private key of the certificate chain."
+    )
+    finish_processes: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Processes that judge, mark, sign and store finished pictures.",
+    )
+    link_ttl_s: int = Field(
+        default=limits.LINK_TTL_S,
+        ge=1,
+        le=7 * 24 * 3600,
+        description="Seconds that a signed address of a picture stays good.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines for people (text) or for machines (json)."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is worth a log line."
+    )
+
+    def __init__(self, **flags: Any) -> None:
+        flags = {name: value for name, value in flags.items() if value is not None}
+        try:
+            super().__init__(**flags)
+        except ValidationError as error:
+            raise _operator_error(error, flags) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file; no .env file and no secrets folder."""
+        assert isinstance(init_settings, InitSettingsSource)
+        path = file_path(init_settings.init_kwargs)
+        file = InitSettingsSource(settings_cls, _read_file(path) if path else {})
+        return init_settings, env_settings, file
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy address of the job store."""
+        return self.database_url
+
+    @property
+    def pictures_folder(self) -> Path:
+        """Where the delivered pictures lie."""
+        return self.home / "pictures"
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where the link secret and the development certificate lie."""
+        return self.home / "secrets"
+
+    @property
+    def key_path(self) -> Path:
+        """The local command line's API key, readable by its owner only."""
+        return self.home / "key"
+
+    @property
+    def server_file(self) -> Path:
+        """What a running server says of itself: ``{pid, url, started_at}``."""
+        return self.home / "server.json"
+
+
+def file_path(flags: dict[str, Any]) -> Path | None:
+    """Return the settings file: the one CALOTYPE_CONFIG names, or that of the home folder."""
+    if named := os.environ.get("CALOTYPE_CONFIG"):
+        path = _absolute(Path(named))
+        if not path.is_file():
+            raise OperatorError(
+                f"CALOTYPE_CONFIG names {path}, and there is no such file", field="CALOTYPE_CONFIG"
+            )
+        return path
+    home = flags.get("home") or os.environ.get("CALOTYPE_HOME") or HOME_DEFAULT
+    path = _absolute(Path(home)) / FILE_NAME
+    return path if path.is_file() else None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OperatorError(
+            f"the settings file {path} can't be read: {error}", source="file"
+        ) from error
+    unknown = sorted(values.keys() - Settings.model_fields.keys())
+    if unknown:
+        raise OperatorError(
+            f"the settings file {path} has {unknown[0]}, which is no setting",
+            field=unknown[0],
+            limit=sorted(Settings.model_fields),
+            source="file",
+        )
+    return values
+
+
+def _operator_error(error: ValidationError, flags: dict[str, Any]) -> OperatorError:
+    """Name the first setting at fault, and where its value came from."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    source, place = _source(name, flags)
+    return OperatorError(
+        f"setting {name} ({place}): {first['msg']}, not {first['input']!r}",
+        field=name,
+        source=source,
+    )
+
+
+def _source(name: str, flags: dict[str, Any]) -> tuple[str, str]:
+    if name in flags:
+        return "flag", f"flag --{name.replace('_', '-')}"
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    if os.environ.get(variable):
+        return "environment", variable
+    path = file_path(flags)
+    if path is not None and name in tomllib.loads(path.read_text(encoding="utf-8")):
+        return "file", str(path)
+    return "default", "default"

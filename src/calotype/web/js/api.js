@@ -1,0 +1,85 @@
+// Speaks HTTP with the platform. Every refusal becomes a Problem; nothing here touches the page.
+
+/** An RFC 9457 problem as an error. `status` 0: the server could not be reached at all. */
+export class Problem extends Error {
+  constructor(body) {
+    super(body.detail || body.title || "unknown problem");
+    this.name = "Problem";
+    Object.assign(this, { status: 0, title: "", detail: "", ...body });
+  }
+
+  /** True when trying the same again later can help. */
+  get isPassing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+async function problemOf(response) {
+  const body = await response.json().catch(() => ({}));
+  const said = typeof body === "object" && body !== null ? body : {};
+  return new Problem({
+    title: response.statusText,
+    detail: `The server answered ${response.status} and gave no reason.`,
+    ...said,
+    status: response.status,
+  });
+}
+
+export class Api {
+  constructor(key) {
+    this.key = key;
+  }
+
+  models() {
+    return this.#json("GET", "/v1/models").then((body) => body.models);
+  }
+
+  /** Newest first; `before` is the id of a job: only older ones are listed. */
+  jobs({ limit, before }) {
+    const query = new URLSearchParams({ limit: String(limit) });
+    if (before) query.set("before", before);
+    return this.#json("GET", `/v1/jobs?${query}`).then((body) => body.jobs);
+  }
+
+  job(id) {
+    return this.#json("GET", `/v1/jobs/${encodeURIComponent(id)}`);
+  }
+
+  submit(ask) {
+    return this.#json("POST", "/v1/jobs", ask);
+  }
+
+  cancel(id) {
+    return this.#json("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
+  }
+
+  /** The open response of a job's event stream, from the event after `after`. */
+  events(id, after, signal) {
+    const headers = { Accept: "text/event-stream" };
+    if (after > 0) headers["Last-Event-ID"] = String(after);
+    const path = `/v1/jobs/${encodeURIComponent(id)}/events`;
+    return this.#fetch(path, { headers, signal, cache: "no-store" });
+  }
+
+  async #json(method, path, body) {
+    const options = { method, headers: { Accept: "application/json" } };
+    if (body !== undefined) {
+      options.headers["Content-Type"] = "application/json";
+      options.body = JSON.stringify(body);
+    }
+    return (await this.#fetch(path, options)).json();
+  }
+
+  async #fetch(path, options) {
+    const headers = { ...options.headers, Authorization: `Bearer ${this.key}` };
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Problem({ title: "No connection", detail: "The server can’t be reached." });
+    }
+    if (!response.ok) throw await problemOf(response);
+    return response;
+  }
+}

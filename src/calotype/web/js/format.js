@@ -1,0 +1,106 @@
+// Words and numbers for people. Pure.
+
+const SAMPLERS = { ddim: "DDIM", dpmpp_2m: "DPM++ 2M", euler: "Euler", euler_a: "Euler a" };
+
+/** Sampler names the page offers; the server has the last word. */
+export const SAMPLER_NAMES = Object.keys(SAMPLERS);
+
+export const samplerTitle = (name) => SAMPLERS[name] ?? name;
+
+/** 1st, 2nd, 3rd, 4th, 11th, 21st ... */
+export function ordinal(number) {
+  const teen = number % 100 >= 11 && number % 100 <= 13;
+  const ending = teen ? "th" : { 1: "st", 2: "nd", 3: "rd" }[number % 10] ?? "th";
+  return `${number}${ending}`;
+}
+
+export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
+
+/** Where a job is, in a few words. `job` is one of store.js. */
+export function statusText(job) {
+  switch (job.status) {
+    case "queued":
+      if (!job.position) return "In line";
+      return job.position === 1 ? "Next in line" : `${ordinal(job.position)} in line`;
+    case "running": {
+      const row = slowestRow(job);
+      if (!row) return "Starting";
+      return row.step >= row.steps ? "Checking and signing" : `Step ${row.step} of ${row.steps}`;
+    }
+    case "pending_safety":
+      return "Held: its safety check can’t run now";
+    case "succeeded": {
+      const withheld = job.n - job.images.length;
+      return withheld > 0 && job.images.length > 0
+        ? `Done, ${plural(withheld, "picture", "pictures")} withheld by the safety check`
+        : `Done${tookText(job)}`;
+    }
+    case "failed":
+      return "Not made";
+    case "cancelled":
+      return "Cancelled";
+    default:
+      return job.status;
+  }
+}
+
+function slowestRow(job) {
+  const rows = (job.rows ?? []).filter(Boolean);
+  return rows.length ? rows.reduce((least, row) => (row.step < least.step ? row : least)) : null;
+}
+
+function tookText(job) {
+  if (!job.started_at || !job.finished_at) return "";
+  const seconds = (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
+  return ` in ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+}
+
+/** Why a problem was sent, as one sentence, with its limit if the sentence doesn't say it. */
+export function problemText(problem) {
+  const text = sentence(problem.detail || problem.title || "The server gave no reason");
+  const { limit } = problem;
+  if (limit === undefined || limit === null) return text;
+  const values = typeof limit === "object" ? Object.values(limit) : [limit];
+  const digits = text.replace(/(\d)[,\u202f](?=\d)/g, "$1");
+  const isSaid = values.every((value) => digits.includes(String(value)));
+  return isSaid ? text : `${text} ${limitText(limit)}`;
+}
+
+// Limits come as a number, a list of what is allowed, or bounds by name.
+function limitText(limit) {
+  if (Array.isArray(limit)) return `Allowed: ${limit.join(", ")}.`;
+  if (typeof limit !== "object") return `Limit: ${limit}.`;
+  const { min, max, multiple_of: multiple, min_chars: shortest, max_chars: longest } = limit;
+  const parts = [];
+  if (min !== undefined && max !== undefined) parts.push(`${min} to ${max}`);
+  if (multiple !== undefined) parts.push(`multiples of ${multiple}`);
+  if (shortest !== undefined) parts.push(`at least ${plural(shortest, "character", "characters")}`);
+  if (longest !== undefined) parts.push(`at most ${plural(longest, "character", "characters")}`);
+  const others = Object.entries(limit).map(([name, value]) => `${name} ${value}`);
+  return `Allowed: ${(parts.length ? parts : others).join(", ")}.`;
+}
+
+function sentence(text) {
+  const start = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?…]$/.test(start) ? start : `${start}.`;
+}
+
+/** "seed 1841 · 20 steps · DPM++ 2M" */
+export function factsText({ seed, steps, sampler }) {
+  return [`seed ${seed}`, plural(steps, "step", "steps"), samplerTitle(sampler)].join(" · ");
+}
+
+/** "24 Nov, 03:12" in the person's own language and zone. */
+export function timeText(iso) {
+  const time = new Date(iso);
+  return Number.isNaN(time.getTime())
+    ? ""
+    : time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** Until when a signed address is good ("14:32"), or null if it doesn't say. */
+export function linkGoodUntil(address) {
+  const expires = Number(new URL(address, location.href).searchParams.get("expires"));
+  if (!expires) return null;
+  return new Date(expires * 1000).toLocaleTimeString(undefined, { timeStyle: "short" });
+}

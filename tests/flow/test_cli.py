@@ -1,0 +1,358 @@
+"""The command line, as a person runs it: real processes, a real server, the embedded model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from calotype.cli.client import Server
+from calotype.cli.serve import serve
+from calotype.cli.servers import find_server, is_port_free, own_server
+from calotype.settings import Settings
+
+HEAVY = ("torch", "fastapi", "sqlalchemy", "uvicorn", "pydantic", "PIL", "httpx")
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALOTYPE_")}
+    return {**kept, "CALOTYPE_HOME": str(home)}
+
+
+def calotype(
+    home: Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "calotype.cli", *arguments],
+        env={**environment(home), **(env or {})},
+        cwd=cwd or home,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "calotype.cli", *arguments],
+        env=environment(home),
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of the processes that serve this home folder, or were started by such."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"CALOTYPE_HOME={home}".encode() in path.read_bytes().split(b"\0"):
+                found.append(path.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it has ended, or is another user's
+    return found
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Settings]]:
+    settings = Settings(home=tmp_path_factory.mktemp("running"))
+    with own_server(settings, port=0) as (server, _):
+        yield server, settings
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = f"""
+import sys
+import calotype.cli
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert answer.stdout.strip() == "[]"
+    assert "generate" in calotype(tmp_path, "--help").stdout
+
+
+def test_every_setting_is_a_flag_of_serve() -> None:
+    assert set(Settings.model_fields) <= set(inspect.signature(serve).parameters)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope",),
+        ("generate",),
+        ("generate", "a tent", "--steps", "few"),
+        ("generate", "a tent", "-o", "tent.gif"),
+        ("generate", "a tent", "-o", "nowhere/tent.png"),
+        ("serve", "--port", "99999"),
+        ("keys", "revoke"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_says_why(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    answer = calotype(tmp_path, *arguments)
+    assert answer.returncode == 2
+    assert answer.stderr.strip()
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_wrong_setting_in_the_environment_fails_with_one_line(tmp_path: Path) -> None:
+    answer = calotype(tmp_path, "serve", env={"CALOTYPE_PORT": "many"})
+    assert answer.returncode == 1
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert "CALOTYPE_PORT" in answer.stderr
+
+
+def test_a_server_that_is_not_there_fails_with_one_line(tmp_path: Path) -> None:
+    env = {"CALOTYPE_URL": "http://127.0.0.1:9", "CALOTYPE_KEY": "k"}
+    answer = calotype(tmp_path, "generate", "a tent", env=env)
+    assert answer.returncode == 1
+    assert "can't reach http://127.0.0.1:9" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_keys_are_made_listed_and_revoked_without_a_server(tmp_path: Path) -> None:
+    made = json.loads(calotype(tmp_path, "keys", "create", "--tenant", "a", "--json").stdout)
+    listed = json.loads(calotype(tmp_path, "keys", "list", "--json").stdout)["keys"]
+    assert [key["id"] for key in listed] == [made["id"]]
+    assert "key" not in listed[0]
+    assert made["key"] not in calotype(tmp_path, "keys", "list").stdout
+    revoked = json.loads(calotype(tmp_path, "keys", "revoke", made["id"], "--json").stdout)
+    assert revoked["revoked_at"]
+    unknown = calotype(tmp_path, "keys", "revoke", "key_x")
+    assert unknown.returncode == 1
+    assert "key_x" in unknown.stderr
+
+
+def test_a_key_made_beside_a_running_server_opens_it(running: tuple[Server, Settings]) -> None:
+    server, settings = running
+    key = calotype(settings.home, "keys", "create", "--name", "second").stdout.strip()
+    headers = {"Authorization": f"Bearer {key}"}
+    assert httpx.get(f"{server.url}/v1/jobs", headers=headers).status_code == 200
+
+
+def test_models_are_listed_without_a_server(tmp_path: Path) -> None:
+    body = json.loads(calotype(tmp_path, "models", "list", "--json").stdout)
+    assert [model["name"] for model in body["models"]] == ["vignette"]
+    assert "vignette" in calotype(tmp_path, "models", "list").stdout
+
+
+def test_doctor_says_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> None:
+    answer = calotype(tmp_path, "doctor", "--json", env={"CALOTYPE_PROT": "1"})
+    body = json.loads(answer.stdout)
+    assert answer.returncode == (0 if body["ok"] else 1)
+    by_name = {finding["name"]: finding for finding in body["findings"]}
+    assert by_name["torch"]["is_ok"]
+    assert by_name["embedded model"]["is_ok"]
+    assert "CALOTYPE_PROT" in by_name["environment"]["found"]
+    assert all(each["remedy"] for each in body["findings"] if not each["is_ok"])
+
+
+def test_doctor_fails_where_something_required_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    answer = calotype(tmp_path, "doctor", "--home", str(tmp_path / "file"))
+    assert answer.returncode == 1
+    assert "MISSING" in answer.stdout
+
+
+def test_serve_prints_its_key_once_and_keeps_it_private(tmp_path: Path) -> None:
+    outputs = []
+    for _ in range(2):
+        with start(tmp_path, "serve", "--port", "0") as process:
+            url = wait_for_server(tmp_path, process)
+            key = (tmp_path / "key").read_text()
+            headers = {"Authorization": f"Bearer {key}"}
+            assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == 0
+        outputs.append(output)
+        assert not (tmp_path / "server.json").exists()
+    assert f"{url}" not in outputs[0]  # another free port the second time
+    assert f"/#key={key}" in outputs[0]
+    assert key not in outputs[1]
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    assert processes_of(tmp_path) == []
+
+
+def test_a_second_server_on_the_same_home_is_refused(running: tuple[Server, Settings]) -> None:
+    _, settings = running
+    answer = calotype(settings.home, "serve", "--port", "0")
+    assert answer.returncode == 1
+    assert "already runs" in answer.stderr
+    assert find_server(settings) is not None  # and the first one is left as it was
+
+
+def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert not is_port_free("127.0.0.1", port)
+        answer = calotype(tmp_path, "serve", "--port", str(port))
+    assert answer.returncode == 1
+    assert f"port {port}" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_generate_uses_the_running_server(running: tuple[Server, Settings]) -> None:
+    server, settings = running
+    arguments = ("generate", "a red tent", "--steps", "2", "--seed", "5", "-n", "2", "--json")
+    answer = calotype(settings.home, *arguments, "-o", "tent.webp")
+    assert answer.returncode == 0, answer.stderr
+    body = json.loads(answer.stdout)
+    assert body["files"] == ["tent-1.webp", "tent-2.webp"]
+    assert [image["seed"] for image in body["job"]["images"]] == [5, 6]
+    for name in body["files"]:
+        assert Image.open(settings.home / name).format == "WEBP"
+    headers = {"Authorization": f"Bearer {server.key}"}
+    jobs = httpx.get(f"{server.url}/v1/jobs", headers=headers).json()["jobs"]
+    assert body["job"]["id"] in [job["id"] for job in jobs]
+
+
+def test_generate_never_overwrites_what_it_was_not_told_to(
+    running: tuple[Server, Settings], tmp_path: Path
+) -> None:
+    _, settings = running
+    arguments = ("generate", "a red tent", "--steps", "1", "--seed", "5")
+    names = [calotype(settings.home, *arguments, cwd=tmp_path).stdout.strip() for _ in range(2)]
+    assert names == ["calotype-5.png", "calotype-5-2.png"]
+    first, second = (Image.open(tmp_path / name) for name in names)
+    assert first.tobytes() == second.tobytes()  # the same seed
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (("--steps", "0"), 2, "steps"),
+        (("--sampler", "nope"), 2, "sampler"),
+        (("-n", "9"), 2, "n"),
+        (("--model", "nope"), 2, "model"),
+    ],
+)
+def test_what_the_server_refuses_is_told_in_one_line(
+    running: tuple[Server, Settings], options: tuple[str, ...], code: int, word: str
+) -> None:
+    _, settings = running
+    answer = calotype(settings.home, "generate", "a tent", *options)
+    assert answer.returncode == code
+    assert word in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_an_interrupted_generate_cancels_its_job(running: tuple[Server, Settings]) -> None:
+    server, settings = running
+    headers = {"Authorization": f"Bearer {server.key}"}
+    with start(settings.home, "generate", "a lake", "--steps", "100", "-n", "4") as process:
+        job = wait_for_job(server, "a lake")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cancelled" in said
+    answer = httpx.get(f"{server.url}{job['urls']['self']}", headers=headers)
+    assert answer.json()["status"] == "cancelled"
+
+
+def test_generate_starts_what_it_needs_and_ends_it(tmp_path: Path) -> None:
+    answer = calotype(tmp_path, "generate", "a red tent", "--steps", "2", "-o", "tent.png")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == "tent.png"
+    assert Image.open(tmp_path / "tent.png").format == "PNG"
+    assert processes_of(tmp_path) == []
+
+
+def test_a_killed_generate_leaves_nothing_running(tmp_path: Path) -> None:
+    with start(tmp_path, "generate", "a red tent", "--steps", "100", "-n", "4") as process:
+        wait_for_server(tmp_path, process)
+        process.kill()
+        process.communicate(timeout=60)
+    assert ends_within(30, tmp_path), processes_of(tmp_path)
+
+
+def test_demo_makes_a_picture_serves_on_and_leaves_nothing_running(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        start_demo(tmp_path, taken.getsockname()[1]) as process,
+    ):
+        lines: dict[str, str] = {}
+        assert process.stdout is not None
+        while "Page" not in lines:
+            name, _, value = process.stdout.readline().partition(":")
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            lines[name] = value.strip()
+        assert Image.open(lines["Picture"]).format == "PNG"
+        address, _, key = lines["Page"].partition("#key=")
+        assert key == (tmp_path / "key").read_text()
+        assert f":{taken.getsockname()[1]}/" not in address  # taken: a free port instead
+        assert httpx.get(f"{address}healthz").json() == {"status": "ok"}
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert processes_of(tmp_path) == []
+
+
+def test_the_end_of_the_server_ends_open_streams(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with own_server(settings, port=0) as (server, process):
+        headers = {"Authorization": f"Bearer {server.key}"}
+        with httpx.Client(base_url=server.url, headers=headers, timeout=60) as client:
+            ask = {"prompt": "a lake", "steps": 100, "n": 4}
+            job = client.post("/v1/jobs", json=ask).json()
+            with client.stream("GET", job["urls"]["events"]) as stream:
+                parts = stream.iter_bytes()
+                assert b"queued" in next(parts)
+                began = time.monotonic()
+                process.terminate()
+                for _ in parts:  # ends in good order: a broken connection would raise
+                    pass
+                assert time.monotonic() - began < 5
+        process.wait(30)
+
+
+def start_demo(home: Path, port: int) -> subprocess.Popen[str]:
+    (home / "calotype.toml").write_text(f"port = {port}")
+    return start(home, "demo", "--prompt", "a red tent")
+
+
+def wait_for_server(home: Path, process: subprocess.Popen[str]) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        server = find_server(Settings(home=home)) if (home / "server.json").exists() else None
+        if server:
+            return server.url
+        time.sleep(0.05)
+    raise AssertionError("no server within 60 s")
+
+
+def wait_for_job(server: Server, prompt: str) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {server.key}"}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for job in httpx.get(f"{server.url}/v1/jobs", headers=headers).json()["jobs"]:
+            if job["prompt"] == prompt:
+                found: dict[str, Any] = job
+                return found
+        time.sleep(0.05)
+    raise AssertionError("no such job within 60 s")
+
+
+def ends_within(seconds: float, home: Path) -> bool:
+    deadline = time.monotonic() + seconds
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not processes_of(home)

@@ -1,0 +1,138 @@
+"""A fleet in virtual time, for tests: carries out the line's decisions and checks its laws."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+from calotype.core.decisions import Decision, FailJob, RequeueJob, StartAttempt
+from calotype.core.events import (
+    AttemptFailed,
+    EngineGone,
+    EngineUp,
+    JobCancelled,
+    JobQueued,
+    JobSettled,
+    PolicyEvent,
+)
+from calotype.core.limits import ATTEMPTS_MAX
+from calotype.core.nouns import Tier
+from calotype.policy.line import Line
+
+
+def queued(
+    job_id: str,
+    *,
+    tenant: str = "ann",
+    tier: Tier = Tier.FAST,
+    model: str = "m",
+    rows: int = 1,
+    cost_s: float = 1.0,
+    attempt: int = 0,
+) -> JobQueued:
+    """A waiting job."""
+    return JobQueued(job_id, tenant, tier, model, rows, cost_s, attempt)
+
+
+class Fleet:
+    """Feeds a line, follows its decisions, and asserts after each event what must always hold."""
+
+    def __init__(self, line: Line | None = None) -> None:
+        self.line = line or Line()
+        self.now = 0.0
+        self.jobs: dict[str, JobQueued] = {}  # unfinished, by id, in order of arrival
+        self.running: dict[str, str] = {}  # job -> engine
+        self.engines: dict[str, EngineUp] = {}
+        self.starts: list[str] = []
+        self.attempts: Counter[str] = Counter()
+        self.failed: dict[str, str] = {}  # job -> reason
+
+    def feed(self, event: PolicyEvent) -> list[Decision]:
+        """Give the line an event, carry out what it answers, check the laws."""
+        self._take_in(event)
+        decisions = self.line.on(event, self.now)
+        for decision in decisions:
+            self._carry_out(decision)
+        self.check()
+        return decisions
+
+    def up(self, name: str = "e0", models: tuple[str, ...] = ("m",), rows_max: int = 1) -> None:
+        self.feed(EngineUp(name, models, rows_max))
+
+    def waiting(self) -> list[JobQueued]:
+        return [job for job in self.jobs.values() if job.job_id not in self.running]
+
+    def rows_on(self, engine: str) -> int:
+        return sum(self.jobs[job].rows for job, where in self.running.items() if where == engine)
+
+    def check(self) -> None:
+        waiting = self.waiting()
+        assert self.line.waiting == len(waiting)
+        for name, engine in self.engines.items():
+            held = self.rows_on(name)
+            assert held <= engine.rows_max, "more rows than the engine may hold"
+            if held == 0:
+                idle = [job.job_id for job in waiting if job.model in engine.models]
+                assert not idle, f"{idle} wait while {name} idles"
+        positions = sorted(self.line.position(job.job_id) or 0 for job in waiting)
+        assert positions == list(range(1, len(waiting) + 1))
+        for job in self.running:
+            assert self.line.position(job) is None
+
+    def _take_in(self, event: PolicyEvent) -> None:
+        match event:
+            case JobQueued():
+                self.jobs.setdefault(event.job_id, event)
+            case JobCancelled() | JobSettled():
+                self.running.pop(event.job_id, None)
+                self.jobs.pop(event.job_id, None)
+            case AttemptFailed():
+                self.running.pop(event.job_id, None)
+            case EngineUp() | EngineGone():
+                self.running = {j: e for j, e in self.running.items() if e != event.engine}
+                self.engines.pop(event.engine, None)
+                if isinstance(event, EngineUp):
+                    self.engines[event.engine] = event
+
+    def _carry_out(self, decision: Decision) -> None:
+        job = decision.job_id
+        assert job in self.jobs, "a decision about a job that is over"
+        assert job not in self.running, "a decision about a job that runs"
+        match decision:
+            case StartAttempt(_, engine):
+                assert self.jobs[job].model in self.engines[engine].models
+                self.running[job] = engine
+                self.starts.append(job)
+                self.attempts[job] += 1
+                assert self.attempts[job] <= ATTEMPTS_MAX
+            case RequeueJob():
+                pass
+            case FailJob(_, reason):
+                self.failed[job] = reason
+                del self.jobs[job]
+
+
+class Clockwork:
+    """Runs a fleet in virtual time: every started job takes so many seconds, then is settled."""
+
+    def __init__(self, fleet: Fleet, take_s: Callable[[JobQueued], float]) -> None:
+        self.fleet = fleet
+        self.take_s = take_s
+        self.used_s: defaultdict[tuple[str, str], float] = defaultdict(
+            float
+        )  # (tier, tenant) -> device-seconds
+        self._ends: list[tuple[float, str, float]] = []
+        self._seen = 0
+
+    def step(self) -> JobQueued:
+        """Go on to the next end of a job."""
+        for job_id in self.fleet.starts[self._seen :]:
+            took_s = self.take_s(self.fleet.jobs[job_id])
+            heapq.heappush(self._ends, (self.fleet.now + took_s, job_id, took_s))
+        self._seen = len(self.fleet.starts)
+        self.fleet.now, job_id, took_s = heapq.heappop(self._ends)
+        job = self.fleet.jobs[job_id]
+        self.used_s[job.tier, job.tenant] += took_s
+        self.fleet.feed(JobSettled(job_id, took_s))
+        return job

@@ -1,0 +1,22 @@
+"""Retries: how often, and what is never tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from calotype.core.decisions import FailJob, RequeueJob
+from calotype.core.limits import ATTEMPTS_MAX
+from calotype.policy.retry import after_failure
+
+
+@pytest.mark.parametrize("attempt", range(1, ATTEMPTS_MAX))
+def test_another_attempt_is_made_while_there_are_some_left(attempt: int) -> None:
+    assert after_failure("j", attempt, "lost") == RequeueJob("j", "lost")
+
+
+def test_last_attempt_is_the_last() -> None:
+    assert after_failure("j", ATTEMPTS_MAX, "lost") == FailJob("j", "lost (attempt 3 of 3)")
+
+
+def test_what_would_fail_again_is_not_tried_again() -> None:
+    assert after_failure("j", 1, "bad", is_retryable=False) == FailJob("j", "bad")

@@ -1,0 +1,129 @@
+"""One contract, two engines: the pool can't tell the fake from the real one by how it talks."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from calotype.core.messages import (
+    CancelRow,
+    EngineReady,
+    Heartbeat,
+    LoadModel,
+    Message,
+    ModelFailed,
+    ModelLoaded,
+    RowDone,
+    RowFailed,
+    RowStarted,
+    RunRow,
+    StepDone,
+    Stop,
+)
+from calotype.pool.process import EngineProcess
+from calotype.pool.registry import embedded_folder
+from calotype.pool.reports import EngineDown
+
+pytestmark = pytest.mark.parametrize("engine", ["calotype.pool.testing", "calotype.engine"])
+
+
+class Talk:
+    """An engine process and what it says, heartbeats aside."""
+
+    def __init__(self, process: EngineProcess) -> None:
+        self.process = process
+        self.beats = 0
+
+    async def hear(self) -> tuple[Message, bytes]:
+        while True:
+            message, blob = await self.process.read()
+            if not isinstance(message, Heartbeat):
+                return message, blob
+            self.beats += 1
+
+    async def hear_row(self, name: str) -> tuple[list[Message], bytes]:
+        """Everything up to the end of this row; nothing else may be said meanwhile."""
+        heard: list[Message] = []
+        while True:
+            message, blob = await self.hear()
+            assert getattr(message, "row", None) == name, message
+            heard.append(message)
+            if isinstance(message, RowDone | RowFailed):
+                return heard, blob
+
+
+@asynccontextmanager
+async def talk_to(engine: str) -> AsyncIterator[Talk]:
+    process = await EngineProcess.start((sys.executable, "-m", engine), {}, None)
+    try:
+        async with asyncio.timeout(240):  # the real one proves its batch sizes first
+            yield Talk(process)
+    finally:
+        await process.end(0.0)
+
+
+def row(name: str, *, model: str = "vignette", steps: int = 3) -> RunRow:
+    return RunRow(name, model, "a red house", "", 64, 72, steps, 3.0, "ddim", 7, "fast")
+
+
+async def test_talk_from_ready_to_stop(engine: str, tmp_path: Path) -> None:
+    async with talk_to(engine) as talk:
+        say, process = talk.process.write, talk.process
+        ready, _ = await talk.hear()
+        assert isinstance(ready, EngineReady)
+        assert ready.pid == process.pid
+
+        await say(LoadModel("vignette", str(embedded_folder()), "build"))
+        await say(LoadModel("gone", str(tmp_path), "build"))
+        loaded, _ = await talk.hear()
+        assert isinstance(loaded, ModelLoaded)
+        assert loaded.name == "vignette"
+        failed, _ = await talk.hear()
+        assert isinstance(failed, ModelFailed)
+        assert failed.name == "gone"
+        assert failed.reason
+
+        await say(row("job/1/0"))
+        heard, pixels = await talk.hear_row("job/1/0")
+        assert heard[:-1] == [
+            RowStarted("job/1/0"),
+            *(StepDone("job/1/0", step, 3) for step in (1, 2, 3)),
+        ]
+        done = heard[-1]
+        assert isinstance(done, RowDone)
+        assert (done.width, done.height, len(pixels)) == (64, 72, 64 * 72 * 3)
+        assert done.device_s > 0.0
+
+        await say(row("job/1/1"))
+        assert (await talk.hear_row("job/1/1"))[1] == pixels, "same job and seed, other pixels"
+
+        await say(row("job/2/0", model="gone"))
+        heard, _ = await talk.hear_row("job/2/0")
+        assert isinstance(heard[-1], RowFailed)
+        assert not heard[-1].retryable
+
+        await say(row("dropped", steps=100))
+        assert await talk.hear() == (RowStarted("dropped"), b"")
+        await say(CancelRow("dropped"))
+        await say(CancelRow("never heard of"))
+        await say(row("after"))
+        while not isinstance(message := (await talk.hear())[0], RowDone):
+            assert message != StepDone("dropped", 100, 100)
+        assert message.row == "after"
+
+        if not talk.beats:
+            assert isinstance((await process.read())[0], Heartbeat)
+        await say(Stop())
+        with pytest.raises(EngineDown):
+            await talk.hear()
+        assert await process.end(10.0) == 0
+
+
+async def test_engine_ends_when_the_socket_closes(engine: str) -> None:
+    process = await EngineProcess.start((sys.executable, "-m", engine), {}, None)
+    assert await process.end(20.0) >= 0, "it had to be killed"

@@ -1,0 +1,396 @@
+"""The job store: states, leases, fencing, listings, restarts. Real SQLite files throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from calotype.core import limits
+from calotype.core.errors import CalotypeError, IllegalMove, InvalidInput, LeaseLost, NotFound
+from calotype.core.nouns import EVENT_KINDS, Image, Job, Lease, Sampler, Spec, Tier
+from calotype.core.states import JOB_MOVES, AttemptState, JobState
+from calotype.jobs import tables
+from calotype.jobs.store import JobStore
+
+SPEC = Spec(
+    prompt="a red tent by the sea at night",
+    negative_prompt="",
+    model="vignette",
+    width=64,
+    height=128,
+    steps=4,
+    guidance=3.5,
+    sampler=Sampler.DPMPP_2M,
+    seed=limits.SEED_MAX,
+    n=2,
+)
+ERROR = {"type": "urn:calotype:problem:internal", "status": 500, "detail": "the engine is gone"}
+
+
+def url_of(folder: Path) -> str:
+    return f"sqlite+aiosqlite:///{folder / 'jobs.db'}"
+
+
+def pictures(job: str) -> list[Image]:
+    return [
+        Image(f"img_{job}_{i}", i, SPEC.image_seed(i), 64, 128, "a" * 64, "b" * 64, ("png", "webp"))
+        for i in range(SPEC.n)
+    ]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
+    opened = await JobStore.open(url_of(tmp_path))
+    yield opened
+    await opened.close()
+
+
+async def queue(store: JobStore, tenant: str = "ada") -> Job:
+    return await store.insert(tenant, Tier.FAST, SPEC, position=1)
+
+
+async def bring_to(store: JobStore, state: JobState) -> tuple[Job, Lease]:
+    """A job in this state, and the newest lease it was ever given."""
+    job = await queue(store)
+    lease = await store.lease(job.id, "cpu-0")
+    if state is JobState.QUEUED:
+        job = await store.requeue(lease, "the engine died", position=1)
+    elif state is JobState.PENDING_SAFETY:
+        job = await store.hold(lease, "the check can't run")
+    elif state is JobState.SUCCEEDED:
+        job = await store.succeed(lease, pictures(job.id))
+    elif state is JobState.FAILED:
+        job = await store.fail(job.id, ERROR, lease=lease)
+    elif state is JobState.CANCELLED:
+        job = await store.cancel(job.id, by="caller")
+    return await store.get(job.id), lease
+
+
+async def attempts(store: JobStore, job_id: str) -> list[tuple[int, str, str | None]]:
+    query = select(tables.attempts).where(tables.attempts.c.job_id == job_id)
+    async with store._database.reading() as conn:
+        rows = await conn.execute(query.order_by(tables.attempts.c.number))
+        return [(row.number, row.state, row.reason) for row in rows]
+
+
+async def kinds(store: JobStore, job_id: str) -> list[str]:
+    return [event.kind for event in await store.events(job_id)]
+
+
+Change = Callable[[JobStore, Lease], Awaitable[object]]
+CHANGES: dict[str, tuple[JobState, Change]] = {
+    "lease": (JobState.RUNNING, lambda s, held: s.lease(held.job_id, "cpu-1")),
+    "requeue": (JobState.QUEUED, lambda s, held: s.requeue(held, "lost", position=2)),
+    "requeue_orphan": (
+        JobState.QUEUED,
+        lambda s, held: s.requeue_orphan(held.job_id, "restart", position=2),
+    ),
+    "hold": (JobState.PENDING_SAFETY, lambda s, held: s.hold(held, "no check")),
+    "succeed": (JobState.SUCCEEDED, lambda s, held: s.succeed(held, pictures(held.job_id))),
+    "fail": (JobState.FAILED, lambda s, held: s.fail(held.job_id, ERROR)),
+    "fail_leased": (JobState.FAILED, lambda s, held: s.fail(held.job_id, ERROR, lease=held)),
+    "cancel": (JobState.CANCELLED, lambda s, held: s.cancel(held.job_id, by="operator")),
+}
+FENCED = {"requeue", "hold", "succeed", "fail_leased"}
+
+
+# A job's way through the states.
+
+
+async def test_a_job_is_stored_whole_and_its_log_begins_with_queued(store: JobStore) -> None:
+    job = await store.insert("ada", Tier.TURBO, SPEC, position=3)
+    assert job.id.startswith("job_")
+    assert (job.tenant, job.tier, job.spec, job.state) == ("ada", Tier.TURBO, SPEC, "queued")
+    assert job.created_at.utcoffset() is not None
+    assert (job.attempt, job.token, job.images, job.error, job.started_at) == (0, 0, (), None, None)
+    assert await store.get(job.id) == job
+    [event] = await store.events(job.id)
+    assert (event.seq, event.kind, event.at) == (1, "queued", job.created_at)
+    assert event.data == {"position": 3, "tier": "turbo"}
+
+
+async def test_a_job_runs_and_succeeds_with_its_pictures(store: JobStore) -> None:
+    job = await queue(store)
+    lease = await store.lease(job.id, "cpu-0")
+    assert lease == Lease(job.id, attempt=1, token=1, engine="cpu-0")
+    running = await store.get(job.id)
+    assert running.state is JobState.RUNNING
+    assert running.started_at is not None
+    done = await store.succeed(lease, pictures(job.id)[::-1])
+    assert done == await store.get(job.id)
+    assert done.images == tuple(pictures(job.id)), "images come in order, whole"
+    assert done.finished_at is not None
+    assert done.finished_at >= running.started_at >= job.created_at
+    events = await store.events(job.id)
+    assert [(event.seq, event.kind) for event in events] == [
+        (1, "queued"),
+        (2, "started"),
+        (3, "succeeded"),
+    ]
+    assert events[1].data == {"attempt": 1, "engine": "cpu-0"}
+    assert events[2].data == {"images": 2}
+    assert await attempts(store, job.id) == [(1, "done", None)]
+
+
+async def test_a_lost_attempt_puts_the_job_back_and_the_next_one_counts_on(store: JobStore) -> None:
+    job = await queue(store)
+    first = await store.lease(job.id, "cpu-0")
+    started_at = (await store.get(job.id)).started_at
+    again = await store.requeue(first, "the engine died", position=4, outcome=AttemptState.LOST)
+    assert again.state is JobState.QUEUED
+    events = await store.events(job.id, after=2)
+    assert [(event.kind, event.data) for event in events] == [
+        ("attempt_failed", {"attempt": 1, "engine": "cpu-0", "reason": "the engine died"}),
+        ("queued", {"position": 4, "tier": "fast", "reason": "the engine died", "attempt": 1}),
+    ]
+    second = await store.lease(job.id, "cpu-1")
+    assert second.attempt == 2
+    assert second.token > first.token
+    assert (await store.get(job.id)).started_at == started_at, "the first attempt's start stays"
+    assert await attempts(store, job.id) == [(1, "lost", "the engine died"), (2, "running", None)]
+
+
+async def test_a_held_job_succeeds_later_with_the_same_lease(store: JobStore) -> None:
+    _, lease = await bring_to(store, JobState.PENDING_SAFETY)
+    assert await store.append(lease, "image_finished", {"image": 0, "id": "x", "verdict": "allow"})
+    assert (await store.succeed(lease, pictures(lease.job_id))).state is JobState.SUCCEEDED
+    assert await attempts(store, lease.job_id) == [(1, "done", None)]
+    last = await kinds(store, lease.job_id)
+    assert last[-3:] == ["pending_safety", "image_finished", "succeeded"]
+
+
+async def test_a_failed_job_keeps_its_problem_body(store: JobStore) -> None:
+    job, lease = await bring_to(store, JobState.FAILED)
+    assert job.error == ERROR
+    assert (await store.events(job.id))[-1].data == {"error": ERROR}
+    assert await attempts(store, job.id) == [(1, "failed", "the engine is gone")]
+    with pytest.raises(LeaseLost):
+        await store.append(lease, "step", {"image": 0})
+
+
+async def test_a_waiting_job_fails_or_is_cancelled_without_an_attempt(store: JobStore) -> None:
+    failed, cancelled = await queue(store), await queue(store)
+    assert (await store.fail(failed.id, ERROR)).state is JobState.FAILED
+    assert (await store.cancel(cancelled.id, by="caller")).state is JobState.CANCELLED
+    assert (await store.events(cancelled.id))[-1].data == {"by": "caller"}
+    assert await attempts(store, failed.id) + await attempts(store, cancelled.id) == []
+
+
+@pytest.mark.parametrize("state", JobState)
+@pytest.mark.parametrize("name", CHANGES)
+async def test_every_move_does_what_the_table_says_or_changes_nothing(
+    store: JobStore, state: JobState, name: str
+) -> None:
+    job, lease = await bring_to(store, state)
+    if job.token != lease.token:  # a lease as a caller with the right token would hold it
+        lease = Lease(job.id, lease.attempt, job.token, lease.engine)
+    log, tried = await store.events(job.id), await attempts(store, job.id)
+    after, change = CHANGES[name]
+    if after in JOB_MOVES[state]:
+        await change(store, lease)
+        moved = await store.get(job.id)
+        assert moved.state is after
+        assert (moved.finished_at is not None) is after.is_final
+        assert len(await store.events(job.id)) > len(log)
+    else:
+        with pytest.raises(IllegalMove):
+            await change(store, lease)
+        assert await store.get(job.id) == job
+        assert await store.events(job.id) == log
+        assert await attempts(store, job.id) == tried
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_change_of_an_unknown_job_says_that_it_is_not_there(
+    store: JobStore, name: str
+) -> None:
+    with pytest.raises(NotFound):
+        await CHANGES[name][1](store, Lease("job_unknown", 1, 1, "cpu-0"))
+
+
+# Fencing.
+
+
+@pytest.mark.parametrize("name", sorted(FENCED))
+@pytest.mark.parametrize("taken_by", ["the next attempt", "a restart", "cancelling"])
+async def test_a_late_attempt_can_write_nothing(store: JobStore, name: str, taken_by: str) -> None:
+    _, late = await bring_to(store, JobState.RUNNING)
+    if taken_by == "cancelling":
+        await store.cancel(late.job_id, by="caller")
+    else:
+        await store.requeue_orphan(late.job_id, "restart", position=1)
+        if taken_by == "the next attempt":
+            await store.lease(late.job_id, "cpu-1")
+    job, log = await store.get(late.job_id), await store.events(late.job_id)
+    assert job.token > late.token
+    with pytest.raises(LeaseLost):
+        await CHANGES[name][1](store, late)
+    with pytest.raises(LeaseLost):
+        await store.append(late, "step", {"image": 0, "step": 1, "steps": 4})
+    assert await store.get(late.job_id) == job
+    assert await store.events(late.job_id) == log
+
+
+async def test_of_many_who_want_the_same_job_one_gets_it(store: JobStore, tmp_path: Path) -> None:
+    other = await JobStore.open(url_of(tmp_path))  # as another process would have it
+    for _ in range(5):
+        job = await queue(store)
+        wishes = [s.lease(job.id, f"cpu-{i}") for i in range(4) for s in (store, other)]
+        outcomes = await asyncio.gather(*wishes, return_exceptions=True)
+        assert sum(isinstance(outcome, Lease) for outcome in outcomes) == 1
+        assert sum(isinstance(outcome, IllegalMove) for outcome in outcomes) == 7
+        assert await kinds(store, job.id) == ["queued", "started"]
+    await other.close()
+
+
+async def test_success_and_cancelling_can_not_both_win(store: JobStore) -> None:
+    for _ in range(10):
+        job, lease = await bring_to(store, JobState.RUNNING)
+        outcomes = await asyncio.gather(
+            store.succeed(lease, pictures(job.id)),
+            store.cancel(job.id, by="caller"),
+            return_exceptions=True,
+        )
+        [winner] = [outcome for outcome in outcomes if isinstance(outcome, Job)]
+        [loser] = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        assert isinstance(loser, IllegalMove | LeaseLost)
+        assert (await store.get(job.id)).state is winner.state
+        assert await kinds(store, job.id) == ["queued", "started", winner.state.value]
+
+
+async def test_a_change_is_finished_though_its_caller_gave_up(store: JobStore) -> None:
+    job = await queue(store)
+    follower = asyncio.create_task(anext(store.subscribe(job.id, after=1)))
+    request = asyncio.create_task(store.cancel(job.id, by="caller"))
+    await asyncio.sleep(0)  # it has begun
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert (await asyncio.wait_for(follower, 5)).kind == "cancelled"
+    assert (await store.get(job.id)).state is JobState.CANCELLED
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from([*CHANGES, "append"]), max_size=12))
+def test_whatever_is_tried_the_log_tells_the_state(names: list[str]) -> None:
+    asyncio.run(_try_in_turn(names))
+
+
+async def _try_in_turn(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = await JobStore.open(url_of(Path(folder)))
+        try:
+            job = await queue(store)
+            lease = Lease(job.id, 0, 0, "none")
+            for name in names:
+                try:
+                    if name == "append":
+                        await store.append(lease, "step", {"image": 0, "step": 1, "steps": 4})
+                        continue
+                    outcome = await CHANGES[name][1](store, lease)
+                    lease = outcome if isinstance(outcome, Lease) else lease
+                except (IllegalMove, LeaseLost):
+                    continue
+            await _check_log(store, await store.get(job.id))
+        finally:
+            await store.close()
+
+
+async def _check_log(store: JobStore, job: Job) -> None:
+    events = await store.events(job.id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert {event.kind for event in events} <= EVENT_KINDS.keys()
+    states = {"started": "running", "attempt_failed": None, "step": None, "image_finished": None}
+    told = [states.get(event.kind, event.kind) for event in events]
+    assert [state for state in told if state][-1] == job.state
+    tried = [state for _, state, _ in await attempts(store, job.id)]
+    assert len(tried) == job.attempt == [event.kind for event in events].count("started")
+    is_active = job.state in {JobState.RUNNING, JobState.PENDING_SAFETY}
+    assert tried.count("running") == (1 if is_active else 0)
+
+
+# Reading.
+
+
+async def test_a_foreign_tenants_job_looks_like_one_that_is_not_there(store: JobStore) -> None:
+    job = await queue(store, "ada")
+    assert await store.get(job.id, tenant="ada") == job
+    with pytest.raises(NotFound) as foreign:
+        await store.get(job.id, tenant="eve")
+    with pytest.raises(NotFound) as unknown:
+        await store.get("job_unknown", tenant="eve")
+    assert _told(foreign.value, job.id) == _told(unknown.value, "job_unknown")
+
+
+def _told(error: CalotypeError, job_id: str) -> dict[str, Any]:
+    return {key: str(value).replace(job_id, "X") for key, value in error.problem().items()}
+
+
+async def test_a_listing_is_newest_first_in_pages_and_of_one_tenant(store: JobStore) -> None:
+    mine = [(await queue(store, "ada")).id for _ in range(7)]
+    theirs = await queue(store, "eve")
+    newest = mine[::-1]
+    page = await store.list_jobs("ada", limit=3, before=None)
+    assert [job.id for job in page] == newest[:3]
+    page = await store.list_jobs("ada", limit=100, before=page[-1].id)
+    assert [job.id for job in page] == newest[3:]
+    assert await store.list_jobs("ada", limit=3, before=mine[0]) == []
+    with pytest.raises(InvalidInput, match="to page from"):
+        await store.list_jobs("ada", limit=3, before=theirs.id)
+
+
+@pytest.mark.parametrize("limit", [0, -1, limits.PAGE_JOBS_MAX + 1])
+async def test_a_page_has_a_bound_and_says_so(store: JobStore, limit: int) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await store.list_jobs("ada", limit=limit, before=None)
+    assert (refused.value.field, refused.value.limit) == ("limit", limits.PAGE_JOBS_MAX)
+
+
+async def test_a_listing_shows_each_jobs_own_pictures(store: JobStore) -> None:
+    done = [(await bring_to(store, JobState.SUCCEEDED))[0] for _ in range(2)]
+    waiting = await queue(store)
+    listed = await store.list_jobs("ada", limit=10, before=None)
+    assert [job.images for job in listed] == [(), done[1].images, done[0].images]
+    assert listed[0] == waiting
+
+
+async def test_the_line_is_counted_by_tenant_and_whole(store: JobStore) -> None:
+    await queue(store, "ada")
+    await queue(store, "ada")
+    await queue(store, "eve")
+    await bring_to(store, JobState.RUNNING)
+    assert await store.count_queued() == 3
+    assert await store.count_queued("ada") == 2
+    assert await store.count_queued("nobody") == 0
+
+
+# Restarts.
+
+
+async def test_after_a_restart_the_unfinished_jobs_are_there_and_the_late_are_fenced(
+    tmp_path: Path,
+) -> None:
+    store = await JobStore.open(url_of(tmp_path))
+    made = {state: await bring_to(store, state) for state in JobState}
+    await store.close()
+    store = await JobStore.open(url_of(tmp_path))
+    unfinished = await store.unfinished()
+    expected = [JobState.QUEUED, JobState.RUNNING, JobState.PENDING_SAFETY]
+    assert [job.state for job in unfinished] == expected
+    assert unfinished == [made[state][0] for state in expected]
+    assert (await store.get(made[JobState.SUCCEEDED][0].id)) == made[JobState.SUCCEEDED][0]
+    for state in (JobState.RUNNING, JobState.PENDING_SAFETY):
+        job, lease = made[state]
+        assert (await store.requeue_orphan(job.id, "restart", position=1)).state is JobState.QUEUED
+        assert await attempts(store, job.id) == [(1, "lost", "restart")]
+        with pytest.raises(LeaseLost):
+            await store.succeed(lease, pictures(job.id))
+    await store.close()

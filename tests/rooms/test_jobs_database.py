@@ -1,0 +1,242 @@
+"""The database itself: migrations, settings, what can't be opened, two processes; and keys."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from calotype.core import limits
+from calotype.core.errors import InvalidInput, NotFound, OperatorError, Unauthorized
+from calotype.core.nouns import Sampler, Spec, Tier
+from calotype.jobs import tables
+from calotype.jobs.store import JobStore
+
+SPEC = Spec("a tent", "", "vignette", 64, 64, 4, 3.5, Sampler.EULER, 7, 1)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+async def store(file: Path) -> AsyncIterator[JobStore]:
+    opened = await JobStore.open(f"sqlite+aiosqlite:///{file}")
+    yield opened
+    await opened.close()
+
+
+# Opening.
+
+
+async def test_models_and_migrations_agree(store: JobStore) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, tables.metadata))
+
+    async with store._database.reading() as conn:
+        assert await conn.run_sync(differences) == []
+        await conn.exec_driver_sql("DROP INDEX ix_jobs_tenant_number")
+        assert len(await conn.run_sync(differences)) == 1, "the comparison can fail"
+        await conn.rollback()
+
+
+async def test_every_connection_has_the_settings_that_writers_rely_on(store: JobStore) -> None:
+    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 10_000}
+    async with store._database.reading() as one, store._database.reading() as two:
+        for conn in (one, two):
+            found = {
+                name: (await conn.exec_driver_sql(f"PRAGMA {name}")).scalar() for name in expected
+            }
+            assert found == expected
+
+
+async def test_a_row_that_points_nowhere_is_refused(store: JobStore) -> None:
+    orphan = {"job_id": "job_unknown", "seq": 1, "kind": "step", "at": datetime.now(UTC)}
+    with pytest.raises(IntegrityError):
+        async with store._database.writing() as conn:
+            await conn.execute(insert(tables.events).values(**orphan, data={}))
+
+
+async def test_times_are_utc_whatever_zone_they_came_in(store: JobStore) -> None:
+    noon = datetime(2026, 5, 1, 12, 0, 0, 123456, timezone(timedelta(hours=2)))
+    values = {"id": "k", "tenant": "t", "name": "n", "scopes": [], "digest": "d"}
+    async with store._database.writing() as conn:
+        await conn.execute(insert(tables.keys).values(**values, created_at=noon))
+    [key] = await store.list_keys()
+    assert key.created_at == noon
+    assert key.created_at.tzinfo is UTC
+    naive = insert(tables.keys).values(**values, created_at=noon.replace(tzinfo=None))
+    with pytest.raises(StatementError, match="without a zone"):
+        async with store._database.writing() as conn:
+            await conn.execute(naive)
+
+
+async def test_opening_again_changes_nothing(store: JobStore, file: Path) -> None:
+    job = await store.insert("ada", Tier.RELAX, SPEC, position=1)
+    again = await JobStore.open(f"sqlite+aiosqlite:///{file}")
+    assert await again.get(job.id) == job
+    await again.close()
+
+
+async def test_many_may_open_a_new_database_at_once(file: Path) -> None:
+    url = f"sqlite+aiosqlite:///{file}"
+    stores = await asyncio.gather(*(JobStore.open(url) for _ in range(4)))
+    for opened in stores:
+        await opened.insert("ada", Tier.FAST, SPEC, position=1)
+    assert await stores[0].count_queued() == 4
+    for opened in stores:
+        await opened.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nonsense", "parse"),
+        ("sqlite+aiosqlite:////no/such/folder/jobs.db", "unable to open database file"),
+        ("sqlite+aiosqlite://", "must be a file"),
+        ("sqlite+aiosqlite:///:memory:", "must be a file"),
+        ("sqlite:///jobs.db", "not async"),
+        ("nosuch+driver://host/jobs", "nosuch"),
+    ],
+)
+async def test_what_can_not_be_opened_is_told_in_a_sentence(url: str, reason: str) -> None:
+    with pytest.raises(OperatorError, match=reason) as refused:
+        await JobStore.open(url)
+    assert "database" in refused.value.detail
+    assert "\n" not in refused.value.detail
+
+
+def test_a_file_that_is_no_database_is_left_alone(file: Path) -> None:
+    file.write_bytes(b"my holiday notes " * 100)
+    with pytest.raises(OperatorError, match="not a database"):
+        asyncio.run(JobStore.open(f"sqlite+aiosqlite:///{file}"))
+    assert file.read_bytes() == b"my holiday notes " * 100
+
+
+async def test_a_database_of_a_newer_version_is_refused(file: Path) -> None:
+    url = f"sqlite+aiosqlite:///{file}"
+    await (await JobStore.open(url)).close()
+    with sqlite3.connect(file) as direct:
+        direct.execute("UPDATE alembic_version SET version_num = '9999'")
+    direct.close()
+    with pytest.raises(OperatorError, match="9999"):
+        await JobStore.open(url)
+
+
+async def test_a_password_stays_out_of_the_sentence() -> None:
+    with pytest.raises(OperatorError) as refused:
+        await JobStore.open("nosuch+driver://me:hunter2@host/jobs")
+    assert "hunter2" not in refused.value.detail
+
+
+# Another process beside ours.
+
+_MAKE_KEYS = """
+import asyncio, sys
+from calotype.jobs.store import JobStore
+
+async def main():
+    store = await JobStore.open(sys.argv[1])
+    print("ready", flush=True)
+    for number in range(40):
+        await store.create_key(tenant="eve", name=f"key {number}", scopes=[])
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_command_line_can_write_while_the_server_does(
+    store: JobStore, file: Path
+) -> None:
+    other = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _MAKE_KEYS,
+        f"sqlite+aiosqlite:///{file}",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    assert await other.stdout.readline() == b"ready\n"
+    for _ in range(40):
+        await store.insert("ada", Tier.FAST, SPEC, position=1)
+    assert await other.wait() == 0
+    assert await store.count_queued() == await store.count_keys() == 40
+
+
+async def test_a_writer_waits_for_another_processs_transaction(store: JobStore, file: Path) -> None:
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writing = asyncio.create_task(store.insert("ada", Tier.FAST, SPEC, position=1))
+    await asyncio.sleep(0.1)
+    assert not writing.done()
+    assert await store.count_queued() == 0, "readers don't wait"
+    other.execute("COMMIT")
+    assert (await writing).tenant == "ada"
+    other.close()
+
+
+# Keys.
+
+
+async def test_a_key_opens_with_its_secret_which_is_stored_nowhere(
+    store: JobStore, file: Path
+) -> None:
+    assert await store.count_keys() == 0
+    key, secret = await store.create_key(tenant="ada", name="laptop", scopes=["jobs", "admin"])
+    assert re.fullmatch(r"ct_[A-Za-z0-9_-]{43}", secret)
+    assert (key.tenant, key.name, key.scopes) == ("ada", "laptop", ("jobs", "admin"))
+    assert key.revoked_at is None
+    assert await store.authenticate(secret) == key
+    assert await store.list_keys() == [key]
+    await store.close()
+    stored = b"".join(path.read_bytes() for path in file.parent.iterdir())
+    assert secret.removeprefix("ct_").encode() not in stored
+    assert hashlib.sha256(secret.encode()).hexdigest().encode() in stored
+
+
+@pytest.mark.parametrize("secret", ["", "ct_", "ct_" + "A" * 43, "\udcff", "' OR 1=1 --"])
+async def test_a_secret_that_was_never_given_out_opens_nothing(
+    store: JobStore, secret: str
+) -> None:
+    await store.create_key(tenant="ada", name="laptop", scopes=[])
+    with pytest.raises(Unauthorized):
+        await store.authenticate(secret)
+
+
+async def test_a_revoked_key_opens_nothing_and_is_still_counted(store: JobStore) -> None:
+    lost, lost_secret = await store.create_key(tenant="ada", name="lost", scopes=[])
+    kept, kept_secret = await store.create_key(tenant="ada", name="kept", scopes=[])
+    revoked = await store.revoke_key(lost.id)
+    assert revoked.revoked_at is not None
+    with pytest.raises(Unauthorized):
+        await store.authenticate(lost_secret)
+    assert await store.authenticate(kept_secret) == kept
+    assert await store.revoke_key(lost.id) == revoked, "revoking twice changes nothing"
+    assert await store.list_keys() == [revoked, kept]
+    assert await store.count_keys() == 2
+    with pytest.raises(NotFound):
+        await store.revoke_key("key_unknown")
+
+
+@pytest.mark.parametrize("field", ["tenant", "name"])
+@pytest.mark.parametrize("value", ["", "x" * (limits.KEY_NAME_CHARS_MAX + 1)])
+async def test_a_key_needs_a_fit_name(store: JobStore, field: str, value: str) -> None:
+    names = {"tenant": "ada", "name": "laptop", field: value}
+    with pytest.raises(InvalidInput) as refused:
+        await store.create_key(**names, scopes=[])
+    assert (refused.value.field, refused.value.limit) == (field, limits.KEY_NAME_CHARS_MAX)
+    assert await store.count_keys() == 0

@@ -1,0 +1,103 @@
+"""Starts a real Calotype server for tests: its own process, its own home, a free port.
+
+Shared by the tests of the flow and of the page. It knows the command line and the addresses of
+health, and nothing of what is inside.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_S_MAX = 90.0  # a cold import of everything on a busy machine
+STOP_S_MAX = 15.0  # for a polite end, before it is killed
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. ``key`` is the secret of the key it made on its first start."""
+
+    url: str  # http://127.0.0.1:<port>, no slash at the end
+    key: str
+    process: subprocess.Popen[bytes]
+    home: Path
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request with the first key carries."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+@contextmanager
+def running_server(home: Path, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """Serve from ``home`` (made if missing) until the block ends; yield once it says it is ready.
+
+    ``environment`` is added to the process's own, from which CALOTYPE_ settings are taken out.
+    A second block on the same home is the same installation started again, with the same key.
+    Raises RuntimeError with the end of the server's log if it ends or isn't ready in time.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    port, log = _free_port(), home / "server.log"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CALOTYPE_")}
+    command = [sys.executable, "-m", "calotype.cli", "serve"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--home", str(home)],
+            env={**inherited, "CALOTYPE_HOME": str(home), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(url, process, log)
+        yield Server(url, (home / "key").read_text().strip(), process, home)
+    finally:
+        _end(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S_MAX
+    said = "nothing"
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}:\n{_tail(log)}")
+        try:
+            answer = httpx.get(f"{url}/readyz", timeout=5.0)
+        except httpx.TransportError as error:
+            said = repr(error)
+        else:
+            said = answer.text
+            if answer.is_success:
+                return
+        time.sleep(POLL_S)
+    raise RuntimeError(f"not ready after {START_S_MAX:g} s ({said[:500]}):\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_S_MAX)

@@ -1,0 +1,56 @@
+"""A real server and a real Chromium for the tests of the page, each started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from install_browser import find
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from serving import Server, running_server
+from visits import WAIT_MS, Visit, Visitor
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = find()
+    if path is None:
+        pytest.fail("no Chromium: run `python tests/web/install_browser.py` (`make test` does)")
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, which is what CI containers run as.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(server: Server, browser: Browser) -> Iterator[Visitor]:
+    """Open the page; ``fragment`` goes behind the address, everything else to the browser."""
+    contexts: list[BrowserContext] = []
+
+    def open_page(fragment: str | None = None, **options: Any) -> Visit:
+        context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **options}
+        )
+        contexts.append(context)
+        context.set_default_timeout(WAIT_MS)
+        visit = Visit.begin(context)
+        visit.page.goto(f"{server.url}/{f'#key={server.key}' if fragment is None else fragment}")
+        return visit
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(visit: Visitor) -> Page:
+    """The page on a wide screen, with the first key."""
+    return visit().page
