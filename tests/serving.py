@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-START_S_MAX = 90.0  # a cold import of everything on a busy machine
+START_S_MAX = 240.0  # a cold import of torch on a machine that is busy with other work
 STOP_S_MAX = 15.0  # for a polite end, before it is killed
 POLL_S = 0.1
 

@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--optimizer", choices=NAMES, default="adamw")
+    parser.add_argument("--optimizer", choices=NAMES, default="muon")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--folder", type=Path, default=RUNS / "ae")
     parser.add_argument("--parts", type=Path, default=RUNS / "parts")

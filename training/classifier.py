@@ -146,7 +146,8 @@ def accuracies(
     }
     counted = lights or [True] * len(pairs)
     lit = [pair for pair, counts in zip(pairs, counted, strict=True) if counts]
-    found["light"] = float(np.mean([r.setting["light"] == scene.light for r, scene in lit]))
+    right = sum(r.setting["light"] == scene.light for r, scene in lit)
+    found["light"] = right / max(1, len(lit))
     asked = [(r.things.get(thing.kind), thing) for r, scene in pairs for thing in scene.things]
     seen = [(got, thing) for got, thing in asked if got is not None]
     found["there"] = len(seen) / len(asked)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -170,15 +171,16 @@ def _judged(judge: Judge, pictures: np.ndarray, wanted: Sequence[Ask]) -> dict[s
 
 def table(report: dict[str, Any]) -> Table:
     """The report in percent, for a terminal."""
-    shown = Table(title=f"{report['pictures']} pictures of held-out combinations, % right")
-    for heading in ("steps", "guidance", *HEADINGS.values()):
+    title = f"{report['pictures']} pictures of held-out combinations, % right"
+    shown = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    names = [name for name in HEADINGS if not name.endswith("_of_there")]  # 80 columns hold these
+    for heading in ("steps", "guidance", *(HEADINGS[name] for name in names)):
         shown.add_column(heading, justify="right")
     for row in report["rows"]:
         first = (str(row["steps"]), f"{row['guidance']:g}")
-        shown.add_row(*first, *(f"{100 * row[name]:.1f}" for name in HEADINGS))
-    shown.add_section()
+        shown.add_row(*first, *(f"{100 * row[name]:.1f}" for name in names))
     judge = report["judge_on_renders"]
-    shown.add_row("renders", "", *(f"{100 * judge[name]:.1f}" for name in HEADINGS))
+    shown.add_row("", "renders", *(f"{100 * judge[name]:.1f}" for name in names))
     return shown
 
 

@@ -19,6 +19,7 @@ import json
 import math
 import random
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -212,8 +213,15 @@ class Training:
 
     def export(self, parts: Path) -> None:
         """Write both encoders in fp32 where ``training.export`` looks for them."""
-        self.encoders.first.save_pretrained(parts / "text_encoder")
-        self.encoders.second.save_pretrained(parts / "text_encoder_2")
+        for name, encoder in (
+            ("text_encoder", self.encoders.first),
+            ("text_encoder_2", self.encoders.second),
+        ):
+            beside = parts / f".{name}.new"
+            encoder.save_pretrained(beside)
+            # Swapped in whole: other trainers may be about to read it.
+            shutil.rmtree(parts / name, ignore_errors=True)
+            beside.rename(parts / name)
 
 
 def evaluate(

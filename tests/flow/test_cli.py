@@ -211,7 +211,7 @@ def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_generate_uses_the_running_server(running: tuple[Server, Settings]) -> None:
     server, settings = running
-    arguments = ("generate", "a red tent", "--steps", "2", "--seed", "5", "-n", "2", "--json")
+    arguments = ("generate", "a red tent", "--steps", "4", "--seed", "5", "-n", "2", "--json")
     answer = calotype(settings.home, *arguments, "-o", "tent.webp")
     assert answer.returncode == 0, answer.stderr
     body = json.loads(answer.stdout)
@@ -228,7 +228,7 @@ def test_generate_never_overwrites_what_it_was_not_told_to(
     running: tuple[Server, Settings], tmp_path: Path
 ) -> None:
     _, settings = running
-    arguments = ("generate", "a red tent", "--steps", "1", "--seed", "5")
+    arguments = ("generate", "a red tent", "--steps", "4", "--seed", "5")
     names = [calotype(settings.home, *arguments, cwd=tmp_path).stdout.strip() for _ in range(2)]
     assert names == ["calotype-5.png", "calotype-5-2.png"]
     first, second = (Image.open(tmp_path / name) for name in names)
@@ -268,7 +268,7 @@ def test_an_interrupted_generate_cancels_its_job(running: tuple[Server, Settings
 
 
 def test_generate_starts_what_it_needs_and_ends_it(tmp_path: Path) -> None:
-    answer = calotype(tmp_path, "generate", "a red tent", "--steps", "2", "-o", "tent.png")
+    answer = calotype(tmp_path, "generate", "a red tent", "--steps", "4", "-o", "tent.png")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == "tent.png"
     assert Image.open(tmp_path / "tent.png").format == "PNG"

@@ -253,7 +253,7 @@ async def events(
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def drawn(client: httpx.AsyncClient) -> dict[str, Any]:
     """A job that has succeeded."""
-    job = (await client.post("/v1/jobs", json={"prompt": "a red tent", "steps": 2})).json()
+    job = (await client.post("/v1/jobs", json={"prompt": "a red tent", "steps": 4})).json()
     await events(client, job)
     body: dict[str, Any] = (await client.get(job["urls"]["self"])).json()
     assert body["status"] == "succeeded", body

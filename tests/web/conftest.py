@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from install_browser import find
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from serving import Server, running_server
 from visits import WAIT_MS, Visit, Visitor
+
+EXPECT_MS = 20_000  # for what takes no picture: a moment, or longer on a busy machine
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,7 @@ def browser() -> Iterator[Browser]:
     path = find()
     if path is None:
         pytest.fail("no Chromium: run `python tests/web/install_browser.py` (`make test` does)")
+    expect.set_options(timeout=EXPECT_MS)
     with sync_playwright() as playwright:
         # Chromium refuses its sandbox to root, which is what CI containers run as.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

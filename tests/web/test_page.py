@@ -27,8 +27,15 @@ def make(page: Page, prompt: str, **options: str) -> Locator:
     write(page, prompt, **options)
     page.press("#prompt", "Enter")
     tray = page.locator("#developing .tray", has_text=prompt)
-    expect(tray).to_have_attribute("data-status", "succeeded", timeout=WAIT_MS)
+    arrived(tray)
     return tray
+
+
+def arrived(tray: Locator) -> None:
+    """Wait until the job in the tray ends, and hold it to its picture."""
+    ended = re.compile("succeeded|failed|cancelled")
+    expect(tray).to_have_attribute("data-status", ended, timeout=WAIT_MS)
+    assert tray.get_attribute("data-status") == "succeeded", tray.inner_text()
 
 
 def is_drawn(picture: Locator) -> bool:
@@ -44,7 +51,7 @@ def test_a_prompt_comes_up_in_the_tray_and_hangs_in_the_gallery_after_reload(pag
     expect(preview).to_have_attribute("src", re.compile("^data:image/"), timeout=WAIT_MS)
     tray = page.locator("#developing .tray", has_text=prompt)
     expect(tray.locator(".status")).to_contain_text(re.compile(r"Step \d+ of 40"))
-    expect(tray).to_have_attribute("data-status", "succeeded", timeout=WAIT_MS)
+    arrived(tray)
     assert is_drawn(tray.locator("img[data-kind=picture]"))
     expect(page.locator("#progress-said")).to_contain_text("Done")
 
@@ -155,7 +162,7 @@ def test_again_with_a_new_seed_makes_another_picture(page: Page) -> None:
     first = tray.get_attribute("data-job")
     tray.get_by_role("button", name="Again with a new seed").click()
     other = page.locator(f"#developing .tray:not([data-job='{first}'])")
-    expect(other).to_have_attribute("data-status", "succeeded", timeout=WAIT_MS)
+    arrived(other)
     expect(other).to_contain_text("a pink castle in snowy mountains")
     expect(other.locator(".facts")).not_to_contain_text("seed 7 ·")
 
@@ -241,7 +248,7 @@ def test_a_lost_connection_is_said_and_the_picture_still_comes(visit: Visitor) -
     expect(page.locator("#banner")).to_contain_text("offline")
     visited.context.set_offline(False)
     expect(page.locator("#banner")).to_be_hidden()
-    expect(tray).to_have_attribute("data-status", "succeeded", timeout=WAIT_MS)
+    arrived(tray)
 
 
 def test_reduced_motion_keeps_everything_still(visit: Visitor) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
 
-WAIT_MS = 60_000  # for a picture, on a machine that has other work too
+WAIT_MS = 90_000  # for a picture, on a machine that has other work too
 
 
 @dataclass

@@ -2,4 +2,5 @@
 
 from calotype.cli import main
 
-main()
+if __name__ == "__main__":  # processes that finish pictures import the main module again
+    main()

@@ -110,6 +110,7 @@ def _finish(client: Any, job: dict[str, Any]) -> dict[str, Any]:
 def _measure_plain(job: dict[str, Any], pictures: int, together: int) -> dict[str, float]:
     """Run the plain pipeline in a process of its own: this one never imports torch."""
     from calotype.cli.models import scanned
+    from calotype.cli.servers import terminating_as_interrupt
     from calotype.settings import Settings
 
     command = [sys.executable, "-m", "calotype.engine.plain"]
@@ -117,7 +118,8 @@ def _measure_plain(job: dict[str, Any], pictures: int, together: int) -> dict[st
     for name in ("width", "height", "steps", "guidance"):
         command += [f"--{name}", str(job[name])]
     command += ["--prompt", PROMPT, "--pictures", str(pictures), "--together", str(together)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    with terminating_as_interrupt():  # so that the process ends with this one
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise InternalError(f"the plain pipeline failed: {answer.stderr.strip()[-500:]}")
     measured: dict[str, float] = json.loads(answer.stdout.strip().splitlines()[-1])

@@ -98,6 +98,8 @@ class Client:
                         raise _answered(source.response)
                     for event in source.iter_sse():
                         seen, lost = event.id or seen, 0
+                        if not event.data:
+                            continue  # a keep-alive: httpx-sse makes an event of its blank line
                         yield event.event, event.json()
                         if event.event in _FINAL:
                             return

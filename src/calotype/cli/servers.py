@@ -88,7 +88,7 @@ def own_server(settings: Settings, port: int) -> Iterator[tuple[Server, subproce
     log_path = settings.home / "server.log"
     command = [sys.executable, "-m", "calotype.cli", "serve", "--end-with-stdin"]
     command += ["--home", str(settings.home), "--port", str(port)]
-    with log_path.open("wb") as log, _terminating_as_interrupt():
+    with log_path.open("wb") as log, terminating_as_interrupt():
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -128,7 +128,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _terminating_as_interrupt() -> Iterator[None]:
+def terminating_as_interrupt() -> Iterator[None]:
     """While inside, SIGTERM and SIGHUP end this process as Ctrl-C does: after cleaning up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

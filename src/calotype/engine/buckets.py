@@ -35,7 +35,7 @@ def steady(module: torch.nn.Module) -> None:
     """Make linear layers over (few rows, width) use the same kernel for any number of rows."""
     for layer in module.modules():
         if isinstance(layer, torch.nn.Linear):
-            layer.forward = partial(_padded_linear, layer.forward)  # type: ignore[method-assign]
+            layer.forward = partial(_padded_linear, layer.forward)
 
 
 def _padded_linear(

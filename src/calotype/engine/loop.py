@@ -7,13 +7,13 @@ policy's turns, and a row's trouble stays that row's. It knows nothing of socket
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 
 from calotype.core import limits
-from calotype.core.errors import CallerError, CalotypeError
+from calotype.core.errors import CallerError, CalotypeError, NotFound, TooMany
 from calotype.core.messages import (
     CancelRow,
     LoadModel,
@@ -39,7 +39,8 @@ from calotype.policy.batch import BatchPolicy, RowAdded, RunPass, bucket_candida
 class Send(Protocol):
     """Where reports go: a message and the frame's raw bytes."""
 
-    def __call__(self, message: Message, blob: bytes = b"") -> None: ...
+    def __call__(self, message: Message, blob: bytes = b"") -> None:
+        """Send one report; may wait, must not raise."""
 
 
 class Engine:
@@ -61,12 +62,13 @@ class Engine:
 
     def handle(self, command: Message) -> None:
         """Obey one command; what goes wrong is reported, not raised."""
-        if isinstance(command, LoadModel):
-            self._load(command)
-        elif isinstance(command, RunRow):
-            self._admit(command)
-        elif isinstance(command, CancelRow):
-            self._drop(command.row)
+        with torch.inference_mode():
+            if isinstance(command, LoadModel):
+                self._load(command)
+            elif isinstance(command, RunRow):
+                self._admit(command)
+            elif isinstance(command, CancelRow):
+                self._drop(command.row)
 
     def tick(self) -> bool:
         """Decide, run, absorb: one pass. False when there was nothing to do."""
@@ -74,13 +76,13 @@ class Engine:
         if chosen is None:
             return False
         rows = [self._rows[row] for row in chosen.rows]
-        outputs = self._run(chosen, rows)
-        for row, output in zip(rows, outputs, strict=False):
-            self._guarded(row, self._absorb, output)
+        with torch.inference_mode():
+            for row, output in self._run(chosen, rows):
+                self._absorb(row, output)
         return True
 
-    def _run(self, chosen: RunPass, rows: Sequence[Row]) -> Sequence[torch.Tensor]:
-        """Each row's part of one pass's output; on failure all its rows fail, and none is left."""
+    def _run(self, chosen: RunPass, rows: Sequence[Row]) -> list[tuple[Row, torch.Tensor]]:
+        """Each row and its part of one pass's output; on failure all fail, and none is left."""
         begun_s = time.perf_counter()
         try:
             parts = [row.forwards() for row in rows]
@@ -88,13 +90,14 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - e.g. out of memory: the engine must live on
             for row in rows:
                 self._fail(row.command.row, f"the pass failed: {_said(error)}", retryable=True)
-            return ()
+            return []
         counts = [len(part) for part in parts]
         share_s = (time.perf_counter() - begun_s) / sum(counts)
         for row, count in zip(rows, counts, strict=True):
             row.device_s += share_s * count
         # Copies, so that a row's own arithmetic doesn't depend on where it lay in the pass.
-        return [part.clone() for part in output[: sum(counts)].split(counts)]
+        outputs = output[: sum(counts)].split(counts)
+        return [(row, part.clone()) for row, part in zip(rows, outputs, strict=True)]
 
     def _denoise(self, model: Model, forwards: Forwards, bucket: int) -> torch.Tensor:
         """One pass, or without a bucket that can hold them one pass a forward."""
@@ -104,61 +107,57 @@ class Engine:
         return torch.cat([self._denoise(model, forwards.take(i), 1) for i in range(len(forwards))])
 
     def _absorb(self, row: Row, output: torch.Tensor) -> None:
+        """Take the row's step; its failure ends that row only."""
         begun_s = time.perf_counter()
-        expected = row.absorb(output)
-        command, blob = row.command, b""
-        if wants_preview(row.steps_done, command.steps):
-            blob = self._models[command.model][1].preview(expected)
-        row.device_s += time.perf_counter() - begun_s
-        self._send(StepDone(command.row, row.steps_done, command.steps), blob)
-        if row.is_done:
-            self._finish(row)
-
-    def _finish(self, row: Row) -> None:
-        begun_s = time.perf_counter()
-        picture = row.model.decode(row.latents)
-        blob = pixels(picture).numpy().tobytes()
-        row.device_s += time.perf_counter() - begun_s
-        command = row.command
-        done = RowDone(command.row, command.width, command.height, scores(picture), row.device_s)
-        self._drop(command.row)
-        self._send(done, blob)
-
-    def _guarded(
-        self, row: Row, work: Callable[[Row, torch.Tensor], None], on: torch.Tensor
-    ) -> None:
-        """Do a row's own work; its failure ends that row only."""
+        command, preview = row.command, b""
         try:
-            work(row, on)
-        except NotFinite as error:
-            self._fail(row.command.row, error.detail, retryable=False)
-        except OSError:  # the way to the server is gone: that is not the row's trouble
-            raise
+            expected = row.absorb(output)
+            if wants_preview(row.steps_done, command.steps):
+                previewer = self._models[command.model][1]
+                is_rough = 2 * row.steps_done < command.steps
+                preview = previewer.preview(expected, is_rough=is_rough)
+            picture = row.model.decode(row.latents) if row.is_done else None
         except Exception as error:  # noqa: BLE001 - the other rows go on
-            self._fail(row.command.row, _said(error), retryable=True)
+            retryable = not isinstance(error, NotFinite)  # the same numbers run away again
+            self._fail(command.row, _said(error), retryable=retryable)
+            return
+        row.device_s += time.perf_counter() - begun_s
+        self._send(StepDone(command.row, row.steps_done, command.steps), preview)
+        if picture is not None:
+            self._finish(row, picture)
+
+    def _finish(self, row: Row, picture: torch.Tensor) -> None:
+        command = row.command
+        self._drop(command.row)
+        self._send(
+            RowDone(command.row, command.width, command.height, scores(picture), row.device_s),
+            pixels(picture).numpy().tobytes(),
+        )
 
     def _admit(self, command: RunRow) -> None:
-        loaded = self._models.get(command.model)
         if command.row in self._rows:
             return  # ids are unique per attempt: this one runs, and is answered once
-        if len(self._rows) >= limits.ENGINE_ROWS_MAX:
-            reason = f"the engine holds its limit of {limits.ENGINE_ROWS_MAX} rows"
-            return self._fail(command.row, reason, retryable=True)
-        if loaded is None:
-            reason = f"model {command.model!r} is not loaded here"
-            return self._fail(command.row, reason, retryable=False)
         begun_s = time.perf_counter()
         try:
-            row = start_row(command, loaded[0], self._encodings)
-            buckets = self._proven(row.model, command.width, command.height)
-            self._policy.add(_turn(row, buckets))
+            row = self._started(command)
         except CallerError as error:
-            return self._fail(command.row, error.detail, retryable=False)
+            self._fail(command.row, error.detail, retryable=isinstance(error, TooMany))
         except Exception as error:  # noqa: BLE001 - the other rows go on
-            return self._fail(command.row, _said(error), retryable=True)
-        row.device_s = time.perf_counter() - begun_s
-        self._rows[command.row] = row
-        return self._send(RowStarted(command.row))
+            self._fail(command.row, _said(error), retryable=True)
+        else:
+            row.device_s = time.perf_counter() - begun_s
+            self._rows[command.row] = row
+            self._send(RowStarted(command.row))
+
+    def _started(self, command: RunRow) -> Row:
+        """The row, in the policy's turns; raise TooMany, NotFound or InvalidInput."""
+        if len(self._rows) >= limits.ENGINE_ROWS_MAX:
+            raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
+        if command.model not in self._models:
+            raise NotFound(f"model {command.model!r} is not loaded here", field="model")
+        row = start_row(command, self._models[command.model][0], self._encodings)
+        self._policy.add(_turn(row, self._proven(row.model, command.width, command.height)))
+        return row
 
     def _load(self, command: LoadModel) -> None:
         begun_s = time.perf_counter()
@@ -166,12 +165,13 @@ class Engine:
             model = load_model(command, self._device)
             buckets = self._proven(model, model.default_size, model.default_size)
         except CalotypeError as error:
-            return self._send(ModelFailed(command.name, error.detail))
+            self._send(ModelFailed(command.name, error.detail))
         except Exception as error:  # noqa: BLE001 - e.g. out of memory; the reason is reported
-            return self._send(ModelFailed(command.name, _said(error)))
-        self._models[command.name] = (model, Previewer(model))
-        seconds = time.perf_counter() - begun_s
-        return self._send(ModelLoaded(command.name, seconds, model.parameter_bytes, buckets))
+            self._send(ModelFailed(command.name, _said(error)))
+        else:
+            self._models[command.name] = (model, Previewer(model))
+            seconds = time.perf_counter() - begun_s
+            self._send(ModelLoaded(command.name, seconds, model.parameter_bytes, buckets))
 
     def _proven(self, model: Model, width: int, height: int) -> tuple[int, ...]:
         """The buckets for pictures of this size, proven once; also what warms the model up."""

@@ -35,7 +35,10 @@ class Encoding:
 
 
 class Model:
-    """One resident base model. Everything it does is for one picture, but ``denoise``."""
+    """One resident base model. Everything it does is for one picture, but ``denoise``.
+
+    Gradients are the caller's to turn off (``torch.inference_mode``): the loop does so once.
+    """
 
     def __init__(self, name: str, build: str, pipeline: Any, device: torch.device) -> None:
         """Take over a loaded pipeline's components; raise ModelBroken if it needs what we lack."""
@@ -67,9 +70,8 @@ class Model:
         """The shape of a picture's latents; raise InvalidInput if the size can't be made."""
         for field, value in (("width", width), ("height", height)):
             if value < self.pixels_per_latent or value % self.pixels_per_latent:
-                raise InvalidInput(
-                    f"{field} must be a multiple", field=field, limit=self.pixels_per_latent
-                )
+                detail = f"{field} must be a multiple of {self.pixels_per_latent}, not {value}"
+                raise InvalidInput(detail, field=field, limit=self.pixels_per_latent)
         channels = int(self.unet.config.in_channels)
         return (1, channels, height // self.pixels_per_latent, width // self.pixels_per_latent)
 
@@ -80,7 +82,6 @@ class Model:
         assert ids.shape == (1, _TIME_IDS)
         return ids
 
-    @torch.inference_mode()
     def encode(self, text: str) -> Encoding:
         """Encode one prompt, alone: a neighbour must not change its bits. Cut at the limit."""
         states, pooled = [], None
@@ -104,7 +105,6 @@ class Model:
             return None
         return Encoding(torch.zeros_like(prompt.embeds), torch.zeros_like(prompt.pooled))
 
-    @torch.inference_mode()
     def denoise(self, forwards: Forwards) -> torch.Tensor:
         """One pass of the denoiser: (n, channels, height, width), float32."""
         dtype = self.unet.dtype
@@ -118,7 +118,6 @@ class Model:
         )[0]
         return output.float()
 
-    @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Turn one picture's latents into (3, height, width), float32, about -1..1, on the CPU."""
         config = self.vae.config
@@ -158,7 +157,7 @@ def load_model(command: LoadModel, device: torch.device) -> Model:
         )
         pipeline.to(device)
         pipeline.vae.to(torch.float32)
-    except Exception as error:  # noqa: BLE001 - damaged files fail in many libraries' own ways
+    except Exception as error:  # damaged files fail in each library's own way
         raise ModelBroken(f"{command.name}: {type(error).__name__}: {error}") from error
     return Model(command.name, command.build, pipeline, device)
 

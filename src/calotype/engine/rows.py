@@ -45,7 +45,6 @@ class Row:
         """True when no step is left."""
         return self.steps_done >= self.command.steps
 
-    @torch.inference_mode()
     def forwards(self) -> Forwards:
         """What the next step needs from the model: one forward, or two with guidance."""
         step, count = self.steps_done, len(self.conditions)
@@ -59,7 +58,6 @@ class Row:
             time_ids=self.time_ids.repeat(count, 1),
         )
 
-    @torch.inference_mode()
     def absorb(self, output: torch.Tensor) -> torch.Tensor:
         """Take the step; return the clean latents that the model now expects, (1, c, h, w).
 

@@ -122,15 +122,20 @@ class Dispatcher:
     # Turns.
 
     async def _tell(self, event: PolicyEvent) -> None:
-        await self._carry_out(self._line.on(event, time.monotonic()))
+        decisions = self._line.on(event, time.monotonic())
+        is_reported = isinstance(event, AttemptFailed)
+        await self._carry_out(decisions, AttemptState.FAILED if is_reported else AttemptState.LOST)
 
-    async def _carry_out(self, decisions: Iterable[Decision]) -> None:
+    async def _carry_out(
+        self, decisions: Iterable[Decision], outcome: AttemptState = AttemptState.LOST
+    ) -> None:
+        """Carry out decisions in order; ``outcome`` is that of the attempts they end."""
         for decision in decisions:
             match decision:
                 case StartAttempt(job_id=job_id, engine=engine):
                     await self._start(job_id, engine)
                 case RequeueJob(job_id=job_id, reason=reason):
-                    await self._requeue(job_id, reason)
+                    await self._requeue(job_id, reason, outcome)
                 case FailJob(job_id=job_id, reason=reason):
                     error = InternalError(f"the picture couldn't be made: {reason}")
                     await self._fail(job_id, error)
@@ -154,12 +159,12 @@ class Dispatcher:
             # Its loss is on its way as a report, and brings the job back into the line.
             log.warning("engine_down", engine=engine, job=job_id)
 
-    async def _requeue(self, job_id: str, reason: str) -> None:
+    async def _requeue(self, job_id: str, reason: str, outcome: AttemptState) -> None:
         attempt = self._attempts.pop(job_id)
         await self._drop(attempt)
         position = self._line.position(job_id) or 1
         self._jobs[job_id] = await self._tools.store.requeue(
-            attempt.lease, reason, position=position, outcome=AttemptState.LOST
+            attempt.lease, reason, position=position, outcome=outcome
         )
         log.warning("attempt_lost", job=job_id, attempt=attempt.lease.attempt, reason=reason)
 

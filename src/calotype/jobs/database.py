@@ -75,7 +75,7 @@ class Database:
         await self._reader.dispose()
 
     def _check_open(self) -> None:
-        """Raise InternalError once closed: SQLAlchemy would connect anew, and nobody would end it."""
+        """Raise InternalError once closed: SQLAlchemy would connect anew, for nobody to end."""
         if self._is_closed:
             raise InternalError("the job store is closed")
 

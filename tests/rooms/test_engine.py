@@ -1,0 +1,287 @@
+"""The engine's loop on real classes: who shares a pass, and that it never changes a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+)
+from engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
+from PIL import Image
+
+from calotype.core import limits
+from calotype.core.messages import CancelRow, LoadModel, ModelFailed, RowDone, RowStarted
+from calotype.engine.buckets import prove_buckets, random_forwards
+from calotype.engine.forwards import Forwards
+from calotype.engine.models import Encoding
+from calotype.engine.previews import wants_preview
+
+SCHEDULERS = {
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_a": (EulerAncestralDiscreteScheduler, {}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Spinning threads on a shared machine cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny: Path) -> StableDiffusionXLPipeline:
+    plain = StableDiffusionXLPipeline.from_pretrained(tiny)
+    plain.set_progress_bar_config(disable=True)
+    return plain
+
+
+@pytest.fixture
+def bench(tiny: Path) -> Bench:
+    return Bench(tiny)
+
+
+def plain_latents(
+    pipeline: StableDiffusionXLPipeline, sampler: str, **changes: object
+) -> torch.Tensor:
+    kind, options = SCHEDULERS[sampler]
+    stock = pipeline.scheduler
+    pipeline.scheduler = kind.from_config(stock.config, **options)
+    try:
+        arguments: dict[str, object] = {
+            "prompt": "a red house under a starry night",
+            "width": SIZE,
+            "height": SIZE,
+            "num_inference_steps": 6,
+            "guidance_scale": 5.0,
+            "generator": torch.Generator().manual_seed(11),
+            "output_type": "latent",
+        }
+        latents: torch.Tensor = pipeline(**(arguments | changes)).images
+        return latents
+    finally:
+        pipeline.scheduler = stock
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_a_row_ends_where_the_plain_pipeline_ends(
+    bench: Bench, pipeline: StableDiffusionXLPipeline, sampler: str
+) -> None:
+    bench.finish(run_row("r", sampler=sampler, steps=6))
+    expected = plain_latents(pipeline, sampler)
+    assert torch.allclose(bench.latents[-1], expected, rtol=0, atol=1e-3)
+    unguided = plain_latents(pipeline, sampler, guidance_scale=1.0)
+    assert not torch.allclose(unguided, expected, rtol=0, atol=1e-2), "guidance must show"
+
+
+def test_guidance_off_and_a_negative_prompt_match_the_plain_pipeline_too(
+    bench: Bench, pipeline: StableDiffusionXLPipeline
+) -> None:
+    bench.finish(run_row("off", steps=6, guidance=1.0))
+    bench.finish(run_row("not", steps=6, negative_prompt="snow"))
+    off = plain_latents(pipeline, "euler", guidance_scale=1.0)
+    negative = plain_latents(pipeline, "euler", negative_prompt="snow")
+    assert torch.allclose(bench.latents[0], off, rtol=0, atol=1e-3)
+    assert torch.allclose(bench.latents[-1], negative, rtol=0, atol=1e-3)
+    assert not torch.allclose(negative, plain_latents(pipeline, "euler"), rtol=0, atol=1e-3)
+
+
+def test_the_embedded_model_draws_what_the_plain_pipeline_draws() -> None:
+    bench = Bench(EMBEDDED, "vignette")
+    bench.finish(run_row("r", model="vignette", sampler="dpmpp_2m"))
+    plain = StableDiffusionXLPipeline.from_pretrained(EMBEDDED)
+    plain.set_progress_bar_config(disable=True)
+    picture = plain(
+        "a red house under a starry night",
+        width=SIZE,
+        height=SIZE,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        generator=torch.Generator().manual_seed(11),
+    ).images[0]
+    apart = np.abs(bench.picture("r").astype(int) - np.asarray(picture).astype(int))
+    assert apart.max() <= 1  # of 255: rounding
+    assert bench.loaded.buckets == (2, 4, 8)
+    assert 1 <= len(bench.previews("r")) <= limits.PREVIEWS_PER_IMAGE_MAX
+
+
+def test_rows_with_other_steps_samplers_and_guidance_share_one_pass(bench: Bench) -> None:
+    passes = bench.finish(
+        run_row("a", steps=6, sampler="euler"),
+        run_row("b", steps=3, sampler="dpmpp_2m", seed=2),
+        run_row("c", steps=4, sampler="ddim", guidance=1.0, seed=3),
+    )
+    assert passes == 6  # as many as the longest needs
+    assert (bench.steps("a"), bench.steps("b")) == ([1, 2, 3, 4, 5, 6], [1, 2, 3])
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_a_picture_has_the_same_bytes_alone_and_beside_others_that_come_and_go(
+    bench: Bench, tiny: Path, sampler: str
+) -> None:
+    bench.finish(run_row("alone", sampler=sampler, steps=6))
+    busy = Bench(tiny)  # another load of the model
+    busy.start(run_row("target", sampler=sampler, steps=6))
+    busy.engine.tick()
+    busy.start(run_row("x", steps=2, sampler="euler_a", seed=5))
+    busy.engine.tick()
+    busy.start(run_row("y", steps=5, guidance=1.0, seed=6), run_row("z", steps=9, seed=7))
+    busy.finish(*(run_row(f"more{i}", seed=20 + i) for i in range(3)))
+    index = [m.row for m in busy.said(RowDone)].index("target")
+    assert torch.equal(busy.latents[index], bench.latents[-1])
+    assert busy.pixels("target") == bench.pixels("alone")
+    assert busy.pixels("x") != busy.pixels("target")
+
+
+def test_another_size_is_another_pass(bench: Bench) -> None:
+    passes = bench.finish(run_row("a", steps=3), run_row("b", steps=3, width=SIZE + 8))
+    assert passes == 6
+    (wide,) = [m for m in bench.said(RowDone) if m.row == "b"]
+    assert (wide.width, wide.height) == (SIZE + 8, SIZE)
+    assert len(bench.pixels("b")) == (SIZE + 8) * SIZE * 3
+
+
+def test_a_cancelled_row_stops_at_the_next_step_and_says_no_more(bench: Bench) -> None:
+    bench.start(run_row("gone", steps=5), run_row("stays", steps=5))
+    bench.engine.tick()
+    bench.engine.handle(CancelRow("gone"))
+    bench.engine.handle(CancelRow("never held"))
+    bench.finish()
+    assert bench.steps("gone") == [1]
+    assert [m.row for m in bench.said(RowDone)] == ["stays"]
+    assert bench.engine.rows_held == 0
+
+
+def test_a_row_whose_numbers_run_away_fails_alone_and_for_good(bench: Bench) -> None:
+    bench.finish(run_row("alone", steps=4, seed=3))
+    bench.start(run_row("nan", steps=4), run_row("fine", steps=4, seed=3))
+    bench.engine.tick()
+    row = bench.engine._rows["nan"]
+    row.latents = torch.full_like(row.latents, float("nan"))
+    bench.finish()
+    failure = bench.failure("nan")
+    assert not failure.retryable
+    assert "finite" in failure.reason
+    assert bench.pixels("fine") == bench.pixels("alone")
+
+
+def test_when_a_pass_fails_its_rows_may_be_tried_again_and_the_engine_lives_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(forwards: Forwards) -> torch.Tensor:
+        raise torch.OutOfMemoryError(f"no room for {len(forwards)} forwards")
+
+    bench.start(run_row("a"), run_row("b"))
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.model, "denoise", out_of_memory)
+        bench.engine.tick()
+    assert bench.failure("a").retryable
+    assert bench.failure("b").retryable
+    assert "no room for 4 forwards" in bench.failure("b").reason
+    bench.finish(run_row("c"))
+    assert bench.pixels("c")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": "nobody"}, "not loaded"),
+        ({"sampler": "magic"}, "no sampler"),
+        ({"width": SIZE + 4}, "multiple of 8"),
+    ],
+)
+def test_what_cannot_be_run_fails_for_good(
+    bench: Bench, changes: dict[str, object], reason: str
+) -> None:
+    bench.start(run_row("r", **changes))
+    assert reason in bench.failure("r").reason
+    assert not bench.failure("r").retryable
+    assert bench.engine.rows_held == 0
+
+
+def test_one_row_too_many_is_sent_back_to_be_tried_elsewhere(bench: Bench) -> None:
+    bench.start(*(run_row(f"r{i}") for i in range(limits.ENGINE_ROWS_MAX + 1)))
+    assert bench.failure(f"r{limits.ENGINE_ROWS_MAX}").retryable
+    assert len(bench.said(RowStarted)) == bench.engine.rows_held == limits.ENGINE_ROWS_MAX
+
+
+def test_a_prompt_is_encoded_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode = bench.model.encode
+
+    def spied(text: str) -> Encoding:
+        encoded.append(text)
+        return encode(text)
+
+    monkeypatch.setattr(bench.model, "encode", spied)
+    bench.start(run_row("a"), run_row("b", seed=2), run_row("c", prompt="a blue boat"))
+    assert encoded == ["a red house under a starry night", "a blue boat"]
+
+
+def test_previews_are_few_small_and_never_of_the_last_step(bench: Bench) -> None:
+    bench.finish(run_row("r", steps=10))
+    previews = bench.previews("r")
+    assert len(previews) == 3  # of steps 1, 5 and 9
+    image = Image.open(io.BytesIO(previews[-1]))
+    assert image.format == "WEBP"
+    assert max(image.size) <= SIZE
+    for steps in range(limits.STEPS_MIN, limits.STEPS_MAX + 1):
+        wanted = [step for step in range(1, steps + 1) if wants_preview(step, steps)]
+        assert len(wanted) <= limits.PREVIEWS_PER_IMAGE_MAX
+        assert steps not in wanted
+
+
+def test_device_seconds_are_shared_by_forwards(bench: Bench) -> None:
+    bench.finish(run_row("two", steps=8), run_row("one", steps=8, guidance=1.0, seed=2))
+    cost = {m.row: m.device_s for m in bench.said(RowDone)}
+    assert cost["two"] > cost["one"] > 0
+    scores = [m.scores for m in bench.said(RowDone)]
+    assert all(score["finite"] == 1.0 and 0 <= score["contrast"] <= 0.5 for score in scores)
+
+
+def test_a_folder_that_is_no_model_is_reported_not_raised(bench: Bench, tmp_path: Path) -> None:
+    bench.engine.handle(LoadModel("none", str(tmp_path), "b"))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    bench.engine.handle(LoadModel("flux", str(tmp_path), "b"))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    bench.engine.handle(LoadModel("empty", str(tmp_path), "b"))
+    reasons = [m.reason for m in bench.said(ModelFailed)]
+    assert "model_index.json" in reasons[0]
+    assert "FluxPipeline is not supported" in reasons[1]
+    assert len(reasons) == 3
+
+
+def test_a_bucket_whose_neighbours_change_the_bits_is_left_out() -> None:
+    like = Forwards(
+        *(torch.zeros(size) for size in ((1, 1, 2, 2), (1,), (1, 3, 4), (1, 4), (1, 6)))
+    )
+    sample = random_forwards(9, (1, 1, 2, 2), like)
+
+    def sums_from_four_up(forwards: Forwards) -> torch.Tensor:
+        mixed = forwards.latents.mean() if len(forwards) == 4 else 0.0
+        return forwards.latents + mixed
+
+    def always_sums(forwards: Forwards) -> torch.Tensor:
+        return forwards.latents + forwards.latents.mean()
+
+    assert prove_buckets(sums_from_four_up, sample, (2, 4, 8)) == (2, 8)
+    assert prove_buckets(always_sums, sample, (2, 4, 8)) == (1,)

@@ -1,0 +1,119 @@
+"""The engine as the pool meets it: a process of its own at the end of a socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from engine_bench import EMBEDDED, SIZE, run_row
+
+from calotype.core import limits, messages
+from calotype.core.messages import (
+    EngineReady,
+    Heartbeat,
+    LoadModel,
+    Message,
+    ModelLoaded,
+    RowDone,
+    RowStarted,
+    StepDone,
+    Stop,
+)
+
+ROW = replace(run_row("job/1/0"), model="vignette", sampler="dpmpp_2m")
+
+
+class Server:
+    """The server's end of an engine process."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(limits.ENGINE_START_S_MAX)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "calotype.engine", "--fd", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"CALOTYPE_ENGINE_THREADS": "1"},
+            )
+
+    def say(self, message: Message) -> None:
+        self.socket.sendall(messages.encode(message))
+
+    def hear(self) -> tuple[Message, bytes]:
+        head = self._exactly(messages.head_length(self._exactly(messages.HEAD_BYTES)))
+        blob = self._exactly(messages.blob_length(self._exactly(messages.BLOB_HEAD_BYTES)))
+        return messages.decode(head), blob
+
+    def hear_until(self, kind: type[Message]) -> list[tuple[Message, bytes]]:
+        heard = [self.hear()]
+        while not isinstance(heard[-1][0], kind):
+            heard.append(self.hear())
+        return heard
+
+    def _exactly(self, count: int) -> bytes:
+        parts = b""
+        while len(parts) < count:
+            part = self.socket.recv(count - len(parts))
+            assert part, "the engine went away"
+            parts += part
+        return parts
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.socket.close()
+    server.process.kill()  # ours, and only this one
+    server.process.wait()
+
+
+def test_ready_load_run_done_stop(server: Server) -> None:
+    ready, _ = server.hear()
+    assert isinstance(ready, EngineReady)
+    assert ready.pid == server.process.pid
+    server.say(LoadModel("vignette", str(EMBEDDED), "b"))
+    loaded, _ = server.hear_until(ModelLoaded)[-1]
+    assert isinstance(loaded, ModelLoaded)
+    assert loaded.bytes > 0
+    server.say(ROW)
+    heard = server.hear_until(RowDone)
+    told = [type(message) for message, _ in heard if not isinstance(message, Heartbeat)]
+    assert told == [RowStarted, *[StepDone] * ROW.steps, RowDone]
+    assert len(heard[-1][1]) == SIZE * SIZE * 3
+    server.say(Stop())
+    assert server.process.wait(timeout=60) == 0
+
+
+def test_it_shows_life_and_work_while_it_steps(server: Server) -> None:
+    server.say(LoadModel("vignette", str(EMBEDDED), "b"))
+    server.say(replace(ROW, steps=100))
+    server.hear_until(RowStarted)
+    beats: list[Heartbeat] = []
+    while len(beats) < 2:
+        beat, _ = server.hear_until(Heartbeat)[-1]
+        assert isinstance(beat, Heartbeat)
+        beats += [beat] if beat.rows else []
+    assert beats[1].steps > beats[0].steps > 0
+
+
+def test_when_the_server_goes_the_engine_ends_in_mid_run(server: Server) -> None:
+    server.say(LoadModel("vignette", str(EMBEDDED), "b"))
+    server.say(replace(ROW, steps=100))
+    server.hear_until(StepDone)
+    began_s = time.monotonic()
+    server.socket.close()
+    server.process.wait(timeout=30)
+    assert time.monotonic() - began_s < limits.ENGINE_STOP_S_MAX
+
+
+def test_a_frame_that_is_none_ends_the_process_with_a_fault(server: Server) -> None:
+    server.hear()
+    server.socket.sendall(b"\x00\x00\x00\x02{}" + bytes(8))
+    assert server.process.wait(timeout=60) == 1
