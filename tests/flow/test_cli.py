@@ -10,8 +10,10 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from calotype.cli.client import Server
+from calotype.cli.client import Client, Server
 from calotype.cli.serve import serve
 from calotype.cli.servers import find_server, is_port_free, own_server
 from calotype.settings import Settings
@@ -303,6 +305,34 @@ def test_demo_makes_a_picture_serves_on_and_leaves_nothing_running(tmp_path: Pat
         process.communicate(timeout=60)
     assert process.returncode == 0
     assert processes_of(tmp_path) == []
+
+
+def test_a_keep_alive_and_a_lost_connection_are_not_seen_by_who_follows_a_job() -> None:
+    """A wire of our own making: a real job isn't idle for 15 s, nor does its connection break."""
+    answers = [
+        b'id: 1\nevent: queued\ndata: {"position": 1}\n\n: ping\n\n',  # and here it breaks
+        b": ping\n\nid: 2\nevent: succeeded\ndata: {}\n\n",
+    ]
+    asked_after: list[str | None] = []
+
+    class Wire(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked_after.append(self.headers["Last-Event-ID"])
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(answers[len(asked_after) - 1])
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Wire) as wire:
+        threading.Thread(target=wire.serve_forever, daemon=True).start()
+        with Client(Server(f"http://127.0.0.1:{wire.server_port}", "k")) as client:
+            followed = list(client.follow({"urls": {"events": "/events"}}))
+        wire.shutdown()
+    assert followed == [("queued", {"position": 1}), ("succeeded", {})]
+    assert asked_after == [None, "1"]
 
 
 def test_the_end_of_the_server_ends_open_streams(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 from PIL import Image
-from tests.serving import Server, running_server
 
 from calotype.core import limits
 from calotype.provenance.verification import verify
+from tests.serving import Server, running_server
 
 LONG = {"prompt": "a blue castle on a hill at sunset", "steps": 100, "n": 2}
 
@@ -55,6 +55,7 @@ def events(client: httpx.Client, job: dict[str, Any], after: int = 0) -> list[di
         return [
             {"id": int(event.id), "kind": event.event, **json.loads(event.data)}
             for event in source.iter_sse()
+            if event.data  # httpx-sse makes an empty event of a keep-alive comment
         ]
 
 

@@ -3,7 +3,7 @@
 The promise is "same job and seed, same machine: the same pixels, alone or beside others". A lone
 guided row runs in a bucket of 2 and beside others in 4 or 8, so a row's output must be the same
 bits at every position of every bucket. Measured on 2 CPU cores, float32, for the embedded model
-(5.8 M parameters, 16 x 16 latents, 10 shapes and thread counts):
+(5.8 M parameters; latents of 16, 24 and 32 a side, one and two threads):
 
 - Any one bucket keeps the bits at all positions. Across buckets they differed, and hooks on all
   151 modules found one cause: linear layers over few rows (the timestep embeddings, one row a

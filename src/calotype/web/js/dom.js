@@ -31,7 +31,8 @@ export function say(element, text) {
 
 /**
  * Make `parent`'s children those of `keys`, in order, keeping elements that are there already (and
- * with them focus, loaded pictures and running transitions). `known` maps keys to cards with `root`.
+ * with them focus, loaded pictures and running transitions). `known` maps keys to cards, each with
+ * its `root`.
  */
 export function reconcile(parent, known, keys, make) {
   for (const [key, card] of known) {

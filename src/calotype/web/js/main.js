@@ -12,6 +12,11 @@ import { Gallery } from "./views/gallery.js";
 import { KeyPanel, keptKey } from "./views/keypanel.js";
 import { Viewer } from "./views/viewer.js";
 
+// All of a job but its seed, which is left to chance when it is made again.
+const SETTINGS = [
+  ...["prompt", "negative_prompt", "model", "width", "height"],
+  ...["steps", "guidance", "sampler", "tier", "n"],
+];
 const RETRY_S = 4; // between tries to reach a server that is away
 
 const store = createStore();
@@ -82,8 +87,7 @@ async function submit(ask) {
 }
 
 async function again(job) {
-  const names = ["prompt", "negative_prompt", "model", "width", "height", "steps", "guidance"];
-  const ask = Object.fromEntries([...names, "sampler", "tier", "n"].map((name) => [name, job[name]]));
+  const ask = Object.fromEntries(SETTINGS.map((name) => [name, job[name]]));
   try {
     await submit(ask);
     byId("composer").scrollIntoView({ block: "start" });
@@ -141,7 +145,8 @@ function neighbour(imageId, by) {
 function show(problem) {
   if (problem.status === 401) end("This key is no longer good. Paste another.");
   else if (problem.status === 0) retryLater();
-  else banner(problem.name === "Problem" ? problemText(problem) : `The page failed: ${problem.message}`);
+  else if (problem.name === "Problem") banner(problemText(problem));
+  else banner(`The page failed: ${problem.message}`);
 }
 
 let retry = null;
@@ -152,7 +157,7 @@ function retryLater() {
 }
 
 function showLink({ lost }) {
-  if (!navigator.onLine) banner("You are offline. Jobs go on without you; the page catches up later.");
+  if (!navigator.onLine) banner("You are offline. Jobs go on; the page catches up later.");
   else if (lost) banner("The server can’t be reached. Trying again …");
   else banner("", { onlyLink: true });
 }

@@ -2,7 +2,8 @@
 
 export const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 
-/** jobs by id; `tray`: ids on the bench, newest first (on their way, or just ended and not put away); `hasOlder`: the server holds more jobs. */
+/** `jobs` by id; `tray`: ids on the bench, newest first (on their way, or just ended and not put
+ * away); `hasOlder`: the server holds more jobs. */
 export const EMPTY = Object.freeze({
   jobs: {},
   tray: [],

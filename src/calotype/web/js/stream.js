@@ -41,7 +41,7 @@ export class EventParser {
  * server says the request itself is wrong (then the Problem is thrown).
  *
  * `open(after, signal)` gives the response; `onEvent(seq, kind, data)` gets parsed JSON;
- * `onLink(waitS)` is told null when the connection stands and the seconds until the next try when not.
+ * `onLink(waitS)` is told null when the connection stands, and else the seconds until the next try.
  */
 export async function follow({ open, after, onEvent, onLink, signal }) {
   let seq = after;

@@ -46,7 +46,7 @@ class Tray {
     this.line = h("span", { class: "meter-line" });
     this.meter = h(
       "div",
-      { class: "meter", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": "Progress" },
+      { class: "meter", role: "progressbar", "aria-valuemax": 100, "aria-label": "Progress" },
       this.line,
     );
     this.facts = h("p", { class: "facts" });
@@ -138,11 +138,13 @@ class Sheet {
     this.#image = job.images.find((image) => image.index === index) ?? null;
     this.root.disabled = !this.#image;
     this.root.dataset.withheld = job.status === "succeeded" && !this.#image;
-    this.root.setAttribute("aria-label", this.#image ? "Open the picture" : "The picture, developing");
+    const label = this.#image ? "Open the picture" : "The picture, developing";
+    this.root.setAttribute("aria-label", label);
     this.root.style.setProperty("--developed", this.#image ? 1 : row ? row.step / row.steps : done);
+    const preview = job.status === "running" ? row?.preview : null;
     if (this.#image) this.#show(this.#image.url, this.#image.id, "picture");
-    else if (job.status === "running" && row?.preview) this.#show(row.preview, row.preview, "preview");
-    // A sheet that isn't on its way to a verdict shows nothing; a finished one waits for its picture.
+    else if (preview) this.#show(preview, preview, "preview");
+    // No verdict to come, nothing shown; a finished sheet keeps its preview until its picture is here.
     else if (job.status !== "succeeded" || this.root.dataset.withheld === "true") this.#blank();
   }
 

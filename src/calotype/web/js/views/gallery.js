@@ -44,7 +44,8 @@ class Print {
   #isBroken = false;
 
   constructor(actions) {
-    this.image = h("img", { loading: "lazy", decoding: "async", onerror: () => this.#renew(actions) });
+    const onerror = () => this.#renew(actions);
+    this.image = h("img", { loading: "lazy", decoding: "async", onerror });
     this.prompt = h("span", { class: "prompt" });
     this.facts = h("span", { class: "facts" });
     const open = () => actions.open(this.print.image.id);
@@ -65,7 +66,7 @@ class Print {
     this.image.alt = "";
     this.image.width = image.width;
     this.image.height = image.height;
-    // The address carries a signature that changes with every listing: the first one that works stays.
+    // The signature in the address changes with every listing: the first that works stays.
     const isNew = this.image.getAttribute("src") !== image.url;
     if (!this.image.hasAttribute("src") || (this.#isBroken && isNew)) {
       this.#isBroken = false;
@@ -84,6 +85,7 @@ class Print {
 
 class SpoiledPlate {
   constructor(actions) {
+    const title = h("span", { class: "reason-title" }, "Not made");
     this.reason = h("span", { class: "reason" });
     this.prompt = h("span", { class: "prompt" });
     this.root = h(
@@ -91,8 +93,8 @@ class SpoiledPlate {
       {},
       h(
         "button",
-        { class: "print spoiled", type: "button", title: "Use these settings", onclick: () => actions.use(this.job) },
-        h("span", { class: "mount" }, h("span", { class: "reason-title" }, "Not made"), this.reason),
+        { class: "print spoiled", type: "button", onclick: () => actions.use(this.job) },
+        h("span", { class: "mount" }, title, this.reason),
         this.prompt,
         h("span", { class: "facts" }, "Use these settings"),
       ),

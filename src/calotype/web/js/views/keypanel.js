@@ -65,15 +65,15 @@ export class KeyPanel {
       return;
     }
     if (/[^\x21-\x7e]/.test(key)) {
-      this.#complain("A key has no spaces and only plain letters; something else came along with it.");
+      this.#complain("A key has no spaces and only plain letters; something came along.");
       return;
     }
     try {
       await this.tryKey(key);
     } catch (problem) {
-      this.#complain(
-        problem.status === 401 ? "The server doesn’t know this key, or it was revoked." : problemText(problem),
-      );
+      const isUnknown = problem.status === 401;
+      const unknown = "The server doesn’t know this key, or it was revoked.";
+      this.#complain(isUnknown ? unknown : problemText(problem));
       return;
     }
     keep(key);

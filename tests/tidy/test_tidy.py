@@ -1,0 +1,114 @@
+"""What import-linter and ruff can't see: sizes, clocks, the environment, docs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src" / "calotype"
+MODULES = sorted([*SRC.rglob("*.py"), *(ROOT / "training").rglob("*.py")])
+MODULE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 60
+PURE = ("core", "policy")
+CLOCKS = {"time.time", "time.monotonic", "time.perf_counter", "datetime.now", "datetime.utcnow"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_module_fits_a_head(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MODULE_LINES_MAX
+    for function in functions(ast.parse(text)):
+        lines = (function.end_lineno or 0) - function.lineno + 1
+        assert lines <= FUNCTION_LINES_MAX, f"{function.name} has {lines} lines"
+
+
+@pytest.mark.parametrize(
+    "room", [path for path in sorted(SRC.iterdir()) if path.is_dir()], ids=name
+)
+def test_a_room_says_what_it_is_for(room: Path) -> None:
+    if not any(room.rglob("*.py")):
+        return  # data: the page, the models
+    doc = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    assert doc is not None
+    assert len(doc.split()) >= 10
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(SRC)], ids=name)
+def test_pure_rooms_read_no_clock(path: Path) -> None:
+    room = path.relative_to(SRC).parts[0]
+    if room not in PURE or path.name == "ids.py":  # an id begins with the time it was made
+        return
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call)}  # fmt: skip
+    assert not calls & CLOCKS
+
+
+def test_the_environment_is_read_in_few_places() -> None:
+    allowed = {"settings.py", "cli", "engine", "pool"}  # pool hands it on to engines
+    readers = {
+        path.relative_to(SRC).parts[0]
+        for path in SRC.rglob("*.py")
+        if re.search(r"os\.(environ|getenv)", path.read_text())
+    }
+    assert readers <= allowed
+
+
+def test_nothing_is_left_to_do_in_a_comment() -> None:
+    marks = re.compile(r"#.*\b(TODO|FIXME|XXX|HACK)\b")
+    left = [name(path) for path in MODULES if marks.search(path.read_text())]
+    assert not left
+
+
+def test_the_page_fetches_nothing_from_elsewhere() -> None:
+    pages = [
+        path for kind in ("*.html", "*.css", "*.js", "*.svg") for path in (SRC / "web").rglob(kind)
+    ]
+    assert pages
+    for path in pages:
+        hosts = set(re.findall(r"https?://([^/\"'\s)]+)", path.read_text()))
+        assert hosts <= {"www.w3.org"}, name(path)  # the name of SVG's namespace
+
+
+def test_every_setting_is_described() -> None:
+    from calotype.settings import Settings
+
+    for setting, field in Settings.model_fields.items():
+        assert field.description, setting
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    from typer.main import get_command
+
+    from calotype.cli import app
+
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    named = set(re.findall(r"\.venv/bin/calotype (\w+)", (ROOT / "README.md").read_text()))
+    assert named
+    assert named <= known
+
+
+def test_the_readme_names_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"make ([a-z]+)", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert named <= targets
+
+
+def test_versions_agree() -> None:
+    from calotype import __version__
+
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
