@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fleet import Clockwork, Fleet, queued
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from calotype.core.events import (
 from calotype.core.limits import ATTEMPTS_MAX, QUEUED_JOBS_MAX
 from calotype.core.nouns import Tier
 from calotype.policy.line import Line
+from tests.policy.fleet import Clockwork, Fleet, queued
 
 TIERS = (Tier.TURBO, Tier.FAST, Tier.RELAX)
 

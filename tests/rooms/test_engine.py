@@ -16,7 +16,6 @@ from diffusers import (
     EulerDiscreteScheduler,
     StableDiffusionXLPipeline,
 )
-from engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
 from PIL import Image
 
 from calotype.core import limits
@@ -25,6 +24,7 @@ from calotype.engine.buckets import prove_buckets, random_forwards
 from calotype.engine.forwards import Forwards
 from calotype.engine.models import Encoding
 from calotype.engine.previews import wants_preview
+from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
 
 SCHEDULERS = {
     "ddim": (DDIMScheduler, {"clip_sample": False}),

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from engine_bench import EMBEDDED, SIZE, run_row
 
 from calotype.core import limits, messages
 from calotype.core.messages import (
@@ -25,6 +24,7 @@ from calotype.core.messages import (
     StepDone,
     Stop,
 )
+from tests.rooms.engine_bench import EMBEDDED, SIZE, run_row
 
 ROW = replace(run_row("job/1/0"), model="vignette", sampler="dpmpp_2m")
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from install_browser import find
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from serving import Server, running_server
-from visits import WAIT_MS, Visit, Visitor
+
+from tests.serving import Server, running_server
+from tests.web.install_browser import find
+from tests.web.visits import WAIT_MS, Visit, Visitor
 
 EXPECT_MS = 20_000  # for what takes no picture: a moment, or longer on a busy machine
 

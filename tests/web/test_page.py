@@ -7,8 +7,9 @@ import re
 import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from serving import Server
-from visits import WAIT_MS, Visitor
+
+from tests.serving import Server
+from tests.web.visits import WAIT_MS, Visitor
 
 PHONE = {"width": 390, "height": 844}
 

@@ -144,8 +144,7 @@ class Sheet {
     const preview = job.status === "running" ? row?.preview : null;
     if (this.#image) this.#show(this.#image.url, this.#image.id, "picture");
     else if (preview) this.#show(preview, preview, "preview");
-    // No verdict to come, nothing shown; a finished sheet keeps its preview until its picture is here.
-    else if (job.status !== "succeeded" || this.root.dataset.withheld === "true") this.#blank();
+    else this.#blank(); // held, failed, withheld: no verdict, no picture, not even its preview
   }
 
   // Each new preview fades in over the one before it, which is what developing looks like.
