@@ -5,6 +5,9 @@ of its time from whole pictures. Latents are held to a mean of 0 and a deviation
 channel, since SDXL's pipeline knows one scaling factor only and the decoder clamps at 3; noise on
 them in training makes the decoder forgive the small errors a diffusion model leaves. What remains
 of the deviation is written to the configuration as ``scaling_factor``.
+
+``--decoder`` goes on from the finished part with its encoder as it is, so that a UNet that has
+learned from its latents stays right while pictures get sharper.
 """
 
 from __future__ import annotations
@@ -98,8 +101,8 @@ def measure(vae: AutoencoderTiny, watched: torch.Tensor) -> tuple[float, torch.T
         return float((drawn - watched).square().mean()), drawn
 
 
-def finish(vae: AutoencoderTiny, pictures: Pictures, folder: Path) -> float:
-    """Save the part with its scaling factor; return the deviation of its latents."""
+def finish(vae: AutoencoderTiny, pictures: Pictures, folder: Path) -> None:
+    """Give the part its scaling factor and save it; the log tells its latents."""
     with torch.no_grad():
         chosen = random.Random(0).sample(range(len(pictures)), min(512, len(pictures)))
         batches = [to_floats(pictures.batch(chosen[k : k + 32])) for k in range(0, len(chosen), 32)]
@@ -111,7 +114,6 @@ def finish(vae: AutoencoderTiny, pictures: Pictures, folder: Path) -> float:
         vae.register_to_config(scaling_factor=1 / deviation)
         vae.scaling_factor = 1 / deviation
         loop.save_part(vae, folder)
-        return deviation
 
 
 @dataclass
@@ -123,14 +125,20 @@ class Training:
     peak: float
     folder: Path
     parts: Path
+    is_decoder_only: bool = False
     step: int = 0
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.pictures = Pictures()
         self.watched = to_floats(Pictures("unseen").batch(list(range(WATCHED))))
-        self.vae = shapes.autoencoder().to(memory_format=torch.channels_last)
-        start(self.vae, self.watched)
+        if self.is_decoder_only:
+            self.vae = AutoencoderTiny.from_pretrained(self.parts / "vae")
+            self.vae.encoder.requires_grad_(False)
+        else:
+            self.vae = shapes.autoencoder()
+            start(self.vae, self.watched)
+        self.vae = self.vae.train().to(memory_format=torch.channels_last)
         self.steps = Optimiser(self.vae, self.optimiser, decay=1e-4)
         self.average = loop.Average(self.vae)
         saved = loop.load(self.folder / "checkpoint.pt")
@@ -200,8 +208,11 @@ class Training:
         print(self.report(self.folder / "sample.png"))
         if not self.budget.is_stopped:
             self.average.swap()
-            deviation = finish(self.vae, self.pictures, self.parts / "vae")
-            print(f"saved, deviation {deviation:.3f}", flush=True)
+            if self.is_decoder_only:  # the scaling factor that the UNet has learned from stays
+                loop.save_part(self.vae, self.parts / "vae")
+            else:
+                finish(self.vae, self.pictures, self.parts / "vae")
+            print(f"saved, scaling factor {self.vae.config.scaling_factor:.4f}", flush=True)
 
 
 def main() -> None:
@@ -211,7 +222,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--optimizer", choices=NAMES, default="muon")
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--folder", type=Path, default=RUNS / "ae")
+    parser.add_argument("--decoder", action="store_true", help="go on with the decoder alone")
+    parser.add_argument("--folder", type=Path, help="of the run: runs/ae, or runs/decoder")
     parser.add_argument("--parts", type=Path, default=RUNS / "parts")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -220,8 +232,9 @@ def main() -> None:
         minutes=arguments.minutes,
         optimiser=arguments.optimizer,
         peak=arguments.rate,
-        folder=arguments.folder,
+        folder=arguments.folder or RUNS / ("decoder" if arguments.decoder else "ae"),
         parts=arguments.parts,
+        is_decoder_only=arguments.decoder,
     ).run()
 
 

@@ -1,6 +1,6 @@
 """The judge: a small network that reads from a picture what its scene is.
 
-``python -m training.classifier --minutes 10`` renders pictures of its own (``runs/classifier/``,
+``python -m training.classifier --minutes 6`` renders pictures of its own (``runs/classifier/``,
 scenes no other trainer sees), learns to read them, also when they are shifted, soft, noisy or
 badly stored, measures itself on 1,000 renders of held-out combinations and writes
 ``training/classifier.safetensors``, in fp16, with those figures beside it. That file is committed,
@@ -174,7 +174,8 @@ def load(path: Path = FILE) -> Judge:
 
 def save(judge: Judge, path: Path, measured: dict[str, float]) -> None:
     """Write the weights in fp16, what was measured with them in the file's own header."""
-    kept = {k: v.half() for k, v in judge.state_dict().items() if not k.endswith("tracked")}
+    weights = {k: v for k, v in judge.state_dict().items() if not k.endswith("tracked")}
+    kept = {name: weight.half().contiguous() for name, weight in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(kept, path, {name: f"{share:.4f}" for name, share in measured.items()})
 
@@ -231,9 +232,9 @@ def train(minutes: float, lessons: Lessons) -> Judge:
 def main() -> None:
     """Render, train, measure and save from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--count", type=int, default=10_000, help="renders to learn from")
+    parser.add_argument("--count", type=int, default=5000, help="renders to learn from")
     parser.add_argument("--folder", type=Path, default=RUNS)
     parser.add_argument("--file", type=Path, default=FILE)
     arguments = parser.parse_args()

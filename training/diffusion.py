@@ -72,7 +72,7 @@ def latents_of(pictures: Pictures, parts: Path, folder: Path) -> np.ndarray:
         vae = AutoencoderTiny.from_pretrained(parts / "vae")
         digest = hashlib.sha256()
         for weight in vae.encoder.parameters():
-            digest.update(weight.numpy().tobytes())
+            digest.update(weight.detach().numpy().tobytes())
         path = folder / f"latents-{digest.hexdigest()[:12]}-{len(pictures)}.npy"
         if not path.exists():
             print(f"encoding {len(pictures)} pictures", flush=True)

@@ -98,6 +98,16 @@ def test_the_judge_is_measured_and_small() -> None:
     assert classifier.FILE.stat().st_size < 2 * 1024 * 1024
 
 
+def test_a_saved_judge_reads_as_before(tmp_path: Path) -> None:
+    judge = classifier.Judge()
+    judge.to(memory_format=torch.channels_last)  # as it is trained
+    classifier.save(judge, tmp_path / "judge.safetensors", {"time": 0.25})
+    assert classifier.header(tmp_path / "judge.safetensors") == {"time": 0.25}
+    again = classifier.load(tmp_path / "judge.safetensors")
+    pictures = np.stack([render(scene_at("unseen", k)) for k in range(2)])
+    assert classifier.read(again, pictures) == classifier.read(judge, pictures)
+
+
 def test_rough_pictures_keep_their_size() -> None:
     picture = render(scene_at("classifier", 0))
     for seed in range(20):

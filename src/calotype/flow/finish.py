@@ -91,8 +91,7 @@ class Finisher:
             initializer=_prepare,
             initargs=self._tools,
         )
-        for _ in range(self._processes):  # so that the first picture doesn't wait for imports
-            executor.submit(os.getpid)
+        executor.submit(os.getpid)  # so that the first picture doesn't wait for imports
         return executor
 
 
