@@ -132,9 +132,9 @@ class Training:
         torch.manual_seed(0)
         self.pictures = Pictures()
         self.watched = to_floats(Pictures("unseen").batch(list(range(WATCHED))))
-        if self.is_decoder_only:
+        if (self.parts / "vae").exists():  # an earlier run's, or the shipped model's
             self.vae = AutoencoderTiny.from_pretrained(self.parts / "vae")
-            self.vae.encoder.requires_grad_(False)
+            self.vae.encoder.requires_grad_(not self.is_decoder_only)
         else:
             self.vae = shapes.autoencoder()
             start(self.vae, self.watched)

@@ -176,7 +176,10 @@ class Training:
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
-        self.unet = shapes.unet().train()
+        begun = self.parts / "unet"  # an earlier run's, or the shipped model's
+        is_begun = begun.exists()
+        self.unet = UNet2DConditionModel.from_pretrained(begun) if is_begun else shapes.unet()
+        self.unet.train()
         self.steps = Optimiser(self.unet, self.optimiser)
         self.average = loop.Average(self.unet)
         saved = loop.load(self.folder / "checkpoint.pt")
