@@ -20,7 +20,7 @@ from calotype.cli.console import AsJson, print_json, print_table, say
 from calotype.core.errors import InternalError
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
-PROMPT = "a red house by a lake, snowy hills, a starry night"
+PROMPT = "a red house by the sea under a starry winter night"
 _SEED = 1000
 _ACCEPT_S_MAX, _FIRST_S_MAX = 3.0, 15.0  # what Calotype promises on 2 cores
 

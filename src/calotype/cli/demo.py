@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from calotype.cli.client import Server
     from calotype.settings import Settings
 
-PROMPT = "a red house on the left by a lake, mountains behind, a starry night with a full moon"
+PROMPT = "a cosy red cottage on the left under a starry winter night, snowy mountains"
 
 
 def demo(

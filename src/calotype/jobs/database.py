@@ -88,6 +88,7 @@ async def open_database(url: str) -> Database:
         parsed = make_url(url)
         place = f"the job database {parsed.render_as_string(hide_password=True)}"
         if parsed.get_backend_name() == "sqlite":
+            _check_driver(parsed)
             await asyncio.to_thread(_try_sqlite, parsed)
         engine = create_async_engine(parsed, pool_size=CONNECTIONS_MAX, max_overflow=0)
         if engine.dialect.name == "sqlite":
@@ -101,6 +102,14 @@ async def open_database(url: str) -> Database:
             await engine.dispose()
         raise OperatorError(f"{place} can't be opened: {_reason(error)}") from error
     return database
+
+
+def _check_driver(url: URL) -> None:
+    """Refuse a driver that isn't async before it makes a file."""
+    if not url.get_dialect().is_async:
+        raise OperatorError(
+            f"the job database needs sqlite+aiosqlite://; {url.drivername} is not async"
+        )
 
 
 def _try_sqlite(url: URL) -> None:
