@@ -152,6 +152,7 @@ class Dispatcher:
         attempt = Attempt(job, lease, model, machine, self._tools)
         self._attempts[job_id] = attempt
         attempt.task = asyncio.create_task(self._run(attempt), name=f"attempt-{job_id}")
+        attempt.task.add_done_callback(_tell_fault)
         try:
             for row in attempt.rows():
                 await self._pool.send(engine, row)
@@ -303,6 +304,15 @@ class Dispatcher:
             # A server that was stopped is no fault of the job: it always has one more attempt.
             attempt=min(attempt, limits.ATTEMPTS_MAX - 1),
         )
+
+
+def _tell_fault(task: asyncio.Task[None]) -> None:
+    """Log what ended an attempt's task: a store that can't be written to, or a fault of ours.
+
+    The job stays as it is in the store, and is taken back into the line by the next start.
+    """
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("attempt_left", task=task.get_name(), exc_info=error)
 
 
 def _refused(picture: Picture) -> Refused:
