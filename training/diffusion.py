@@ -2,10 +2,11 @@
 
 ``python -m training.diffusion --minutes 90`` encodes all pictures once, then learns from their
 latents with a fresh caption for each picture at each step, read by the frozen text encoders as
-SDXL's pipeline reads a prompt. v-prediction (Salimans and Ho 2022, arXiv:2202.00512), weighted by
-min-SNR with gamma 5 (Hang et al. 2023, arXiv:2303.09556). One picture in ten has no caption, for
-guidance. Every ten minutes the averaged weights go to ``runs/parts/unet`` and are drawn from, so
-that ``python -m training.export`` always makes the newest model.
+SDXL's pipeline reads a prompt. v-prediction (Salimans and Ho 2022, arXiv:2202.00512), whose target
+has the same variance at every noise level, unweighted; four levels in five are drawn log-normally
+(Karras et al. 2022, arXiv:2206.00364), where most is decided, the fifth evenly. One picture in ten
+has no caption, for guidance. Every ten minutes the averaged weights go to ``runs/parts/unet`` and
+are drawn from, so that ``python -m training.export`` always makes the newest model.
 
 A run that was ended (SIGTERM is a clean end) goes on where it was, also with more minutes.
 """
@@ -35,7 +36,8 @@ from training.tokenizer import ordinary_words
 
 RUNS = Path(__file__).parent / "runs"
 BATCH = 64
-SNR_MAX = 5.0
+LEVELS_MEAN, LEVELS_DEVIATION = 0.0, 1.2  # of ln(sigma) of the levels drawn log-normally
+LEVELS_EVEN = 0.2  # share of levels drawn evenly
 WITHOUT_TEXT = 0.08  # share of pictures told nothing: zeros, as the pipeline has it by default
 EMPTY_TEXT = 0.02  # share told an empty caption: a prompt or a negative prompt of ""
 ROUGH = 0.25  # share of captions as people mistype and embroider them
@@ -94,6 +96,17 @@ def latents_of(pictures: Pictures, parts: Path, folder: Path) -> np.ndarray:
         return read
 
 
+def level_shares(kept: torch.Tensor) -> torch.Tensor:
+    """How often each noise level is trained on, as a cumulative share up to 1.
+
+    ``kept`` is the scheduler's alphas_cumprod, (levels,); so is the answer.
+    """
+    logs = 0.5 * ((1 - kept) / kept).double().log()  # ln(sigma)
+    widths = torch.gradient(logs)[0]
+    normal = widths * (-0.5 * ((logs - LEVELS_MEAN) / LEVELS_DEVIATION) ** 2).exp()
+    return ((1 - LEVELS_EVEN) * normal / normal.sum() + LEVELS_EVEN / len(kept)).cumsum(0)
+
+
 @dataclass
 class Batch:
     """What one step learns from."""
@@ -114,6 +127,7 @@ class Source:
         self.scenes = pictures.scenes()
         self.reading = Reading(parts)
         self.words = ordinary_words()
+        self.shares = level_shares(shapes.scheduler().alphas_cumprod)
 
     def _text(self, index: int, rng: random.Random) -> str:
         if rng.random() < EMPTY_TEXT:
@@ -129,19 +143,19 @@ class Source:
         clean = torch.from_numpy(np.stack([self.latents[index] for index in chosen])).float()
         tokens, pooled = self.reading([self._text(index, rng) for index in chosen])
         told = torch.tensor([rng.random() >= WITHOUT_TEXT for _ in chosen]).to(tokens.dtype)
-        # One level from each 64th of the range: a steadier loss than levels drawn apart.
+        # One level from each 64th of their shares: a steadier loss than levels drawn apart.
         spread = (torch.arange(BATCH) + torch.rand(BATCH, generator=noises)) / BATCH
         return Batch(
             clean=clean,
             noise=torch.randn(clean.shape, generator=noises),
-            levels=(spread * shapes.TRAIN_STEPS).long(),
+            levels=torch.searchsorted(self.shares, spread.double()).clamp(max=len(self.shares) - 1),
             tokens=tokens * told[:, None, None],
             pooled=pooled * told[:, None],
         )
 
 
 def loss_of(unet: Any, batch: Batch, kept: torch.Tensor) -> torch.Tensor:
-    """The weighted squared error of v; ``kept`` is the scheduler's alphas_cumprod (1000,)."""
+    """The mean squared error of v; ``kept`` is the scheduler's alphas_cumprod (1000,)."""
     share = kept[batch.levels].view(-1, 1, 1, 1)
     noisy = share.sqrt() * batch.clean + (1 - share).sqrt() * batch.noise
     wanted = share.sqrt() * batch.noise - (1 - share).sqrt() * batch.clean
@@ -154,10 +168,7 @@ def loss_of(unet: Any, batch: Batch, kept: torch.Tensor) -> torch.Tensor:
             added_cond_kwargs={"text_embeds": batch.pooled, "time_ids": times},
             return_dict=False,
         )[0]
-    snr = kept[batch.levels] / (1 - kept[batch.levels])
-    weights = snr.clamp(max=SNR_MAX) / (snr + 1)
-    errors = (found.float() - wanted).square().mean((1, 2, 3))
-    return (weights * errors).mean()
+    return (found.float() - wanted).square().mean()
 
 
 @dataclass
@@ -259,7 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=90, help="in all, over resumed runs")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--optimizer", choices=NAMES, default="adamw")
+    parser.add_argument("--optimizer", choices=NAMES, default="muon")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--compile", action="store_true", help="faster steps, a slow first one")
     parser.add_argument("--folder", type=Path, default=RUNS / "unet")
