@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import card, classifier, evaluate, export, lessons
+from training import card, classifier, diffusion, evaluate, export, lessons, shapes
 from training.captions import ATTRIBUTES
 from training.dataset import scene_at
 from training.render import render
@@ -43,6 +43,15 @@ def test_a_tenth_of_all_combinations_is_held_out() -> None:
     rng = random.Random(0)
     share = sum(is_held_out(sample_scene(rng)) for _ in range(4000)) / 4000
     assert 0.085 < share < 0.115
+
+
+def test_every_noise_level_is_trained_on_and_middling_ones_most() -> None:
+    kept = shapes.scheduler().alphas_cumprod
+    shares = torch.diff(diffusion.level_shares(kept), prepend=torch.zeros(1, dtype=torch.float64))
+    sigmas = ((1 - kept) / kept).sqrt()
+    assert float(shares.sum()) == pytest.approx(1)
+    assert float(shares.min()) >= diffusion.LEVELS_EVEN / shapes.TRAIN_STEPS
+    assert float(shares[(sigmas > 1 / 3) & (sigmas < 3)].sum()) > 0.5
 
 
 def test_what_is_measured_is_of_combinations_no_trainer_sees_and_is_told_in_full() -> None:
