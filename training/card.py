@@ -50,7 +50,7 @@ TEMPLATE = Path(__file__).parent / "card.md"  # braces are filled in by ``text``
 def training_facts(folder: Path) -> dict[str, Any]:
     """How the parts were trained: what checkpoints tell, over what ``training.json`` had.
 
-    Raises FileNotFoundError if neither tells of some part.
+    A part of which neither tells, since it was trained elsewhere, has None for both figures.
     """
     path = folder / "training.json"
     facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -60,10 +60,7 @@ def training_facts(folder: Path) -> dict[str, Any]:
             spent_s = saved["spent_s"] if "spent_s" in saved else saved["elapsed_s"]
             steps = saved["step"] if "step" in saved else saved["steps"]
             facts[name] = {"minutes": round(spent_s / 60), "steps": steps}
-        if name not in facts:
-            raise FileNotFoundError(
-                f"{checkpoint}: no checkpoint tells how the {name} were trained"
-            )
+        facts.setdefault(name, {"minutes": None, "steps": None})
     try:
         facts["pictures"] = len(Pictures("train"))
     except FileNotFoundError:
@@ -92,6 +89,11 @@ def parameters(folder: Path) -> int:
 
 def _table_row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _training_row(name: str, fact: dict[str, int | None]) -> str:
+    told = ["not recorded" if fact[key] is None else f"{fact[key]:,}" for key in fact]
+    return _table_row([name, *told])
 
 
 def _percentages(row: dict[str, Any]) -> list[str]:
@@ -147,10 +149,7 @@ def text(folder: Path, report: dict[str, Any], facts: dict[str, Any], hardware: 
         words=_words(),
         data=_data(facts),
         hardware=hardware,
-        training="\n".join(
-            _table_row([name, str(facts[name]["minutes"]), f"{facts[name]['steps']:,}"])
-            for name in PARTS
-        ),
+        training="\n".join(_training_row(name, facts[name]) for name in PARTS),
         latents=f"{side} x {side} x {config['latent_channels']}",
         count=report["pictures"],
         last=report["pictures"] - 1,
@@ -159,9 +158,9 @@ def text(folder: Path, report: dict[str, Any], facts: dict[str, Any], hardware: 
         rows="\n".join(rows),
         judge=classifier.in_words(classifier.header()),
         verdict=_verdict(report),
+        negative=report["negative_prompt"],
         tokens=export.tokenizer(folder).model_max_length,
         words_max=captions.WORDS_MAX,
-        minutes_text=facts["text encoders"]["minutes"],
         minutes_ae=facts["autoencoder"]["minutes"],
         minutes_unet=facts["UNet"]["minutes"],
         pictures=facts["pictures"],

@@ -3,8 +3,9 @@
 ``python -m training.evaluate`` takes 500 combinations that no trainer saw, asks for each in words
 that tell all of it, draws them with the unmodified ``StableDiffusionXLPipeline`` in fp32, lets
 ``training.classifier`` read the pictures, and writes ``evaluation.json`` into the model's folder:
-one row for each number of steps and each guidance, and one for the judge's own reading of renders
-of the same scenes. ``--quick`` draws 100 at the defaults only, in a minute.
+one row for each number of steps and each guidance, one for the judge's own reading of renders of
+the same scenes, and how often it is night with and without a negative prompt that refuses night.
+``--quick`` draws 100 at the defaults only, in a minute.
 
 The pictures are not chosen: picture k has seed k.
 """
@@ -46,6 +47,7 @@ SETTINGS = (
     *((steps, GUIDANCE) for steps in (4, 8, 30, 50)),
     *((STEPS, guidance) for guidance in (1.0, 5.0, 7.5)),
 )
+NEGATIVE = "night, dark, stars"
 WANTED = {"time": 0.97, "terrain": 0.97, "there": 0.92, "colour": 0.92, "place": 0.92}
 HEADINGS = {
     "time": "time",
@@ -101,6 +103,7 @@ def draw(
     *,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    negative: str | None = None,
     tell: Callable[[int], None] = lambda count: None,
 ) -> np.ndarray:
     """Draw text k with seed k: uint8 (n, 128, 128, 3). ``tell`` hears how many are new."""
@@ -109,6 +112,7 @@ def draw(
         rows = list(texts[first : first + ROWS])
         answer = pipeline(
             rows,
+            negative_prompt=None if negative is None else [negative] * len(rows),
             num_inference_steps=steps,
             guidance_scale=guidance,
             height=shapes.PIXELS,
@@ -152,6 +156,10 @@ def evaluate(
             took_s = round(time.monotonic() - began, 1)
             row = {"steps": steps, "guidance": guidance, "draw_s": took_s}
             rows.append(row | _judged(judge, pictures, wanted))
+        task = progress.add_task("a negative prompt", total=2 * QUICK)
+        refusing = refused_nights(
+            judge, pipeline, wanted[:QUICK], lambda new: progress.advance(task, new)
+        )
     return {
         "model_sha256": weights_digest(folder),
         "pictures": count,
@@ -160,7 +168,25 @@ def evaluate(
         "wall_s": round(time.monotonic() - started, 1),
         "judge_on_renders": _judged(judge, renders(wanted), wanted),
         "rows": rows,
+        "negative_prompt": refusing,
     }
+
+
+def refused_nights(
+    judge: Judge, pipeline: Any, wanted: Sequence[Ask], tell: Callable[[int], None]
+) -> dict[str, Any]:
+    """Of pictures whose prompt tells no time of day, the shares at night, 0 to 1.
+
+    ``without`` any negative prompt and ``with`` one that refuses night, from the same seeds.
+    """
+    first = [ask.scene.things[0] for ask in wanted]
+    where = {"left": "on the left", "centre": "in the centre", "right": "on the right"}
+    texts = [f"a {thing.colour} {thing.kind} {where[thing.place]}" for thing in first]
+    shares = {}
+    for name, negative in (("without", None), ("with", NEGATIVE)):
+        readings = read(judge, draw(pipeline, texts, negative=negative, tell=tell))
+        shares[name] = round(float(np.mean([r.setting["time"] == "night" for r in readings])), 4)
+    return {"text": NEGATIVE, "pictures": len(texts), **shares}
 
 
 def _judged(judge: Judge, pictures: np.ndarray, wanted: Sequence[Ask]) -> dict[str, float]:
@@ -182,6 +208,14 @@ def table(report: dict[str, Any]) -> Table:
     judge = report["judge_on_renders"]
     shown.add_row("", "renders", *(f"{100 * judge[name]:.1f}" for name in names))
     return shown
+
+
+def _refusing(report: dict[str, Any]) -> str:
+    found = report["negative_prompt"]
+    shares = f"{100 * found['without']:.0f} % without it, {100 * found['with']:.0f} % with it"
+    return (
+        f"night, where the prompt tells no time and the negative one is “{found['text']}”: {shares}"
+    )
 
 
 def shortfalls(report: dict[str, Any]) -> list[str]:
@@ -209,6 +243,7 @@ def main() -> None:
     settings = SETTINGS[:1] if arguments.quick else SETTINGS
     report = evaluate(arguments.folder, count, settings, console)
     console.print(table(report))
+    console.print(_refusing(report))
     console.print(f"{report['wall_s']:.0f} s; below what is wanted: {shortfalls(report) or 'none'}")
     out = arguments.out
     if out is None and not arguments.quick:
