@@ -81,6 +81,25 @@ def test_a_newcomer_neither_waits_for_nor_overtakes_those_who_have_run_long() ->
     assert taken["old"] == pytest.approx(taken["new"], abs=2)
 
 
+@pytest.mark.parametrize(("weight", "share"), [(1, 1 / 6), (5, 1 / 2), (10, 2 / 3)])
+def test_a_stream_of_rows_of_one_step_leaves_a_long_row_its_share(
+    weight: int, share: float
+) -> None:
+    policy = policy_with(row("long", "one", weight=weight))
+    newcomers = (row(f"short{at}", "two", weight=5) for at in range(1_000))
+    policy.add(waiting := next(newcomers))
+    taken = 0
+    for _ in range(600):
+        chosen = policy.decide()
+        assert chosen is not None
+        if chosen.rows == ("long",):
+            taken += 1
+        else:  # one step was all it wanted, and the next is there at once
+            policy.drop(waiting.row)
+            policy.add(waiting := next(newcomers))
+    assert taken == pytest.approx(600 * share, rel=0.02)
+
+
 def test_a_dropped_row_is_not_chosen_again() -> None:
     policy = policy_with(row("a"), row("b"))
     policy.drop("a")

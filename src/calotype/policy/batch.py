@@ -4,7 +4,9 @@ Weighted fair rotation (stride scheduling, Waldspurger 1995): each row has a vir
 steps advance by ``forwards x cost / weight``. The row that is furthest behind goes next and fixes
 the key; rows of its key fill the pass, furthest behind first. So a key with large pictures can't
 starve one with small ones, a turbo row takes ten steps for a relax row's one when both wait, and
-every row gets its turn. Not choosing a row preempts it: nothing else has to happen.
+every row gets its turn. A newcomer starts one step of its own behind: if it went first, a stream of
+rows of one step, each gone before it is charged, would keep all others waiting for ever. Not
+choosing a row preempts it: nothing else has to happen.
 
 It knows nothing of tensors or models: a key is a string, a cost a number.
 """
@@ -48,6 +50,11 @@ class _Turn:
     virtual: float
 
 
+def _stride(added: RowAdded) -> float:
+    """What one step moves the row's virtual time by."""
+    return added.forwards * added.cost / added.weight
+
+
 def bucket_candidates(width: int, height: int) -> tuple[int, ...]:
     """Pass sizes worth proving for pictures of this size, in pixels; the smallest is always in."""
     largest = BATCH_PX_MAX // (width * height)
@@ -60,7 +67,7 @@ class BatchPolicy:
     def __init__(self) -> None:
         self._turns: dict[str, _Turn] = {}
         self._arrivals = 0
-        self._virtual = 0.0  # where the row last chosen first stood: newcomers start there
+        self._virtual = 0.0  # where the row last chosen first stood
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -71,7 +78,7 @@ class BatchPolicy:
             raise InternalError(f"row {added.row} is held already")
         if not added.buckets or added.forwards < 1 or added.cost <= 0 or added.weight < 1:
             raise InternalError(f"row {added.row} can't be scheduled: {added}")
-        self._turns[added.row] = _Turn(added, self._arrivals, self._virtual)
+        self._turns[added.row] = _Turn(added, self._arrivals, self._virtual + _stride(added))
         self._arrivals += 1
 
     def drop(self, row: str) -> None:
@@ -91,7 +98,7 @@ class BatchPolicy:
         self._virtual = waiting[0].virtual
         chosen, forwards = self._fill(waiting, first)
         for turn in chosen:
-            turn.virtual += turn.added.forwards * turn.added.cost / turn.added.weight
+            turn.virtual += _stride(turn.added)
         bucket = next((size for size in first.buckets if size >= forwards), 1)
         rows = tuple(turn.added.row for turn in sorted(chosen, key=lambda turn: turn.arrival))
         return RunPass(first.key, rows, bucket)
