@@ -63,8 +63,11 @@ class Fleet:
     def waiting(self) -> list[JobQueued]:
         return [job for job in self.jobs.values() if job.job_id not in self.running]
 
+    def jobs_on(self, engine: str) -> list[str]:
+        return [job for job, where in self.running.items() if where == engine]
+
     def rows_on(self, engine: str) -> int:
-        return sum(self.jobs[job].rows for job, where in self.running.items() if where == engine)
+        return sum(self.jobs[job].rows for job in self.jobs_on(engine))
 
     def check(self) -> None:
         waiting = self.waiting()
@@ -72,6 +75,10 @@ class Fleet:
         for name, engine in self.engines.items():
             held = self.rows_on(name)
             assert held <= engine.rows_max, "more rows than the engine may hold"
+            together = self.jobs_on(name)
+            if len(together) > 1:
+                last = [job for job in together if self._begun(job) >= ATTEMPTS_MAX]
+                assert not last, f"{last} aren't alone on {name}"
             if held == 0:
                 idle = [job.job_id for job in waiting if job.model in engine.models]
                 assert not idle, f"{idle} wait while {name} idles"
@@ -79,6 +86,9 @@ class Fleet:
         assert positions == list(range(1, len(waiting) + 1))
         for job in self.running:
             assert self.line.position(job) is None
+
+    def _begun(self, job: str) -> int:
+        return self.jobs[job].attempt + self.attempts[job]
 
     def _take_in(self, event: PolicyEvent) -> None:
         match event:

@@ -211,13 +211,48 @@ def test_death_of_the_engine_is_an_attempt_and_its_jobs_come_before_younger_ones
     for name in ("a", "b", "c"):
         fleet.feed(queued(name))
     for _ in range(ATTEMPTS_MAX - 1):
-        decisions = fleet.feed(EngineGone("e0"))
-        reason = "e0 is gone"
+        decisions = fleet.feed(EngineGone("e0", "exit code 9"))
+        reason = "e0 is gone: exit code 9"
         assert decisions == [RequeueJob("a", reason), RequeueJob("b", reason)]
         assert [fleet.line.position(name) for name in "abc"] == [1, 2, 3]
         fleet.up(rows_max=2)
     fleet.feed(EngineGone("e0"))
-    assert set(fleet.failed) == {"a", "b"}
+    assert fleet.failed == {"a": "e0 is gone (attempt 3 of 3)"}
+
+
+def test_job_that_kills_its_engine_dies_alone_and_its_neighbours_live() -> None:
+    fleet = Fleet()
+    names = ["ann", "killer", "bob"]
+    for name in names:
+        fleet.feed(queued(name, tenant=name))
+    fleet.up(rows_max=4)
+    while "killer" not in fleet.failed:
+        if "killer" in fleet.running:
+            fleet.feed(EngineGone("e0"))
+            if "killer" not in fleet.failed:
+                fleet.up(rows_max=4)
+        else:
+            (job,) = fleet.running
+            fleet.feed(JobSettled(job, 1.0))
+    fleet.up(rows_max=4)
+    assert fleet.starts == [*names, *names, *names]
+    assert list(fleet.running) == ["bob"], "it waited for the killer to be through"
+    fleet.feed(JobSettled("bob", 1.0))
+    assert list(fleet.failed) == ["killer"]
+    assert not fleet.jobs
+
+
+def test_nobody_joins_a_last_attempt_and_it_waits_for_an_empty_engine() -> None:
+    fleet = Fleet()
+    fleet.up(rows_max=4)
+    fleet.feed(queued("runs"))
+    fleet.feed(queued("last", attempt=ATTEMPTS_MAX - 1))
+    fleet.feed(queued("next"))
+    assert list(fleet.running) == ["runs"], "the engine is held for the last attempt"
+    fleet.feed(JobSettled("runs", 1.0))
+    assert list(fleet.running) == ["last"]
+    fleet.feed(JobSettled("last", 1.0))
+    assert list(fleet.running) == ["next"]
 
 
 def test_lost_attempt_costs_its_tenant_nothing() -> None:

@@ -58,6 +58,7 @@ class EngineGone:
     """An engine died or is being retired: it runs nothing any more."""
 
     engine: str
+    reason: str = ""  # why, for the jobs' logs
 
 
 PolicyEvent = JobQueued | JobCancelled | JobSettled | AttemptFailed | EngineUp | EngineGone

@@ -259,7 +259,7 @@ class Dispatcher:
                 case EngineLost(reason=reason):
                     log.error("engine_lost", engine=report.engine, reason=reason)
                     async with self._turn:
-                        await self._tell(EngineGone(report.engine))
+                        await self._tell(EngineGone(report.engine, reason))
                 case RowStarted() | StepDone() | RowDone() | RowFailed():
                     await self._deliver(report)
                 case _:

@@ -13,6 +13,10 @@ What the shell owes it:
 - After a restart: ``Line(standing)`` if the standing was kept, then ``JobQueued`` for each
   unfinished job, oldest first. Then the next decision is the one the old line would have made.
 
+A job's last attempt has its engine to itself. When an engine dies, all jobs on it have lost an
+attempt, though one alone may have killed it; alone, it can take no neighbour down with it, and what
+is lost then is lost by its own doing.
+
 Events about jobs it doesn't know (late ones, or twice) change nothing and are no error.
 """
 
@@ -34,7 +38,7 @@ from calotype.core.events import (
 )
 from calotype.core.limits import ATTEMPTS_MAX
 from calotype.policy.fair import Entry, FairQueue, ticks
-from calotype.policy.place import Fleet
+from calotype.policy.place import WHOLE_ENGINE, Fleet
 from calotype.policy.retry import after_failure
 
 _CANCELLED_KEPT_MAX = 1_000  # cancelled in mid-run, their measured cost not yet told
@@ -44,6 +48,7 @@ _CANCELLED_KEPT_MAX = 1_000  # cancelled in mid-run, their measured cost not yet
 class _Run:
     entry: Entry
     engine: str
+    rows: int  # taken of the engine
 
 
 class Line:
@@ -115,7 +120,7 @@ class Line:
                 self._fleet.up(event.engine, event.models, event.rows_max)
                 return decisions
             case EngineGone():
-                return self._lose_engine(event.engine)
+                return self._lose_engine(event.engine, event.reason)
         return []
 
     def _queue(self, job: JobQueued) -> list[Decision]:
@@ -144,10 +149,11 @@ class Line:
         elif entry := self._cancelled.pop(job_id, None):
             self._fair.correct(entry, ticks(device_s))
 
-    def _lose_engine(self, engine: str) -> list[Decision]:
+    def _lose_engine(self, engine: str, reason: str = "") -> list[Decision]:
         self._fleet.gone(engine)
         runs = [run for run in self._running.values() if run.engine == engine]
-        return self._lose(runs, f"{engine} is gone", is_retryable=True)
+        said = f"{engine} is gone: {reason}" if reason else f"{engine} is gone"
+        return self._lose(runs, said, is_retryable=True)
 
     def _lose(self, runs: list[_Run], reason: str, is_retryable: bool) -> list[Decision]:
         """Take back what the attempts were charged: losing them isn't the tenants' doing."""
@@ -170,20 +176,20 @@ class Line:
         self._fair.add(entry)
 
     def _end(self, run: _Run) -> None:
-        job = run.entry.job
-        del self._running[job.job_id]
+        del self._running[run.entry.job.job_id]
         self._fair.settle(run.entry)
-        self._fleet.free(run.engine, job.rows)
+        self._fleet.free(run.engine, run.rows)
 
     def _start_what_fits(self) -> list[Decision]:
         decisions: list[Decision] = []
         while found := self._next():
             entry, engine = found
+            rows = _rows_taken(entry.job)
             job = replace(entry.job, attempt=entry.job.attempt + 1)
             del self._waiting[job.job_id]
             self._fair.start(entry)
-            self._fleet.take(engine, job.rows)
-            self._running[job.job_id] = _Run(replace(entry, job=job), engine)
+            self._fleet.take(engine, rows)
+            self._running[job.job_id] = _Run(replace(entry, job=job), engine, rows)
             decisions.append(StartAttempt(job.job_id, engine))
         return decisions
 
@@ -192,8 +198,13 @@ class Line:
         if turn.is_over:
             return None
         for entry in self._fair.in_turn():
-            if engine := turn.engine_for(entry.job.model, entry.job.rows):
+            if engine := turn.engine_for(entry.job.model, _rows_taken(entry.job)):
                 return entry, engine
             if turn.is_over:
                 return None
         return None
+
+
+def _rows_taken(job: JobQueued) -> int:
+    """Rows that a waiting job will take of its engine: its images, or at the last all there are."""
+    return WHOLE_ENGINE if job.attempt + 1 == ATTEMPTS_MAX else job.rows

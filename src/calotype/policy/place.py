@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+WHOLE_ENGINE = 1_000_000  # rows: more than any engine has, so only an empty one fits, and no other
+
 
 @dataclass
 class _Engine:
