@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,20 @@ from typing import Any
 import pytest
 
 from calotype.core import limits
-from calotype.core.messages import CancelRow, RowDone, RowFailed, RowStarted, RunRow, StepDone
+from calotype.core.messages import (
+    CancelRow,
+    EngineReady,
+    Heartbeat,
+    ModelLoaded,
+    RowDone,
+    RowFailed,
+    RowStarted,
+    RunRow,
+    StepDone,
+)
 from calotype.core.nouns import ModelInfo, Sampler
 from calotype.core.states import EngineState
-from calotype.pool.launch import Pace
+from calotype.pool.launch import Life, Pace
 from calotype.pool.pool import DEVICES_VARIABLE, EnginePool
 from calotype.pool.registry import embedded_folder
 from calotype.pool.reports import EngineDown, EngineLost, EngineWarm, Report
@@ -171,6 +182,60 @@ async def test_engine_that_falls_silent_or_talks_nonsense_is_replaced(
         assert reason in lost.reason
         assert not is_alive(before.pid)
         await take(reports, EngineWarm)
+
+
+@pytest.mark.parametrize("word", ["stick", "forget"])
+async def test_engine_that_lives_but_makes_no_step_is_replaced(word: str) -> None:
+    async with pool_of(pace=replace(QUICK, stuck_s_max=1.5)) as pool:
+        reports = pool.reports()
+        await take(reports, EngineWarm)
+        (before,) = pool.health()
+        await pool.send("engine-0", row(word))
+        lost = (await take(reports, EngineLost))[-1].message
+        assert isinstance(lost, EngineLost)
+        assert "made no step with rows to run for 1.5 s" in lost.reason
+        assert not is_alive(before.pid)
+        await take(reports, EngineWarm)
+
+
+LIVES = Life(ready_at=0.0, has_spoken=True)
+
+
+def test_engine_with_nothing_to_do_or_with_steps_to_show_is_never_stuck() -> None:
+    life = replace(LIVES, rows_owed=set())
+    for now in range(1_000):  # idle
+        life.heard(Heartbeat(0, 0), now)
+    life.sent(row(name="r"), 1_000)
+    for now in range(1_000, 2_000, 100):  # a step now and then
+        for beat in range(100):
+            life.heard(Heartbeat(1, now // 100), now + beat)
+            assert not life.overdue(now + beat, Pace())
+    life.sent(CancelRow("r"), 2_000)
+    life.heard(Heartbeat(0, 20), 2_000)
+    life.heard(Heartbeat(0, 20), 5_000)
+    assert not life.overdue(5_000, Pace())
+
+
+def test_engine_is_stuck_with_a_row_it_holds_or_one_it_never_answered() -> None:
+    for held in (1, 0):
+        life = replace(LIVES, rows_owed=set())
+        life.sent(row(), 0.0)
+        for now in range(int(limits.ENGINE_STUCK_S_MAX) + 2):
+            assert not life.overdue(now - 1.0, Pace())
+            life.heard(Heartbeat(held, 0), now)
+        assert "stuck" in life.overdue(now, Pace())
+
+
+def test_engine_that_loads_for_ever_is_stuck_but_a_long_load_is_not() -> None:
+    life = Life()
+    late_s = limits.ENGINE_LOAD_S_MAX + 1
+    life.heard(EngineReady(1, "cpu", "none"), 1.0)
+    life.heard(Heartbeat(0, 0), late_s)
+    assert not life.overdue(late_s, Pace())
+    life.heard(Heartbeat(0, 0), late_s + 1)
+    assert "loaded no model" in life.overdue(late_s + 1, Pace())
+    life.heard(ModelLoaded("m", 1.0, 1, (2,)), late_s + 2)
+    assert not life.overdue(late_s + 2, Pace())
 
 
 async def test_engine_that_never_speaks_is_killed_and_tried_again() -> None:

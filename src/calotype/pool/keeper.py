@@ -2,8 +2,9 @@
 
 A life: *starting* until every model is loaded or refused, then *ready*, *draining* when asked to
 stop, *dead* when the process is gone. A life ends when the socket closes, a frame isn't one of
-ours, or no sign of life came in time; the process is killed if it still runs. Then another begins,
-after a pause that doubles with every life too short to count as healthy.
+ours, or what is due didn't come in time: a sign of life, or with work to do a step; the process is
+killed if it still runs. Then another begins, after a pause that doubles with every life too short
+to count as healthy.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Keeper:
         """Send a command; raise EngineDown unless the engine is ready or draining."""
         if self._process is None or self._state not in (EngineState.READY, EngineState.DRAINING):
             raise EngineDown(f"{self._name} is {self._state}")
+        self._life.sent(message, asyncio.get_running_loop().time())
         await self._process.write(message)
 
     def health(self) -> EngineHealth:
@@ -103,7 +105,7 @@ class Keeper:
         except OSError as error:
             return f"it can't be started: {error}", None
         self._process = process
-        self._life.heard_at = asyncio.get_running_loop().time()
+        self._life.heard_at = self._life.worked_at = asyncio.get_running_loop().time()
         listening = asyncio.create_task(self._listen(process))
         watching = asyncio.create_task(self._watch())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -130,7 +132,7 @@ class Keeper:
         try:
             while True:
                 message, blob = await process.read()
-                self._life.heard_at, self._life.has_spoken = loop.time(), True
+                self._life.heard(message, loop.time())
                 await self._absorb(process, message, blob)
         except InternalError as error:  # EngineDown is one
             return error.detail
@@ -145,7 +147,7 @@ class Keeper:
                     await process.write(LoadModel(model.name, model.path, model.build))
                 await self._announce_if_warm()
             case Heartbeat():
-                self._life.rows, self._life.steps = message.rows, message.steps
+                pass  # ``heard`` has judged it
             case ModelLoaded():
                 self._life.models_warm.append(message.name)
                 await self._announce_if_warm()
@@ -172,21 +174,19 @@ class Keeper:
             await self._emit_report(Report(self._name, message, blob))
         finally:
             self._life.is_reader_slow = False
-            self._life.heard_at = asyncio.get_running_loop().time()
+            self._life.heard_at = self._life.worked_at = asyncio.get_running_loop().time()
 
     async def _watch(self) -> str:
-        """Return when no sign of life came for too long; what is missing."""
+        """Return when what is due didn't come for too long; what is missing."""
         loop = asyncio.get_running_loop()
         was_late = False
         while True:
             await asyncio.sleep(self._pace.heartbeat_s)
-            life = self._life
-            wait_s = self._pace.lease_s if life.has_spoken else self._pace.start_s_max
-            is_late = not life.is_reader_slow and loop.time() - life.heard_at > wait_s
+            missing = self._life.overdue(loop.time(), self._pace)
             # Looked at twice: if our own loop stood still, its message is there to be read.
-            if is_late and was_late:
-                return f"it gave no sign of life for {wait_s:g} s"
-            was_late = is_late
+            if missing and was_late:
+                return missing
+            was_late = bool(missing)
 
     async def _end_in_order(self, process: EngineProcess) -> None:
         """Have the engine end after its step. If it doesn't, or isn't ready, ``end`` kills it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calotype.core import limits
+from calotype.core.messages import CancelRow, Heartbeat, Message, RowDone, RowFailed, RunRow
 from calotype.core.nouns import ModelInfo
 
 
@@ -16,6 +17,8 @@ class Pace:
 
     start_s_max: float = limits.ENGINE_START_S_MAX
     lease_s: float = limits.LEASE_S
+    load_s_max: float = limits.ENGINE_LOAD_S_MAX
+    stuck_s_max: float = limits.ENGINE_STUCK_S_MAX
     heartbeat_s: float = limits.HEARTBEAT_S
     stop_s_max: float = limits.ENGINE_STOP_S_MAX
     backoff_s_min: float = limits.ENGINE_BACKOFF_S_MIN
@@ -39,6 +42,7 @@ class Life:
 
     heard_at: float = 0.0  # last message, or the start
     has_spoken: bool = False
+    worked_at: float = 0.0  # last step, answer or model loaded, or when it last had nothing to do
     ready_at: float | None = None
     is_reader_slow: bool = False  # a report waits for the pool's reader: silence is our doing
     device: str | None = None
@@ -47,3 +51,44 @@ class Life:
     models_failed: dict[str, str] = field(default_factory=dict)  # name -> reason
     rows: int = 0  # by the last heartbeat
     steps: int = 0  # by the last heartbeat
+    rows_owed: set[str] = field(default_factory=set)  # sent there, not cancelled, end not heard of
+
+    @property
+    def is_busy(self) -> bool:
+        """True when there is something it must get on with: models to load, or rows."""
+        return self.ready_at is None or self.rows > 0 or bool(self.rows_owed)
+
+    def sent(self, message: Message, now: float) -> None:
+        """A command is on its way."""
+        if isinstance(message, RunRow):
+            if not self.is_busy:
+                self.worked_at = now
+            self.rows_owed.add(message.row)
+        elif isinstance(message, CancelRow):
+            self.rows_owed.discard(message.row)
+
+    def heard(self, message: Message, now: float) -> None:
+        """It said something. A heartbeat shows life; only steps, or nothing to do, show health."""
+        self.heard_at, self.has_spoken = now, True
+        if isinstance(message, Heartbeat):
+            has_stepped = message.steps > self.steps
+            self.rows, self.steps = message.rows, message.steps
+            if not has_stepped and self.is_busy:
+                return
+        elif isinstance(message, RowDone | RowFailed):
+            self.rows_owed.discard(message.row)
+        self.worked_at = now
+
+    def overdue(self, now: float, pace: Pace) -> str:
+        """What we have waited for too long; empty if all is well."""
+        if self.is_reader_slow:
+            return ""
+        wait_s = pace.lease_s if self.has_spoken else pace.start_s_max
+        if now - self.heard_at > wait_s:
+            return f"it gave no sign of life for {wait_s:g} s"
+        is_loading = self.ready_at is None
+        wait_s = pace.load_s_max if is_loading else pace.stuck_s_max
+        if self.is_busy and now - self.worked_at > wait_s:
+            what = "loaded no model" if is_loading else "made no step with rows to run"
+            return f"it is stuck: it {what} for {wait_s:g} s"
+        return ""

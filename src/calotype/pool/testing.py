@@ -4,7 +4,9 @@ For tests of everything that talks to engines, and run beside the real one by th
 tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make it misbehave:
 
 - ``crash``: exit with code 9 after the first step
-- ``hang``: no more heartbeats, and no more of anything
+- ``hang``: no more heartbeats, and no more of anything, after the first step
+- ``stick``: heartbeats, but no more steps, after the first one
+- ``forget``: heartbeats and other rows' steps, but nothing ever comes of this row
 - ``fail``, ``fail-for-good``: RowFailed after the first step, retryable or not
 - ``garbage``: bytes that are no frame
 - ``preview``: 64 KiB of preview with every step
@@ -62,7 +64,8 @@ class FakeEngine:
         self._wire = wire
         self._writing = threading.Lock()
         self._commands: queue.Queue[Message | None] = queue.Queue()
-        self._is_hanging = threading.Event()
+        self._is_hanging = threading.Event()  # doesn't beat
+        self._is_stuck = threading.Event()  # doesn't step
         self._step_s = step_s
         self._models: dict[str, str] = {}
         self._rows: dict[str, _Row] = {}
@@ -102,6 +105,8 @@ class FakeEngine:
         if run.model not in self._models:
             self._send(RowFailed(run.row, f"model {run.model!r} isn't loaded", retryable=False))
             return
+        if "forget" in run.prompt.split():
+            return
         self._rows[run.row] = _Row(run)
         self._send(RowStarted(run.row))
 
@@ -126,6 +131,8 @@ class FakeEngine:
             os._exit(CRASH_CODE)
         if "hang" in words:
             self._is_hanging.set()
+        if "hang" in words or "stick" in words:
+            self._is_stuck.set()
             threading.Event().wait()
         if "garbage" in words:
             self._wire.sendall(b"\0\0\0\2[]" + bytes(BLOB_HEAD_BYTES))
@@ -151,7 +158,7 @@ class FakeEngine:
                 stream.read(messages.blob_length(stream.read(BLOB_HEAD_BYTES)))
                 self._commands.put(messages.decode(body))
         self._commands.put(None)
-        if self._is_hanging.is_set():  # run() doesn't listen; leave nothing behind
+        if self._is_stuck.is_set():  # run() doesn't listen; leave nothing behind
             os._exit(0)
 
 
