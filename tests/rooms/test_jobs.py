@@ -387,10 +387,10 @@ async def test_after_a_restart_the_unfinished_jobs_are_there_and_the_late_are_fe
     assert [job.state for job in unfinished] == expected
     assert unfinished == [made[state][0] for state in expected]
     assert (await store.get(made[JobState.SUCCEEDED][0].id)) == made[JobState.SUCCEEDED][0]
-    for state in (JobState.RUNNING, JobState.PENDING_SAFETY):
+    for state, outcome in ((JobState.RUNNING, "lost"), (JobState.PENDING_SAFETY, "held")):
         job, lease = made[state]
         assert (await store.requeue_orphan(job.id, "restart", position=1)).state is JobState.QUEUED
-        assert await attempts(store, job.id) == [(1, "lost", "restart")]
+        assert await attempts(store, job.id) == [(1, outcome, "restart")]
         with pytest.raises(LeaseLost):
             await store.succeed(lease, pictures(job.id))
     await store.close()

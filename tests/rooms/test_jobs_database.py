@@ -54,7 +54,7 @@ async def test_models_and_migrations_agree(store: JobStore) -> None:
 
 
 async def test_every_connection_has_the_settings_that_writers_rely_on(store: JobStore) -> None:
-    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 10_000}
+    expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
     async with store._database.reading() as one, store._database.reading() as two:
         for conn in (one, two):
             found = {

@@ -82,6 +82,15 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """An image of a job that the safety policy keeps back."""
+
+    index: int  # 0..n-1 within its job
+    category: str | None
+    detail: str  # a sentence for the person
+
+
+@dataclass(frozen=True)
 class Job:
     """One request for 1..n images, as the store holds it."""
 
@@ -97,6 +106,7 @@ class Job:
     token: int  # fencing token: grows with every lease, and by cancelling
     images: tuple[Image, ...]  # empty until succeeded
     error: dict[str, Any] | None  # a problem body once failed
+    refused: tuple[Refusal, ...] = ()  # images kept back; told once the job is over
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,10 @@ EVENT_KINDS = {
     "queued": "position (1 = next), tier; also reason and attempt when it is queued again",
     "started": "attempt, engine",
     "step": "image (index), step, steps; preview (data URL of a small WebP) now and then",
-    "image_finished": "image (index), id, verdict (allow, review, block)",
+    "image_finished": (
+        "image (index), id, verdict (allow, review, block); if not allow also category, check, "
+        "version and detail"
+    ),
     "attempt_failed": "attempt, engine, reason",
     "pending_safety": "reason",
     "succeeded": "images (count)",
@@ -129,7 +142,7 @@ class Lease:
     """The right to run one attempt of a job; writes with an older token change nothing."""
 
     job_id: str
-    attempt: int  # 1..ATTEMPTS_MAX
+    attempt: int  # 1, 2 ... within the job
     token: int
     engine: str
 

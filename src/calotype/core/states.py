@@ -2,8 +2,9 @@
 
 A *job* waits in the line (``queued``), runs on an engine (``running``), and ends once:
 ``succeeded``, ``failed`` or ``cancelled``. An engine that dies sends it back to ``queued``. When a
-required safety check can't run, the finished picture is held in ``pending_safety``: it is never
-delivered unjudged. An *attempt* is one lease on one engine. An *engine* is a process on a device.
+required safety check can't run, the job is held in ``pending_safety``: its pictures are dropped,
+never delivered unjudged, and after a while it goes back to ``queued``. An *attempt* is one lease on
+one engine. An *engine* is a process on a device.
 
 A move that isn't in the table raises and changes nothing.
 """
@@ -43,6 +44,7 @@ class AttemptState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     LOST = "lost"  # the engine died or its lease ran out
+    HELD = "held"  # its pictures couldn't be judged, and were dropped
     CANCELLED = "cancelled"
 
 
@@ -73,10 +75,11 @@ JOB_MOVES = _table(
 )
 ATTEMPT_MOVES = _table(
     {
-        _A.RUNNING: (_A.DONE, _A.FAILED, _A.LOST, _A.CANCELLED),
+        _A.RUNNING: (_A.DONE, _A.FAILED, _A.LOST, _A.HELD, _A.CANCELLED),
         _A.DONE: (),
         _A.FAILED: (),
         _A.LOST: (),
+        _A.HELD: (),
         _A.CANCELLED: (),
     }
 )

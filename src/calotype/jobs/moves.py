@@ -15,10 +15,10 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from calotype.core.errors import LeaseLost, NotFound
-from calotype.core.nouns import Image, Lease, Spec, Tier
+from calotype.core.nouns import Image, Lease, Refusal, Spec, Tier
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
 from calotype.jobs import tables
-from calotype.jobs.rows import image_values, spec_json, utc_now
+from calotype.jobs.rows import image_values, refused_json, spec_json, utc_now
 
 Entry = tuple[str, dict[str, Any]]  # an event's kind and data
 
@@ -83,27 +83,31 @@ async def requeue(
     position: int,
     outcome: AttemptState,
 ) -> None:
-    """Back to queued; the token moves on, so that whoever ran it can write no more."""
+    """Back to queued; the token moves on, so that whoever ran it can write no more.
+
+    An attempt that was held didn't fail, whatever ``outcome`` says: its log tells why already.
+    """
     job = await _locked(conn, job_id, held)
     move(JOB_MOVES, JobState(job.state), JobState.QUEUED)  # before its attempt is looked for
-    engine = await _end_attempt(conn, job, outcome, reason)
+    entries: list[Entry] = []
+    if job.state == JobState.PENDING_SAFETY:
+        await _end_attempt(conn, job, AttemptState.HELD, reason)
+    else:
+        engine = await _end_attempt(conn, job, outcome, reason)
+        failed = {"attempt": job.attempt, "engine": engine, "reason": reason}
+        entries.append(("attempt_failed", failed))
     queued = {"position": position, "tier": job.tier, "reason": reason, "attempt": job.attempt}
-    await _change(
-        conn,
-        job,
-        JobState.QUEUED,
-        [
-            ("attempt_failed", {"attempt": job.attempt, "engine": engine, "reason": reason}),
-            ("queued", queued),
-        ],
-        token=job.token + 1,
-    )
+    entries.append(("queued", queued))
+    await _change(conn, job, JobState.QUEUED, entries, token=job.token + 1)
 
 
-async def succeed(conn: AsyncConnection, held: Lease, images: Sequence[Image]) -> None:
-    """Running or held -> succeeded, with its pictures."""
+async def succeed(
+    conn: AsyncConnection, held: Lease, images: Sequence[Image], refused: Sequence[Refusal]
+) -> None:
+    """Running or held -> succeeded, with its pictures, and those that were kept back."""
     job = await _locked(conn, held.job_id, held)
-    await _change(conn, job, JobState.SUCCEEDED, [("succeeded", {"images": len(images)})])
+    entries: list[Entry] = [("succeeded", {"images": len(images)})]
+    await _change(conn, job, JobState.SUCCEEDED, entries, refused=refused_json(refused))
     await _end_attempt(conn, job, AttemptState.DONE)
     if images:
         rows = [image_values(held.job_id, image) for image in images]
@@ -117,12 +121,18 @@ async def hold(conn: AsyncConnection, held: Lease, reason: str) -> None:
 
 
 async def fail(
-    conn: AsyncConnection, job_id: str, error: dict[str, Any], held: Lease | None
+    conn: AsyncConnection,
+    job_id: str,
+    error: dict[str, Any],
+    held: Lease | None,
+    refused: Sequence[Refusal] = (),
 ) -> None:
     """Unfinished -> failed; the token moves on, which matters when no lease is in hand."""
     job = await _locked(conn, job_id, held)
     entries: list[Entry] = [("failed", {"error": error})]
-    await _change(conn, job, JobState.FAILED, entries, error=error, token=job.token + 1)
+    values = {"error": error, "refused": refused_json(refused), "token": job.token + 1}
+    await _change(conn, job, JobState.FAILED, entries, **values)
+    await _strip_previews(conn, job_id)
     await _end_attempt(conn, job, AttemptState.FAILED, str(error.get("detail", "")))
 
 
@@ -131,7 +141,14 @@ async def cancel(conn: AsyncConnection, job_id: str, by: str) -> None:
     job = await _locked(conn, job_id)
     entries: list[Entry] = [("cancelled", {"by": by})]
     await _change(conn, job, JobState.CANCELLED, entries, token=job.token + 1)
+    await _strip_previews(conn, job_id)
     await _end_attempt(conn, job, AttemptState.CANCELLED)
+
+
+async def withhold(conn: AsyncConnection, held: Lease, image: int) -> None:
+    """Take an image's previews out of the log: no more of it may be seen than of the picture."""
+    await _locked(conn, held.job_id, held)
+    await _strip_previews(conn, held.job_id, image)
 
 
 async def write_events(
@@ -182,6 +199,19 @@ async def _change(
     if changed.rowcount != 1:
         raise LeaseLost(f"{job.id} was changed by another writer at the same time")
     await write_events(conn, job.id, job.log_length, entries)
+
+
+async def _strip_previews(conn: AsyncConnection, job_id: str, image: int | None = None) -> None:
+    """Without a verdict that allows it no picture is shown, and so no preview of it either."""
+    events = tables.events
+    steps = select(events.c.seq, events.c.data).where(
+        events.c.job_id == job_id, events.c.kind == "step"
+    )
+    for seq, data in (await conn.execute(steps)).all():
+        if "preview" in data and image in (None, data["image"]):
+            del data["preview"]
+            one = (events.c.job_id == job_id) & (events.c.seq == seq)
+            await conn.execute(update(events).where(one).values(data=data))
 
 
 async def _end_attempt(

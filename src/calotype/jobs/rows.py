@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from calotype.core.nouns import Event, Image, Job, Key, Sampler, Spec, Tier
+from calotype.core.nouns import Event, Image, Job, Key, Refusal, Sampler, Spec, Tier
 from calotype.core.states import JobState
 
 
@@ -38,7 +38,13 @@ def job_of(row: Row[Any], images: Iterable[Image]) -> Job:
         token=row.token,
         images=tuple(images),
         error=row.error,
+        refused=tuple(Refusal(**each) for each in row.refused or ()),
     )
+
+
+def refused_json(refused: Iterable[Refusal]) -> list[dict[str, Any]] | None:
+    """What the ``refused`` column holds."""
+    return [asdict(each) for each in refused] or None
 
 
 def image_of(row: Row[Any]) -> Image:

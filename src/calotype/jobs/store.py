@@ -8,7 +8,7 @@ then have changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, Select, func, select
@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from calotype.core import limits
 from calotype.core.errors import InternalError, InvalidInput, NotFound
 from calotype.core.ids import new_id
-from calotype.core.nouns import Event, Image, Job, Key, Lease, Spec, Tier
+from calotype.core.nouns import Event, Image, Job, Key, Lease, Refusal, Spec, Tier
 from calotype.core.states import AttemptState, JobState
-from calotype.jobs import keys, moves, tables
+from calotype.jobs import keys, moves, notes, tables
 from calotype.jobs.database import Database, open_database
 from calotype.jobs.log import EventLog
 from calotype.jobs.rows import image_of, job_of
@@ -35,6 +35,7 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._log = EventLog(database)
+        self._notes = notes.Notes()
         self._log.start()
 
     @classmethod
@@ -72,7 +73,11 @@ class JobStore:
                 mine = (jobs.c.id == before) & (jobs.c.tenant == tenant)
                 number = (await conn.execute(select(jobs.c.number).where(mine))).scalar()
                 if number is None:
-                    raise InvalidInput(f"there is no job {before} to page from", field="before")
+                    raise InvalidInput(
+                        f"there is no job {before} to page from",
+                        field="before",
+                        limit="the id of a job of yours",
+                    )
                 query = query.where(jobs.c.number < number)
             return await _jobs(conn, query.order_by(jobs.c.number.desc()).limit(limit))
 
@@ -90,6 +95,26 @@ class JobStore:
         async with self._database.reading() as conn:
             return (await conn.execute(query)).scalar_one()
 
+    async def attempts(self, job_id: str) -> dict[AttemptState, int]:
+        """How many attempts of the job are in each state; a state without any is left out."""
+        tried = tables.attempts
+        query = select(tried.c.state, func.count()).where(tried.c.job_id == job_id)
+        async with self._database.reading() as conn:
+            rows = await conn.execute(query.group_by(tried.c.state))
+            return {AttemptState(state): count for state, count in rows}
+
+    async def named(self, image_ids: Collection[str]) -> set[str]:
+        """Those of these image ids that some job has."""
+        query = select(tables.images.c.id).where(tables.images.c.id.in_(image_ids))
+        async with self._database.reading() as conn:
+            return set((await conn.execute(query)).scalars())
+
+    async def first_job_id(self) -> str | None:
+        """The oldest job's id; None in a new database."""
+        query = select(tables.jobs.c.id).order_by(tables.jobs.c.number).limit(1)
+        async with self._database.reading() as conn:
+            return (await conn.execute(query)).scalar_one_or_none()
+
     # Changing a job's state.
 
     async def insert(
@@ -104,7 +129,10 @@ class JobStore:
         async def write() -> Job:
             async with self._database.writing() as conn:
                 await moves.insert_job(conn, new, tenant, tier, spec, position=position)
-                return await _job(conn, new)
+                noted = await self._notes.write(conn)
+                job = await _job(conn, new)
+            self._notes.written(noted)
+            return job
 
         return await self._database.finish(write())
 
@@ -127,23 +155,63 @@ class JobStore:
         """Back to queued without its lease: a job found running or held after a restart."""
         return await self._requeue(job_id, None, reason, position, AttemptState.LOST)
 
-    async def succeed(self, lease: Lease, images: Sequence[Image]) -> Job:
-        """Running or pending_safety -> succeeded, with its pictures."""
-        return await self._change_job(lease.job_id, lambda conn: moves.succeed(conn, lease, images))
+    async def succeed(
+        self, lease: Lease, images: Sequence[Image], refused: Sequence[Refusal] = ()
+    ) -> Job:
+        """Running or pending_safety -> succeeded, with its pictures and those kept back."""
+        return await self._change_job(
+            lease.job_id, lambda conn: moves.succeed(conn, lease, images, refused)
+        )
 
     async def hold(self, lease: Lease, reason: str) -> Job:
         """Running -> pending_safety; the lease stays good for what comes after."""
         return await self._change_job(lease.job_id, lambda conn: moves.hold(conn, lease, reason))
 
-    async def fail(self, job_id: str, error: dict[str, Any], *, lease: Lease | None = None) -> Job:
-        """Any unfinished state -> failed, with a problem body; fenced when a lease is given."""
+    async def fail(
+        self,
+        job_id: str,
+        error: dict[str, Any],
+        *,
+        lease: Lease | None = None,
+        refused: Sequence[Refusal] = (),
+    ) -> Job:
+        """Any unfinished state -> failed, with a problem body; fenced when a lease is given.
+
+        The log keeps no previews of it.
+        """
         if lease is not None and lease.job_id != job_id:
             raise InternalError(f"a lease of {lease.job_id} can't fail {job_id}")
-        return await self._change_job(job_id, lambda conn: moves.fail(conn, job_id, error, lease))
+        return await self._change_job(
+            job_id, lambda conn: moves.fail(conn, job_id, error, lease, refused)
+        )
 
     async def cancel(self, job_id: str, *, by: str) -> Job:
-        """Any unfinished state -> cancelled; ``by`` is "caller" or "operator"."""
+        """Any unfinished state -> cancelled; ``by`` is "caller" or "operator".
+
+        The log keeps no previews of it.
+        """
         return await self._change_job(job_id, lambda conn: moves.cancel(conn, job_id, by))
+
+    # Notes, which outlive a restart.
+
+    def keep(self, name: str, data: Any) -> None:
+        """Write this note with the next change of a job, or by ``write_notes``."""
+        self._notes.keep(name, data)
+
+    async def write_notes(self) -> None:
+        """Write the notes that no change of a job has taken along."""
+
+        async def write() -> None:
+            async with self._database.writing() as conn:
+                noted = await self._notes.write(conn)
+            self._notes.written(noted)
+
+        await self._database.finish(write())
+
+    async def note(self, name: str) -> Any:
+        """The note of this name as it was last written; None if it never was."""
+        async with self._database.reading() as conn:
+            return await notes.read(conn, name)
 
     # The event log.
 
@@ -153,6 +221,10 @@ class JobStore:
         Raises LeaseLost, and InternalError for another kind or data that isn't JSON.
         """
         return await self._log.append(lease, kind, data)
+
+    async def withhold(self, lease: Lease, image: int) -> None:
+        """Take the previews of image ``image`` out of the job's log, for good."""
+        await self._change(lease.job_id, lambda conn: moves.withhold(conn, lease, image))
 
     async def events(
         self, job_id: str, *, after: int = 0, limit: int = limits.EVENTS_PER_JOB_MAX
@@ -220,6 +292,8 @@ class JobStore:
         async def write() -> T:
             async with self._database.writing() as conn:
                 result = await change(conn)
+                noted = await self._notes.write(conn)
+            self._notes.written(noted)
             self._log.ring(job_id)
             return result
 
@@ -232,7 +306,9 @@ async def _job(conn: AsyncConnection, job_id: str, tenant: str | None = None) ->
         query = query.where(tables.jobs.c.tenant == tenant)
     found = await _jobs(conn, query)
     if not found:
-        raise NotFound(f"there is no job {job_id}")
+        raise NotFound(
+            f"there is no job {job_id}", field="job_id", limit="the id of a job of yours"
+        )
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""The five tables, in types that SQLite and PostgreSQL share.
+"""The six tables, in types that SQLite and PostgreSQL share.
 
 Knows no rules: what may be written when is said in ``moves``. A change here needs a migration
 beside it; a test compares the two.
@@ -73,6 +73,7 @@ jobs = Table(
     Column("token", Integer, nullable=False),
     Column("log_length", Integer, nullable=False),  # seq of the newest event: there are no gaps
     Column("error", JSON(none_as_null=True)),
+    Column("refused", JSON(none_as_null=True)),  # images kept back: index, category, detail
     UniqueConstraint("id"),
     Index(None, "tenant", "number"),
     Index(None, "state", "tenant"),
@@ -127,4 +128,11 @@ keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     UniqueConstraint("digest"),
+)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("data", JSON, nullable=False),
 )

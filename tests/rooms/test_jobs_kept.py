@@ -1,0 +1,191 @@
+"""What the job store keeps beside states: notes, refusals; and what it takes away: previews."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from calotype.core import limits
+from calotype.core.errors import IllegalMove, LeaseLost
+from calotype.core.nouns import Lease, Refusal
+from calotype.core.states import AttemptState, JobState
+from calotype.jobs.patience import patiently
+from calotype.jobs.store import JobStore
+from tests.rooms.test_jobs import ERROR, bring_to, pictures, queue, url_of
+
+PREVIEW = "data:image/webp;base64,AAAA"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
+    opened = await JobStore.open(url_of(tmp_path))
+    yield opened
+    await opened.close()
+
+
+async def running_with_previews(store: JobStore) -> Lease:
+    _, lease = await bring_to(store, JobState.RUNNING)
+    for image in (0, 1):
+        for step in (1, 2):
+            data = {"image": image, "step": step, "steps": 4}
+            await store.append(lease, "step", data | ({"preview": PREVIEW} if step == 1 else {}))
+    return lease
+
+
+async def previewed(store: JobStore, job_id: str) -> list[int]:
+    events = await store.events(job_id)
+    return [event.data["image"] for event in events if "preview" in event.data]
+
+
+# Previews.
+
+
+async def test_a_withheld_image_keeps_its_steps_and_loses_its_previews(store: JobStore) -> None:
+    lease = await running_with_previews(store)
+    before = await store.events(lease.job_id)
+    await store.withhold(lease, 1)
+    assert await previewed(store, lease.job_id) == [0]
+    after = await store.events(lease.job_id)
+    assert [event.seq for event in after] == [event.seq for event in before]
+    assert after[-1].data == {"image": 1, "step": 2, "steps": 4}
+
+
+async def test_previews_of_earlier_attempts_go_too_and_a_late_attempt_takes_none(
+    store: JobStore,
+) -> None:
+    late = await running_with_previews(store)
+    await store.requeue(late, "the engine died", position=1)
+    with pytest.raises(LeaseLost):
+        await store.withhold(late, 0)
+    assert await previewed(store, late.job_id) == [0, 1]
+    await store.withhold(await store.lease(late.job_id, "cpu-1"), 0)
+    assert await previewed(store, late.job_id) == [1]
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+async def test_a_job_that_ends_without_pictures_keeps_no_preview(store: JobStore, end: str) -> None:
+    lease = await running_with_previews(store)
+    if end == "fail":
+        await store.fail(lease.job_id, ERROR, lease=lease)
+    else:
+        await store.cancel(lease.job_id, by="caller")
+    assert await previewed(store, lease.job_id) == []
+
+
+async def test_a_job_that_succeeds_keeps_its_previews(store: JobStore) -> None:
+    lease = await running_with_previews(store)
+    await store.succeed(lease, pictures(lease.job_id))
+    assert await previewed(store, lease.job_id) == [0, 1]
+
+
+# Refusals, and attempts.
+
+
+async def test_a_job_says_which_of_its_images_were_refused(store: JobStore) -> None:
+    refused = [Refusal(1, "known", "The picture is one that is blocked.")]
+    _, lease = await bring_to(store, JobState.RUNNING)
+    job = await store.succeed(lease, pictures(lease.job_id)[:1], refused)
+    assert job.refused == tuple(refused)
+    _, lease = await bring_to(store, JobState.RUNNING)
+    await store.fail(lease.job_id, ERROR, lease=lease, refused=refused)
+    assert (await store.get(lease.job_id)).refused == tuple(refused)
+    assert (await queue(store)).refused == ()
+
+
+async def test_a_held_attempt_is_counted_apart_and_is_not_called_failed(store: JobStore) -> None:
+    job, lease = await bring_to(store, JobState.PENDING_SAFETY)
+    assert await store.attempts(job.id) == {AttemptState.RUNNING: 1}
+    again = await store.requeue_orphan(job.id, "judged again", position=3)
+    assert again.state is JobState.QUEUED
+    assert again.token > lease.token
+    assert await store.attempts(job.id) == {AttemptState.HELD: 1}
+    events = await store.events(job.id)
+    assert [event.kind for event in events[-2:]] == ["pending_safety", "queued"]
+    assert events[-1].data["reason"] == "judged again"
+
+
+async def test_a_store_tells_the_pictures_that_a_job_has(store: JobStore) -> None:
+    assert await store.first_job_id() is None
+    job, _ = await bring_to(store, JobState.SUCCEEDED)
+    await queue(store)
+    mine = [image.id for image in job.images]
+    assert await store.named([*mine, "img_of_nobody"]) == set(mine)
+    assert await store.first_job_id() == job.id
+
+
+# Notes.
+
+
+async def test_a_note_is_written_with_the_next_change_and_outlives_a_restart(
+    tmp_path: Path,
+) -> None:
+    store = await JobStore.open(url_of(tmp_path))
+    job = await queue(store)
+    store.keep("line", {"clock": 1})
+    assert await store.note("line") is None, "it waits for a change"
+    await store.lease(job.id, "cpu-0")
+    store.keep("line", {"clock": 2})
+    await queue(store)
+    await store.close()
+    store = await JobStore.open(url_of(tmp_path))
+    assert await store.note("line") == {"clock": 2}
+    assert await store.note("nothing") is None
+    await store.close()
+
+
+async def test_a_note_waits_on_when_the_change_is_refused(store: JobStore) -> None:
+    job, _ = await bring_to(store, JobState.SUCCEEDED)
+    store.keep("line", {"clock": 1})
+    with pytest.raises(IllegalMove):
+        await store.cancel(job.id, by="caller")
+    assert await store.note("line") is None
+    await store.write_notes()
+    assert await store.note("line") == {"clock": 1}
+
+
+async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    store = await JobStore.open(url_of(tmp_path))
+    done, _ = await bring_to(store, JobState.SUCCEEDED)
+    await store.close()
+    with sqlite3.connect(tmp_path / "jobs.db") as old:
+        old.execute("DROP TABLE notes")
+        old.execute("ALTER TABLE jobs DROP COLUMN refused")
+        old.execute("UPDATE alembic_version SET version_num = '0001'")
+    store = await JobStore.open(url_of(tmp_path))
+    assert await store.get(done.id) == done
+    store.keep("line", {})
+    await store.write_notes()
+    await store.close()
+
+
+# Patience.
+
+
+def failing(times: int, error: Exception) -> Any:
+    tries: list[int] = []
+
+    async def write() -> int:
+        tries.append(1)
+        if len(tries) <= times:
+            raise error
+        return len(tries)
+
+    return write
+
+
+async def test_a_write_is_tried_again_and_given_up_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "STORE_RETRY_S", 0.001)
+    locked = OperationalError("INSERT", {}, Exception("database is locked"))
+    most = limits.STORE_TRIES_MAX
+    assert await patiently(failing(most - 1, locked)) == most
+    with pytest.raises(OperationalError):
+        await patiently(failing(most, locked))
+    with pytest.raises(LeaseLost):
+        await patiently(failing(1, LeaseLost("not the database's failure")))
