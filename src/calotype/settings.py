@@ -1,12 +1,14 @@
 """Every setting of the platform: a flag beats the environment beats the file beats the default.
 
 Settings are read once, when a command starts, and never change. A value that may not be, or a key
-of the file that isn't a setting, is an ``OperatorError`` that names the setting and where it came
-from. This module knows where things lie, not what they are for: no room below imports it.
+of the file or a CALOTYPE_ variable that isn't a setting, is an ``OperatorError`` that names it and
+where it came from. This module knows where things lie, not what they are for: no room below
+imports it.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Callable
@@ -30,6 +32,7 @@ OTHER_VARIABLES = {  # of the same prefix, and no settings
     "CALOTYPE_CONFIG": "settings file to read in place of <home>/calotype.toml",
     "CALOTYPE_URL": "server that `calotype generate` talks to",
     "CALOTYPE_KEY": "API key that `calotype generate` and `calotype demo` use",
+    "CALOTYPE_CHROMIUM": "browser that the tests of the page use",
 }
 FILE_NAME = "calotype.toml"  # in the home folder, unless CALOTYPE_CONFIG names another file
 
@@ -131,6 +134,7 @@ class Settings(BaseSettings):
 
     def __init__(self, **flags: Any) -> None:
         flags = {name: value for name, value in flags.items() if value is not None}
+        _check_variables()
         try:
             super().__init__(**flags)
         except ValidationError as error:
@@ -175,6 +179,25 @@ class Settings(BaseSettings):
     def server_file(self) -> Path:
         """What a running server says of itself: ``{pid, url, started_at}``."""
         return self.home / "server.json"
+
+
+def _check_variables() -> None:
+    """A misspelt variable would otherwise leave its setting at the default, and nobody would know.
+
+    An empty one says nothing, as with the settings themselves.
+    """
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | set(OTHER_VARIABLES)
+    set_here = {name for name, value in os.environ.items() if value and name.startswith(ENV_PREFIX)}
+    unknown = sorted(set_here - known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else "correct or unset it"
+        raise OperatorError(
+            f"the environment has {', '.join(unknown)}, which is no setting; {hint}",
+            field=unknown[0],
+            limit=sorted(known),
+            source="environment",
+        )
 
 
 def file_path(flags: dict[str, Any]) -> Path | None:

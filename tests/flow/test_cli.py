@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,12 @@ import pytest
 from PIL import Image
 
 from calotype.cli.client import Client, Server
+from calotype.cli.console import exit_code
+from calotype.cli.doctor import examine
+from calotype.cli.making import JobEnded, numbered, save_pictures
 from calotype.cli.serve import serve
 from calotype.cli.servers import find_server, is_port_free, own_server
+from calotype.core.errors import OperatorError
 from calotype.settings import Settings
 
 HEAVY = ("torch", "fastapi", "sqlalchemy", "uvicorn", "pydantic", "PIL", "httpx")
@@ -48,15 +52,27 @@ def calotype(
     )
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str, through: Sequence[str] = ()) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "calotype.cli", *arguments],
+        [*through, sys.executable, "-m", "calotype.cli", *arguments],
         env=environment(home),
         cwd=home,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def served(home: Path) -> str:
+    """Serve once and end; return what was printed. The home folder's key is held to its word."""
+    with start(home, "serve", "--port", "0") as process:
+        url = wait_for_server(home, process)
+        headers = {"Authorization": f"Bearer {(home / 'key').read_text()}"}
+        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    return output
 
 
 def processes_of(home: Path) -> list[str]:
@@ -129,6 +145,35 @@ def test_a_server_that_is_not_there_fails_with_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [("serve",), ("keys", "list"), ("generate", "a tent"), ("demo",)], ids=" ".join
+)
+def test_a_home_that_is_no_use_fails_with_one_line(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    answer = calotype(tmp_path, *arguments, "--home", str(tmp_path / "file"))
+    assert answer.returncode == 1
+    assert f"the home folder {tmp_path / 'file'} can't be used" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_a_tenant_without_a_name_is_refused_and_not_taken_for_another(tmp_path: Path) -> None:
+    answer = calotype(tmp_path, "keys", "create", "--tenant", "")
+    assert answer.returncode == 2
+    assert "tenant" in answer.stderr
+    assert json.loads(calotype(tmp_path, "keys", "list", "--json").stdout)["keys"] == []
+
+
+def test_what_is_kept_is_private_also_in_a_home_that_others_may_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "calotype.db").touch(0o644)
+    calotype(tmp_path, "keys", "create")
+    kept = list(tmp_path.glob("calotype.db*"))
+    assert kept
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+
+
 def test_keys_are_made_listed_and_revoked_without_a_server(tmp_path: Path) -> None:
     made = json.loads(calotype(tmp_path, "keys", "create", "--tenant", "a", "--json").stdout)
     listed = json.loads(calotype(tmp_path, "keys", "list", "--json").stdout)["keys"]
@@ -156,14 +201,34 @@ def test_models_are_listed_without_a_server(tmp_path: Path) -> None:
 
 
 def test_doctor_says_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> None:
-    answer = calotype(tmp_path, "doctor", "--json", env={"CALOTYPE_PROT": "1"})
+    answer = calotype(tmp_path, "doctor", "--json")
     body = json.loads(answer.stdout)
     assert answer.returncode == (0 if body["ok"] else 1)
     by_name = {finding["name"]: finding for finding in body["findings"]}
     assert by_name["torch"]["is_ok"]
     assert by_name["embedded model"]["is_ok"]
-    assert "CALOTYPE_PROT" in by_name["environment"]["found"]
+    assert by_name["settings"]["is_ok"]
     assert all(each["remedy"] for each in body["findings"] if not each["is_ok"])
+
+
+def test_doctor_finds_a_misspelt_variable(tmp_path: Path) -> None:
+    answer = calotype(tmp_path, "doctor", "--json", env={"CALOTYPE_PROT": "1"})
+    assert answer.returncode == 1
+    by_name = {finding["name"]: finding for finding in json.loads(answer.stdout)["findings"]}
+    assert not by_name["settings"]["is_ok"]
+    assert "did you mean CALOTYPE_PORT?" in by_name["settings"]["found"]
+    assert by_name["torch"]["is_ok"]  # and goes on to look at the rest
+
+
+def test_doctor_counts_cores_where_python_knows_no_affinity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    names = {name: n for name, n in os.sysconf_names.items() if name != "SC_AVPHYS_PAGES"}
+    monkeypatch.setattr(os, "sysconf_names", names)  # as on macOS
+    by_name = {finding.name: finding for finding in examine(tmp_path)}
+    assert by_name["cores"].found == str(os.cpu_count())
+    assert "free" not in by_name["memory"].found
 
 
 def test_doctor_fails_where_something_required_is_missing(tmp_path: Path) -> None:
@@ -174,23 +239,36 @@ def test_doctor_fails_where_something_required_is_missing(tmp_path: Path) -> Non
 
 
 def test_serve_prints_its_key_once_and_keeps_it_private(tmp_path: Path) -> None:
-    outputs = []
-    for _ in range(2):
-        with start(tmp_path, "serve", "--port", "0") as process:
-            url = wait_for_server(tmp_path, process)
-            key = (tmp_path / "key").read_text()
-            headers = {"Authorization": f"Bearer {key}"}
-            assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
-            process.send_signal(signal.SIGTERM)
-            output, _ = process.communicate(timeout=60)
-            assert process.returncode == 0
-        outputs.append(output)
-        assert not (tmp_path / "server.json").exists()
-    assert f"{url}" not in outputs[0]  # another free port the second time
-    assert f"/#key={key}" in outputs[0]
-    assert key not in outputs[1]
+    first, second = served(tmp_path), served(tmp_path)
+    key = (tmp_path / "key").read_text()
+    assert f"/#key={key}" in first
+    assert key not in second
+    assert str(tmp_path / "key") in second
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    assert not (tmp_path / "server.json").exists()
     assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [None, "ct_of-another-installation", b"\xff"])
+def test_a_start_without_a_good_key_makes_one(tmp_path: Path, content: str | bytes | None) -> None:
+    calotype(tmp_path, "keys", "create", "--tenant", "a")  # a key, but none in the home folder
+    if content is not None:
+        (tmp_path / "key").write_bytes(content.encode() if isinstance(content, str) else content)
+    said = served(tmp_path)  # and held to its key
+    assert f"/#key={(tmp_path / 'key').read_text()}" in said
+    keys = json.loads(calotype(tmp_path, "keys", "list", "--json").stdout)["keys"]
+    assert [(key["tenant"], key["name"]) for key in keys] == [
+        ("a", "made by hand"),
+        ("default", "local"),
+    ]
+
+
+def test_a_key_file_that_cannot_be_written_fails_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    answer = calotype(tmp_path, "serve", "--port", "0")
+    assert answer.returncode == 1
+    assert f"the key file {tmp_path / 'key'} can't be written" in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_a_second_server_on_the_same_home_is_refused(running: tuple[Server, Settings]) -> None:
@@ -211,6 +289,14 @@ def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
+def test_a_server_of_our_own_has_a_key_of_its_own(
+    running: tuple[Server, Settings], tmp_path: Path
+) -> None:
+    env = {"CALOTYPE_KEY": running[0].key}  # another server's
+    answer = calotype(tmp_path, "generate", "a red tent", "--steps", "4", env=env)
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_generate_uses_the_running_server(running: tuple[Server, Settings]) -> None:
     server, settings = running
     arguments = ("generate", "a red tent", "--steps", "4", "--seed", "5", "-n", "2", "--json")
@@ -219,11 +305,53 @@ def test_generate_uses_the_running_server(running: tuple[Server, Settings]) -> N
     body = json.loads(answer.stdout)
     assert body["files"] == ["tent-1.webp", "tent-2.webp"]
     assert [image["seed"] for image in body["job"]["images"]] == [5, 6]
-    for name in body["files"]:
+    for name, manifest in zip(body["files"], body["manifests"], strict=True):
         assert Image.open(settings.home / name).format == "WEBP"
+        assert manifest["prompt"] == "a red tent"
+    assert [manifest["seed"] for manifest in body["manifests"]] == [5, 6]
     headers = {"Authorization": f"Bearer {server.key}"}
     jobs = httpx.get(f"{server.url}/v1/jobs", headers=headers).json()["jobs"]
     assert body["job"]["id"] in [job["id"] for job in jobs]
+
+
+class Delivery(Client):
+    """A client whose server has every picture asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__(Server("http://127.0.0.1:9", "k"))
+
+    def download(self, path: str) -> bytes:
+        return path.encode()
+
+
+def job_of(*indices: int, n: int, **more: Any) -> dict[str, Any]:
+    """A job's body with these of its ``n`` pictures."""
+    images = [{"index": i, "seed": i, "url": f"/{i}.png", "webp_url": None} for i in indices]
+    return {"n": n, "images": images, **more}
+
+
+def test_a_withheld_picture_leaves_its_file_name_unused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = numbered(tmp_path / "tent.png", 3)
+    why = [{"index": 1, "category": "violence", "detail": "it shows violence"}]
+    saved = save_pictures(Delivery(), job_of(0, 2, n=3, refused=why), paths)
+    assert [path.name for path in saved] == ["tent-1.png", "tent-3.png"]
+    assert (tmp_path / "tent-3.png").read_bytes() == b"/2.png"
+    said = capsys.readouterr().err
+    assert "picture 2 of 3 was withheld by the safety check: it shows violence" in said
+
+
+def test_a_job_with_no_picture_left_is_a_failure_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(JobEnded, match="withheld them all") as caught:
+        save_pictures(Delivery(), job_of(n=2), numbered(tmp_path / "tent.png", 2))
+    assert exit_code(caught.value) == 1
+
+
+def test_a_picture_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "tent.png").mkdir()
+    with pytest.raises(OperatorError, match=r"can't write .*tent\.png: Is a directory"):
+        save_pictures(Delivery(), job_of(0, n=1), [tmp_path / "tent.png"])
 
 
 def test_generate_never_overwrites_what_it_was_not_told_to(
@@ -273,6 +401,8 @@ def test_generate_starts_what_it_needs_and_ends_it(tmp_path: Path) -> None:
     answer = calotype(tmp_path, "generate", "a red tent", "--steps", "4", "-o", "tent.png")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == "tent.png"
+    assert "vignette" in answer.stderr  # of its manifest
+    assert "pixels_sha256" in answer.stderr
     assert Image.open(tmp_path / "tent.png").format == "PNG"
     assert processes_of(tmp_path) == []
 
@@ -283,6 +413,17 @@ def test_a_killed_generate_leaves_nothing_running(tmp_path: Path) -> None:
         process.kill()
         process.communicate(timeout=60)
     assert ends_within(30, tmp_path), processes_of(tmp_path)
+
+
+def test_demo_ends_on_ctrl_c_also_where_a_shell_had_it_ignored(tmp_path: Path) -> None:
+    as_background_job = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    with start(tmp_path, "demo", "--prompt", "a red tent", through=as_background_job) as process:
+        wait_for_server(tmp_path, process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "Calotype has stopped." in said
+    assert processes_of(tmp_path) == []
 
 
 def test_demo_makes_a_picture_serves_on_and_leaves_nothing_running(tmp_path: Path) -> None:

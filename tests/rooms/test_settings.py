@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calotype.core.errors import OperatorError
-from calotype.settings import Settings
+from calotype.settings import OTHER_VARIABLES, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +92,27 @@ def test_an_error_names_the_setting_and_where_it_came_from(
         Settings()
     assert caught.value.field == "log_format"
     assert caught.value.extra["source"] == "environment"
+
+
+def test_an_unknown_variable_is_an_error_that_names_it_and_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CALOTYPE_PROT", "1001")
+    with pytest.raises(OperatorError, match=r"CALOTYPE_PROT.*did you mean CALOTYPE_PORT") as caught:
+        Settings()
+    assert caught.value.field == "CALOTYPE_PROT"
+    assert "CALOTYPE_PORT" in caught.value.limit
+    monkeypatch.setenv("CALOTYPE_PROT", "")
+    assert Settings().port == 8000
+
+
+def test_variables_that_are_no_settings_but_have_a_use_are_let_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in set(OTHER_VARIABLES) - {"CALOTYPE_CONFIG"}:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("CALOTYPE_ENGINE_THREADS", "1")
+    assert Settings().engine_threads == 1
 
 
 def test_every_setting_says_what_it_is_for() -> None:

@@ -12,12 +12,12 @@ from calotype.api.frame import Frame
 from calotype.api.page import install_page
 from calotype.api.problems import install_handlers
 from calotype.flow.platform import Platform
-from calotype.settings import Settings
 
 
-def create_app(platform: Platform, settings: Settings) -> FastAPI:
+def create_app(platform: Platform, *, link_ttl_s: int) -> FastAPI:
     """Make the app that serves ``platform``, which its caller starts and stops.
 
+    ``link_ttl_s`` is how long browsers may keep a picture: as long as its address is good.
     ``app.state.streams.stopping`` is the caller's to set when the server is to end: open event
     streams end then.
     """
@@ -28,7 +28,7 @@ def create_app(platform: Platform, settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.platform = platform
-    app.state.settings = settings
+    app.state.link_ttl_s = link_ttl_s
     app.state.streams = EventStreams()
     app.add_middleware(BodyLimit)
     app.add_middleware(Frame)  # the last one added is the outermost

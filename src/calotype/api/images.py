@@ -19,13 +19,22 @@ async def read_image(
     """Serve ``<id>.png`` or ``<id>.webp``; a delivered picture never changes."""
     image_id, _, form = name.rpartition(".")
     if not image_id or form not in _MEDIA_TYPES:
-        raise NotFound(f"there is no picture {name}: ask for <id>.png or <id>.webp")
-    if not expires or not signature:
-        raise Unauthorized("a picture's address needs its expires and its signature")
+        raise NotFound(
+            f"there is no picture {name}: ask for <id>.png or <id>.webp",
+            field="name",
+            limit="<id>.png or <id>.webp",
+        )
+    for field, value in (("expires", expires), ("signature", signature)):
+        if not value:
+            raise Unauthorized(
+                f"a picture's address needs its {field}",
+                field=field,
+                limit="as a job's body has it",
+            )
     picture = await platform.picture(image_id, form, expires=expires, signature=signature)
     headers = {
         "ETag": f'"{name}"',
-        "Cache-Control": f"private, max-age={request.app.state.settings.link_ttl_s}, immutable",
+        "Cache-Control": f"private, max-age={request.app.state.link_ttl_s}, immutable",
         "Content-Disposition": f'inline; filename="{name}"',
     }
     if headers["ETag"] in request.headers.get("if-none-match", ""):

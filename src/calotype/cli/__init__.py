@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use. Results go to stdout, all else to std
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -35,6 +36,8 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit with its code."""
+    # A shell's background job inherits Ctrl-C as ignored; a command that waits has to end on it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app()
     except CalotypeError as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.console import FAILED, Home, say_error
+from calotype.cli.console import FAILED, Home, say, say_error
 
 if TYPE_CHECKING:
     from calotype.cli.client import Server
@@ -32,7 +32,10 @@ def demo(
         if running := find_server(settings):
             _first_picture(settings, running, prompt)
             return
-        port = settings.port if is_port_free(settings.host, settings.port) else 0
+        port = settings.port
+        if not is_port_free(settings.host, port):
+            say(f"Port {port} is taken by something else: a free one is used instead.")
+            port = 0
         print("Starting Calotype ...", flush=True)
         with own_server(settings, port) as (server, process):
             _first_picture(settings, server, prompt)

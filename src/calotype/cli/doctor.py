@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from calotype.cli.console import FAILED, AsJson, Home, print_json, print_table
+from calotype.core.errors import OperatorError
 
 if TYPE_CHECKING:
     from calotype.settings import Settings
@@ -39,9 +40,7 @@ class Finding:
 
 def doctor(*, as_json: AsJson = False, home: Home = None) -> None:
     """Say what this machine can run, what is missing, and how to get it."""
-    from calotype.settings import Settings
-
-    findings = examine(Settings(home=home))
+    findings = examine(home)
     is_ok = all(finding.is_ok for finding in findings if finding.is_required)
     if as_json:
         print_json({"ok": is_ok, "findings": [asdict(finding) for finding in findings]})
@@ -51,22 +50,26 @@ def doctor(*, as_json: AsJson = False, home: Home = None) -> None:
         raise typer.Exit(FAILED)
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(home: Path | None) -> list[Finding]:
     """Look at everything; the order is that of the printed table."""
-    return [
+    from calotype.settings import Settings
+
+    findings = [
         _python(),
         _package("torch", "make setup"),
         _package("diffusers", "make setup"),
         _cores(),
         _memory(),
-        _disk(settings.home),
-        _home(settings.home),
-        _port(settings),
         _embedded_model(),
-        _environment(),
         _gpu(),
         _browser(),
     ]
+    try:
+        settings = Settings(home=home)
+    except OperatorError as error:  # wrong settings are a finding; what hangs on them has to wait
+        return [*findings, Finding("settings", False, True, error.detail, "correct or unset it")]
+    good = Finding("settings", True, True, "each is known and has a value it may have")
+    return [*findings, good, _disk(settings.home), _home(settings.home), _port(settings)]
 
 
 def _python() -> Finding:
@@ -82,19 +85,20 @@ def _package(name: str, remedy: str) -> Finding:
 
 
 def _cores() -> Finding:
-    return Finding("cores", True, True, str(len(os.sched_getaffinity(0))))
+    # Linux says what this process may use, macOS only what there is.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    return Finding("cores", True, True, str(count or "unknown"))
 
 
 def _memory() -> Finding:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Finding(
-        "memory",
-        total >= _MEMORY_BYTES_MIN,
-        True,
-        f"{total / 2**30:.1f} GiB, {available / 2**30:.1f} free",
-        "2 GiB are needed for the embedded model",
-    )
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = os.sysconf("SC_PHYS_PAGES") * page
+    found = f"{total / 2**30:.1f} GiB"
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:  # not on macOS
+        found += f", {os.sysconf('SC_AVPHYS_PAGES') * page / 2**30:.1f} free"
+    remedy = "2 GiB are needed for the embedded model"
+    return Finding("memory", total >= _MEMORY_BYTES_MIN, True, found, remedy)
 
 
 def _disk(home: Path) -> Finding:
@@ -130,17 +134,6 @@ def _embedded_model() -> Finding:
     size = sum(path.stat().st_size for path in weights)
     found = f"vignette, {size / 1e6:.1f} MB" if is_ok else f"not in {folder}"
     return Finding("embedded model", is_ok, True, found, "install Calotype again: make setup")
-
-
-def _environment() -> Finding:
-    """Look for misspelt variables: an unknown one is ignored, as other tools may share the name."""
-    from calotype.settings import ENV_PREFIX, OTHER_VARIABLES, Settings
-
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | set(OTHER_VARIABLES)
-    strange = sorted(name for name in os.environ if name.startswith(ENV_PREFIX))
-    strange = [name for name in strange if name not in known]
-    found = f"no settings: {', '.join(strange)}" if strange else "all CALOTYPE_ variables are known"
-    return Finding("environment", not strange, False, found, "correct or unset them")
 
 
 def _gpu() -> Finding:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from calotype.cli.console import FAILED, AsJson, Home, print_json, say_error
+from calotype.cli.console import FAILED, AsJson, Home, print_json, say, say_error
 
 
 def generate(
@@ -32,7 +32,7 @@ def generate(
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Make pictures from a text and save them.
+    """Make pictures from a text, save them, and print what is signed into them.
 
     Uses the server that runs on this home folder (or CALOTYPE_URL's); without one it starts what
     it needs and ends it afterwards.
@@ -40,22 +40,19 @@ def generate(
     _check_output(output)
     from calotype.cli.client import Client
     from calotype.cli.making import make_pictures, numbered, save_pictures
+    from calotype.cli.manifests import read_manifest, short
     from calotype.cli.servers import some_server
     from calotype.settings import Settings
 
-    ask = {
+    ask: dict[str, Any] = {
         "prompt": text,
         "negative_prompt": negative,
-        "seed": seed,
-        "steps": steps,
-        "guidance": guidance,
-        "sampler": sampler,
-        "width": width,
-        "height": height,
         "model": model,
         "n": n,
         "tier": tier,
     }
+    ask |= {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler}
+    ask |= {"width": width, "height": height}
     try:
         with some_server(Settings(home=home)) as server, Client(server) as client:
             job = make_pictures(client, ask)
@@ -63,11 +60,13 @@ def generate(
     except KeyboardInterrupt:
         say_error("cancelled")
         raise typer.Exit(FAILED) from None
+    manifests = [read_manifest(path) for path in paths]
     if as_json:
-        print_json({"job": job, "files": [str(path) for path in paths]})
+        print_json({"job": job, "files": [str(path) for path in paths], "manifests": manifests})
     else:
-        for path in paths:
-            print(path)
+        for path, manifest in zip(paths, manifests, strict=True):
+            print(path, flush=True)
+            say(short(manifest))
 
 
 def _check_output(output: Path | None) -> None:

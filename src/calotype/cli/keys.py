@@ -34,7 +34,8 @@ def create(
     from calotype.flow.platform import FIRST_TENANT, SCOPES
 
     async def make(store: JobStore) -> tuple[Key, str]:
-        return await store.create_key(tenant=tenant or FIRST_TENANT, name=name, scopes=SCOPES)
+        who = FIRST_TENANT if tenant is None else tenant
+        return await store.create_key(tenant=who, name=name, scopes=SCOPES)
 
     key, secret = _with_store(_settings(home), make)
     if as_json:
@@ -82,10 +83,12 @@ def _settings(home: Any) -> Settings:
 
 
 def _with_store(settings: Settings, work: Callable[[JobStore], Awaitable[T]]) -> T:
+    from calotype.cli.home import keep_private, prepare_home
     from calotype.jobs.store import JobStore
 
     async def run() -> T:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        prepare_home(settings)
+        keep_private(settings)
         store = await JobStore.open(settings.database)
         try:
             return await work(store)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from calotype.cli.client import Answered, Client
-from calotype.core.errors import CalotypeError, Conflict
-
-SUFFIXES = (".png", ".webp")
+from calotype.cli.console import say
+from calotype.core.errors import CalotypeError, Conflict, OperatorError
 
 
 class JobEnded(CalotypeError):
@@ -38,18 +39,30 @@ def make_pictures(client: Client, ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_pictures(client: Client, job: dict[str, Any], paths: list[Path] | None) -> list[Path]:
-    """Write the job's pictures to ``paths``, or to new files in the current folder."""
+    """Write the job's pictures to new files in the current folder, or each to its own of ``paths``.
+
+    ``paths`` has one path for each picture asked for; one that was withheld leaves its own unused.
+    Raises JobEnded where there is nothing to write, and OperatorError where it can't be written.
+    """
+    tell_withheld(job)
+    if not job["images"]:
+        raise JobEnded("no picture is left: the safety check withheld them all")
     if paths is None:
         return [
             _write_new(Path(f"calotype-{image['seed']}.png"), client.download(image["url"]))
             for image in job["images"]
         ]
-    for image, path in zip(job["images"], paths, strict=True):
-        url = image["webp_url"] if path.suffix == ".webp" else image["url"]
-        if url is None:
-            raise JobEnded(f"the server keeps no {path.suffix[1:]} of this picture")
-        path.write_bytes(client.download(url))
-    return paths
+    return [_write(client, image, paths[image["index"]]) for image in job["images"]]
+
+
+def tell_withheld(job: dict[str, Any]) -> None:
+    """Say which of the pictures asked for the safety check withheld, and why where it is told."""
+    refused, count = job.get("refused") or [], job["n"] - len(job["images"])
+    for each in refused:
+        why = each.get("detail") or each.get("category") or "it gives no reason"
+        say(f"picture {each['index'] + 1} of {job['n']} was withheld by the safety check: {why}")
+    if count > 0 and not refused:
+        say(f"{count} of {job['n']} pictures withheld by the safety check")
 
 
 def numbered(path: Path, count: int) -> list[Path]:
@@ -99,15 +112,36 @@ def _failure(job: dict[str, Any]) -> CalotypeError:
     return Answered({"detail": "the job failed", **error})
 
 
+def _write(client: Client, image: dict[str, Any], path: Path) -> Path:
+    url = image["webp_url"] if path.suffix == ".webp" else image["url"]
+    if url is None:
+        raise JobEnded(f"the server keeps no {path.suffix[1:]} of this picture")
+    content = client.download(url)
+    with _writing(path):
+        path.write_bytes(content)
+    return path
+
+
 def _write_new(path: Path, content: bytes) -> Path:
     """Write to ``path``, or to the first of path-2, path-3 ... that isn't there yet."""
     candidate, number = path, 1
     while True:
         try:
-            with candidate.open("xb") as file:
+            with _writing(candidate), candidate.open("xb") as file:
                 file.write(content)
         except FileExistsError:
             number += 1
             candidate = path.with_stem(f"{path.stem}-{number}")
         else:
             return candidate
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the disk says into a sentence; a file that is there already is the caller's."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OperatorError(f"can't write {path.absolute()}: {error.strerror}") from error

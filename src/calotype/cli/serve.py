@@ -46,12 +46,14 @@ def serve(
     settings = Settings(**flags)
     configure_logging(settings)
 
-    def announce(url: str, first_key: str | None) -> None:
-        if first_key is None:
-            print(f"Calotype is at {url}/ (its first key is in {settings.key_path})", flush=True)
+    def announce(url: str, new_key: str | None) -> None:
+        if new_key is None:
+            print(f"Calotype is at {url}/ (a key for it is in {settings.key_path})", flush=True)
         else:
-            print(f"Calotype is at {url}/#key={first_key}", flush=True)
-            print(f"API key, printed this once: {first_key}", flush=True)
+            print(f"Calotype is at {url}/#key={new_key}", flush=True)
+            print(
+                f"API key, printed this once and kept in {settings.key_path}: {new_key}", flush=True
+            )
 
     run_server(settings, announce, end_with_stdin=end_with_stdin)
     say("Calotype has stopped.")

@@ -23,7 +23,9 @@ from pathlib import Path
 import uvicorn
 
 from calotype.api.app import create_app
+from calotype.cli.home import keep_private, prepare_home
 from calotype.core.errors import OperatorError
+from calotype.flow.local_key import write_private
 from calotype.flow.platform import Platform
 from calotype.settings import Settings
 
@@ -34,11 +36,13 @@ _BACKLOG = 1024  # connections that wait to be accepted
 def run_server(
     settings: Settings, announce: Callable[[str, str | None], None], *, end_with_stdin: bool = False
 ) -> None:
-    """Serve until told to stop; ``announce(url, first_key)`` once requests are taken.
+    """Serve until told to stop; ``announce(url, new_key)`` once requests are taken.
 
-    Raises OperatorError when the home folder has a server already, or the port is taken.
+    Raises OperatorError when the home folder is no use or has a server already, or the port is
+    taken.
     """
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare_home(settings)
+    keep_private(settings)
     with _only_server(settings), _listening(settings) as listener:
         asyncio.run(_serve(settings, listener, announce, end_with_stdin=end_with_stdin))
 
@@ -62,9 +66,7 @@ async def _serve(
     _stop_on_signals(stopping, end_with_stdin=end_with_stdin)
     platform = await Platform.start(settings)
     try:
-        if platform.first_key is not None:
-            write_private(settings.key_path, platform.first_key)
-        app = create_app(platform, settings)
+        app = create_app(platform, link_ttl_s=settings.link_ttl_s)
         server = _Server(
             uvicorn.Config(
                 app,
@@ -78,7 +80,7 @@ async def _serve(
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         url = _url(listener)
         _write_server_file(settings.server_file, url)
-        announce(url, platform.first_key)
+        announce(url, platform.new_key)
         waiting = asyncio.create_task(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -150,12 +152,3 @@ def _url(listener: socket.socket) -> str:
 def _write_server_file(path: Path, url: str) -> None:
     body = {"pid": os.getpid(), "url": url, "started_at": datetime.now(UTC).isoformat()}
     write_private(path, json.dumps(body))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    draft.replace(path)

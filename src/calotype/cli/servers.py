@@ -14,16 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import httpx
 
 from calotype.cli.client import Server
+from calotype.cli.home import prepare_home
 from calotype.core.errors import OperatorError
 from calotype.settings import Settings
 
 START_S_MAX = 60.0  # for a server of ours to answer
 _END_S_MAX = 20.0  # for it to end by itself: requests in flight, engines, the store
 _POLL_S = 0.05
+_LOG_BYTES_MAX = 1024 * 1024  # of server.log; past it, it starts over with the next server
 
 
 def find_server(settings: Settings) -> Server | None:
@@ -82,13 +85,14 @@ def own_server(settings: Settings, port: int) -> Iterator[tuple[Server, subproce
     """Start a server on this home folder, wait until it answers, and end it afterwards.
 
     It is in a session of its own, so that Ctrl-C reaches this process only; should this process
-    be killed, the pipe to its stdin closes and it ends as well. Its log is <home>/server.log.
+    be killed, the pipe to its stdin closes and it ends as well. Its log is <home>/server.log, and
+    its key the one of that folder, whatever CALOTYPE_KEY says of other servers.
     """
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path = settings.home / "server.log"
+    log_path = prepare_home(settings) / "server.log"
     command = [sys.executable, "-m", "calotype.cli", "serve", "--end-with-stdin"]
     command += ["--home", str(settings.home), "--port", str(port)]
-    with log_path.open("wb") as log, terminating_as_interrupt():
+    with _open_log(log_path) as log, terminating_as_interrupt():
+        logged_before = log.tell()
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -97,19 +101,30 @@ def own_server(settings: Settings, port: int) -> Iterator[tuple[Server, subproce
             start_new_session=True,
         )
         try:
-            yield _await_server(settings, process, log_path), process
+            yield _await_server(settings, process, log_path, logged_before), process
         finally:
             _end(process)
 
 
-def _await_server(settings: Settings, process: subprocess.Popen[bytes], log_path: Path) -> Server:
+def _open_log(path: Path) -> IO[bytes]:
+    """Open the server's log to add to it, or to begin anew where it has grown long."""
+    is_long = path.is_file() and path.stat().st_size > _LOG_BYTES_MAX
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if is_long else os.O_APPEND)
+    log = os.fdopen(os.open(path, flags, 0o600), "wb" if is_long else "ab")
+    log.seek(0, os.SEEK_END)
+    return log
+
+
+def _await_server(
+    settings: Settings, process: subprocess.Popen[bytes], log_path: Path, logged_before: int
+) -> Server:
     deadline = time.monotonic() + START_S_MAX
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise OperatorError(f"the server ended at once: {_last_line(log_path)}")
+            raise OperatorError(f"the server ended at once: {_last_line(log_path, logged_before)}")
         url = find_url(settings, pid=process.pid)
         if url and is_alive(url):
-            return Server(url, _key(settings))
+            return Server(url, _local_key(settings))
         time.sleep(_POLL_S)
     raise OperatorError(f"the server didn't answer within {START_S_MAX:.0f} s; see {log_path}")
 
@@ -143,17 +158,22 @@ def terminating_as_interrupt() -> Iterator[None]:
 
 
 def _key(settings: Settings) -> str:
-    if key := os.environ.get("CALOTYPE_KEY"):
-        return key
+    """The key for a server that is there already."""
+    return os.environ.get("CALOTYPE_KEY") or _local_key(settings)
+
+
+def _local_key(settings: Settings) -> str:
+    """The home folder's own key, which each start of its server sees to."""
     try:
         return settings.key_path.read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise OperatorError(
-            f"no API key: {settings.key_path} can't be read and CALOTYPE_KEY isn't set; "
-            "make a key with `calotype keys create`"
+            f"no API key: {settings.key_path} can't be read and CALOTYPE_KEY isn't set; start the "
+            "server again, which makes one, or set CALOTYPE_KEY to one of `calotype keys create`"
         ) from None
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _last_line(path: Path, after: int) -> str:
+    """The last line the server wrote, ``after`` bytes of earlier servers."""
+    lines = path.read_bytes()[after:].decode(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("calotype: ") if lines else f"it says nothing; see {path}"

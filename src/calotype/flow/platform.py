@@ -19,6 +19,7 @@ from calotype.core.nouns import Ask, Event, Image, Job, Key, ModelInfo, VerdictK
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.links import Links
 from calotype.delivery.store import PictureStore
+from calotype.flow import local_key
 from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
@@ -64,7 +65,7 @@ class Platform:
         )
         tools = Tools(store, self._finisher, self._pictures)
         self._dispatcher = Dispatcher(tools, self._pool, registry)
-        self.first_key: str | None = None  # the secret of the key made on the very first start
+        self.new_key: str | None = None  # the secret of the local key, if this start made it
 
     @classmethod
     async def start(cls, settings: Settings) -> Platform:
@@ -78,8 +79,9 @@ class Platform:
         identity = await asyncio.to_thread(_identity, settings)
         store = await JobStore.open(settings.database)
         platform = cls(settings, store, registry, identity)
-        if await store.count_keys() == 0:
-            _, platform.first_key = await platform.create_key(tenant=FIRST_TENANT, name="first")
+        platform.new_key = await local_key.ensure(
+            store, settings.key_path, tenant=FIRST_TENANT, scopes=SCOPES
+        )
         await platform._pool.start()
         await platform._dispatcher.start()
         return platform
