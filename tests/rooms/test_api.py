@@ -16,8 +16,9 @@ import structlog
 from fastapi import FastAPI
 
 from calotype.api.app import create_app
-from calotype.api.bodies import timestamp
+from calotype.api.bodies import JobRequest, timestamp
 from calotype.api.events import EventStreams
+from calotype.api.problems import ERRORS_MAX
 from calotype.cli.logs import configure_logging
 from calotype.core import limits
 from calotype.core.errors import TooMany
@@ -36,14 +37,14 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI
     settings = Settings(home=tmp_path_factory.mktemp("home"))
     platform = await Platform.start(settings)
     try:
-        yield create_app(platform, settings)
+        yield create_app(platform, link_ttl_s=settings.link_ttl_s)
     finally:
         await platform.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"Authorization": f"Bearer {app.state.platform.first_key}"}
+    headers = {"Authorization": f"Bearer {app.state.platform.new_key}"}
     async with caller(app, headers) as opened:
         yield opened
 
@@ -63,6 +64,15 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert body["type"].startswith("urn:calotype:problem:")
     assert body["title"]
     assert body["detail"]
+    if status < 500 and status != 429:  # too much at once is no field's fault
+        assert body["field"]
+    return body
+
+
+def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """A problem of the request itself: it names the field, and what may be there."""
+    body = problem(answer, status)
+    assert "limit" in body
     return body
 
 
@@ -109,14 +119,38 @@ async def test_a_bad_field_is_named_and_nothing_is_queued(
     client: httpx.AsyncClient, ask: dict[str, Any], field: str
 ) -> None:
     before = await queued(client)
-    body = problem(await client.post("/v1/jobs", json=ask), 422)
+    body = refusal(await client.post("/v1/jobs", json=ask), 422)
     assert body["field"] == field
     assert await queued(client) == before
 
 
 async def test_all_fields_of_a_wrong_type_are_listed(client: httpx.AsyncClient) -> None:
-    body = problem(await client.post("/v1/jobs", json={"prompt": 1, "n": "2"}), 422)
+    body = refusal(await client.post("/v1/jobs", json={"prompt": 1, "n": "2"}), 422)
     assert [error["field"] for error in body["errors"]] == ["prompt", "n"]
+    assert body["detail"] == "prompt has to be text"
+    assert body["limit"] == "text"
+
+
+async def test_an_unknown_field_is_told_which_ones_there_are(client: httpx.AsyncClient) -> None:
+    body = refusal(await client.post("/v1/jobs", json={"promt": "a tent"}), 422)
+    assert body["detail"] == "there is no field promt"
+    assert body["limit"] == sorted(JobRequest.model_fields)
+    asked = {f"field{number}" * 20: 1 for number in range(50)}
+    body = refusal(await client.post("/v1/jobs", json=asked), 422)
+    assert len(body["errors"]) == ERRORS_MAX
+    assert len(body["field"]) <= 64
+
+
+async def test_a_field_that_is_there_twice_is_refused(client: httpx.AsyncClient) -> None:
+    content = b'{"prompt": "a", "seed": ' + b"1" * 4_300 + b', "seed": 1}'
+    body = refusal(await client.post("/v1/jobs", content=content, headers=JSON), 422)
+    assert body["field"] == "seed"
+    assert body["limit"] == "once"
+
+
+async def test_a_listing_from_an_unknown_job_is_refused(client: httpx.AsyncClient) -> None:
+    body = refusal(await client.get(f"/v1/jobs?before=job_{ULID}"), 422)
+    assert body["field"] == "before"
 
 
 @pytest.mark.parametrize(
@@ -126,31 +160,32 @@ async def test_all_fields_of_a_wrong_type_are_listed(client: httpx.AsyncClient) 
 async def test_a_body_that_is_not_json_is_refused(
     client: httpx.AsyncClient, content: bytes
 ) -> None:
-    body = problem(await client.post("/v1/jobs", content=content, headers=JSON), 400)
+    body = refusal(await client.post("/v1/jobs", content=content, headers=JSON), 400)
     assert body["field"] == "body"
+    assert body["limit"] == "a JSON object"
 
 
 @pytest.mark.parametrize("content", [b"[1]", b'"a tent"', b"null"])
 async def test_json_that_is_no_object_is_refused(client: httpx.AsyncClient, content: bytes) -> None:
     answer = await client.post("/v1/jobs", content=content, headers=JSON)
-    assert problem(answer, 422)["field"] == "body"
+    assert refusal(answer, 422)["field"] == "body"
 
 
 async def test_numbers_that_json_does_not_have_are_refused(client: httpx.AsyncClient) -> None:
     content = b'{"prompt": "a", "guidance": NaN}'
     answer = await client.post("/v1/jobs", content=content, headers=JSON)
-    assert problem(answer, 422)["field"] == "guidance"
+    assert refusal(answer, 422)["field"] == "guidance"
 
 
 @pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded"])
 async def test_another_media_type_is_refused(client: httpx.AsyncClient, media_type: str) -> None:
     headers = {"Content-Type": media_type} if media_type else {}
     answer = await client.post("/v1/jobs", content=b'{"prompt": "a"}', headers=headers)
-    assert problem(answer, 415)["limit"] == "application/json"
+    assert refusal(answer, 415)["limit"] == "application/json"
 
 
 async def test_a_body_over_the_limit_is_refused(client: httpx.AsyncClient) -> None:
-    body = problem(await client.post("/v1/jobs", json={"prompt": "x" * limits.BODY_BYTES_MAX}), 413)
+    body = refusal(await client.post("/v1/jobs", json={"prompt": "x" * limits.BODY_BYTES_MAX}), 413)
     assert body["limit"] == limits.BODY_BYTES_MAX
 
 
@@ -166,7 +201,7 @@ async def test_a_chunked_body_is_read_no_further_than_the_limit(
             yield b" " * 4096
 
     answer = await client.post("/v1/jobs", content=chunks(), headers=JSON)
-    assert problem(answer, 413)["limit"] == limits.BODY_BYTES_MAX
+    assert refusal(answer, 413)["limit"] == limits.BODY_BYTES_MAX
     assert sent <= limits.BODY_BYTES_MAX + 4096
 
 
@@ -180,13 +215,14 @@ async def test_without_a_good_key_nothing_is_told(
 ) -> None:
     async with caller(app, headers) as stranger:
         answer = await stranger.get(path)
-    problem(answer, 401)
+    body = refusal(answer, 401)
+    assert (body["field"], body["limit"]) == ("Authorization", "Bearer KEY")
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 async def test_a_stranger_is_refused_before_the_body_is_looked_at(app: FastAPI) -> None:
     async with caller(app, {}) as stranger:
-        problem(await stranger.post("/v1/jobs", content=b"{"), 401)
+        refusal(await stranger.post("/v1/jobs", content=b"{"), 401)
 
 
 async def test_another_tenants_job_looks_like_no_job(
@@ -200,16 +236,16 @@ async def test_another_tenants_job_looks_like_no_job(
             await other.get(job["urls"]["events"]),
             await other.delete(job["urls"]["cancel"]),
         ):
-            problem(answer, 404)
+            refusal(answer, 404)
         assert (await other.get("/v1/jobs")).json() == {"jobs": []}
     assert (await client.delete(job["urls"]["cancel"])).json()["status"] == "cancelled"
 
 
 async def test_unknown_addresses_and_methods_are_problems(client: httpx.AsyncClient) -> None:
-    problem(await client.get("/v1/nope"), 404)
-    problem(await client.get(f"/v1/jobs/job_{ULID}"), 404)
+    refusal(await client.get("/v1/nope"), 404)
+    assert refusal(await client.get(f"/v1/jobs/job_{ULID}"), 404)["field"] == "job_id"
     answer = await client.put("/v1/jobs", json={})
-    problem(answer, 405)
+    refusal(answer, 405)
     assert "POST" in answer.headers["allow"]
 
 
@@ -217,7 +253,7 @@ async def test_unknown_addresses_and_methods_are_problems(client: httpx.AsyncCli
     ("query", "field"), [("limit=0", "limit"), ("limit=101", "limit"), ("page=2", "page")]
 )
 async def test_a_bad_query_is_named(client: httpx.AsyncClient, query: str, field: str) -> None:
-    assert problem(await client.get(f"/v1/jobs?{query}"), 422)["field"] == field
+    assert refusal(await client.get(f"/v1/jobs?{query}"), 422)["field"] == field
 
 
 async def test_a_cancelled_job_stays_cancelled_and_its_stream_ends(
@@ -284,11 +320,11 @@ async def test_a_stream_resumes_after_the_id_that_was_seen(
 async def test_an_impossible_event_id_is_refused(client: httpx.AsyncClient, value: str) -> None:
     headers = httpx.Headers([(b"Last-Event-ID", value.encode())])
     answer = await client.get(f"/v1/jobs/job_{ULID}/events", headers=headers)
-    assert problem(answer, 400)["field"] == "Last-Event-ID"
+    assert refusal(answer, 400)["field"] == "Last-Event-ID"
 
 
-async def test_a_stream_of_an_unknown_job_is_a_problem(client: httpx.AsyncClient) -> None:
-    problem(await client.get(f"/v1/jobs/job_{ULID}/events"), 404)
+async def test_a_stream_of_an_unknown_job_is_a_refusal(client: httpx.AsyncClient) -> None:
+    refusal(await client.get(f"/v1/jobs/job_{ULID}/events"), 404)
 
 
 async def test_one_stream_too_many_is_refused_and_ended_streams_do_not_count(
@@ -381,8 +417,8 @@ async def test_the_page_is_served_and_nothing_beside_its_folder(
 
 
 @pytest.fixture
-def logging(app: FastAPI) -> Iterator[None]:
-    configure_logging(app.state.settings)
+def logging() -> Iterator[None]:
+    configure_logging(Settings())
     yield
     structlog.reset_defaults()
 
@@ -407,7 +443,7 @@ async def test_an_unexpected_failure_tells_an_id_and_logs_no_secrets(
     assert body["request_id"] in logged
     assert "inner workings" in logged
     assert "a private wish" not in logged
-    assert str(app.state.platform.first_key) not in logged
+    assert str(app.state.platform.new_key) not in logged
 
 
 @pytest.mark.usefixtures("logging")

@@ -5,22 +5,39 @@ Types only: what a value may be is ``flow.admit``'s to say, so that every dialec
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from calotype.api.problems import WrongMediaType, invalid_input
-from calotype.core.errors import CallerError
+from calotype.api.problems import WrongMediaType, invalid_input, unknown_fields
+from calotype.core.errors import CallerError, InvalidInput
 from calotype.core.nouns import Ask, Image, Job, ModelInfo, Tier
 from calotype.flow.platform import Platform
 
 
-class JobRequest(BaseModel):
+class Fields(BaseModel):
+    """What a caller may name; anything else is refused together with what there is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_all(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            unknown = [str(name) for name in values if name not in cls.model_fields]
+            if unknown:
+                raise unknown_fields(unknown, cls.model_fields)
+        return values
+
+
+class JobRequest(Fields):
     """``POST /v1/jobs``: what is left out is the model's default, or chance for the seed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     prompt: str
     negative_prompt: str = ""
@@ -48,13 +65,30 @@ async def job_request(request: Request) -> JobRequest:
             field="Content-Type",
             limit="application/json",
         )
+    body = await request.body()
     try:
-        return JobRequest.model_validate_json(await request.body())
+        asked = JobRequest.model_validate_json(body)
     except ValidationError as error:
         findings = error.errors(include_url=False)
         if findings[0]["type"] == "json_invalid":
-            raise CallerError(f"the body isn't JSON: {findings[0]['msg']}", field="body") from None
+            raise CallerError(
+                f"the body isn't JSON: {findings[0]['msg']}", field="body", limit="a JSON object"
+            ) from None
         raise invalid_input(findings) from None
+    _refuse_repeats(body)
+    return asked
+
+
+def _refuse_repeats(body: bytes) -> None:
+    """Refuse a field that is there twice: JSON allows it, and nobody can know which is meant."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidInput(f"{name} is there twice", field=name, limit="once")
+
+    json.loads(body, object_pairs_hook=once)
 
 
 def job_body(platform: Platform, job: Job) -> dict[str, Any]:
@@ -82,6 +116,7 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
         "seed": spec.seed,
         "n": spec.n,
         "images": [_image_body(platform, image) for image in job.images],
+        "refused": [asdict(refusal) for refusal in job.refused],
         "error": job.error,
         "urls": {"self": self_url, "events": f"{self_url}/events", "cancel": self_url},
     }

@@ -21,7 +21,11 @@ async def key_of(request: Request) -> Key:
     """Return the key in ``Authorization: Bearer KEY``; raise Unauthorized without a good one."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise Unauthorized("send an API key as 'Authorization: Bearer KEY'", field="Authorization")
+        raise Unauthorized(
+            "send an API key as 'Authorization: Bearer KEY'",
+            field="Authorization",
+            limit="Bearer KEY",
+        )
     return await platform_of(request).authenticate(secret.strip())
 
 

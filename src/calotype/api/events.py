@@ -95,6 +95,7 @@ def _resume_from(request: Request) -> int:
                 raise CallerError(
                     f"{name} has to be the id of an event (0, 1, 2 ...), not {value[:40]!r}",
                     field=name,
+                    limit={"min": 0, "max": 10**_ID_DIGITS_MAX - 1},
                 )
             return int(value)
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from calotype.api.bodies import JobRequest, job_body, job_request, model_body
+from calotype.api.bodies import Fields, JobRequest, job_body, job_request, model_body
 from calotype.api.context import CalledPlatform, CallerKey
 from calotype.core import limits
 
@@ -21,10 +21,8 @@ _REQUEST_SCHEMA = {  # job_request reads the body itself, so FastAPI can't know 
 }
 
 
-class Page(BaseModel):
+class Page(Fields):
     """Which part of a listing: at most ``limit`` jobs, older than the job ``before``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(default=20, ge=1, le=limits.PAGE_JOBS_MAX)
     before: str | None = Field(default=None, max_length=64)

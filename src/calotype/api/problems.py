@@ -6,7 +6,7 @@ to what an error says of itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -23,7 +23,19 @@ from calotype.core.errors import (
     Unauthorized,
 )
 
+ERRORS_MAX = 20  # findings told of one request
+_NAME_CHARS_MAX = 64  # of an unknown field's name, told back
 _BOUNDS = ("ge", "gt", "le", "lt", "max_length", "min_length", "expected")  # in pydantic's context
+_WANTED = {  # by the type of pydantic's finding
+    "missing": "a value of its own: there is no default",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "model_type": "a JSON object",
+}
 
 
 class WrongMethod(CallerError):
@@ -55,16 +67,21 @@ class ProblemResponse(JSONResponse):
 
 
 def invalid_input(findings: Sequence[Mapping[str, Any]]) -> InvalidInput:
-    """Turn pydantic's findings into one error: the first in front, all of them in ``errors``."""
-    errors = [{"field": _field(each["loc"]), "detail": str(each["msg"])} for each in findings]
-    context = findings[0].get("ctx", {})
-    bounds = [context[bound] for bound in _BOUNDS if bound in context]
+    """Turn pydantic's findings into one error: the first in front, the first few in ``errors``."""
+    errors = [
+        {"field": _field(each["loc"]), "detail": _detail(each)} for each in findings[:ERRORS_MAX]
+    ]
     return InvalidInput(
-        f"{errors[0]['field']}: {errors[0]['detail']}",
-        field=errors[0]["field"],
-        limit=bounds[0] if bounds else None,
-        errors=errors,
+        errors[0]["detail"], field=errors[0]["field"], limit=_limit(findings[0]), errors=errors
     )
+
+
+def unknown_fields(names: Sequence[str], known: Iterable[str]) -> InvalidInput:
+    """Name the fields that there aren't, and those that there are."""
+    names = [name[:_NAME_CHARS_MAX] for name in names[:ERRORS_MAX]]
+    errors = [{"field": name, "detail": f"there is no field {name}"} for name in names]
+    limit = sorted(known)
+    return InvalidInput(errors[0]["detail"], field=names[0], limit=limit, errors=errors)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -77,6 +94,22 @@ def install_handlers(app: FastAPI) -> None:
 def _field(location: Sequence[Any]) -> str:
     names = [str(part) for part in location if part not in ("body", "query", "path", "header")]
     return ".".join(names) or "body"
+
+
+def _detail(finding: Mapping[str, Any]) -> str:
+    field, kind = _field(finding["loc"]), finding["type"]
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind in _WANTED:
+        return f"{field} has to be {_WANTED[kind]}"
+    return f"{field}: {finding['msg']}"
+
+
+def _limit(finding: Mapping[str, Any]) -> Any:
+    """The bound that pydantic names, else what is wanted, else its own words."""
+    context = finding.get("ctx", {})
+    bounds = [context[bound] for bound in _BOUNDS if bound in context]
+    return bounds[0] if bounds else _WANTED.get(finding["type"], str(finding["msg"]))
 
 
 def _on_calotype_error(_request: Request, error: Exception) -> ProblemResponse:
@@ -97,9 +130,11 @@ def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
     problem: CalotypeError
     match error.status_code:
         case 404:
-            problem = NotFound(f"there is nothing at {path}")
+            limit = "an address of /openapi.json"
+            problem = NotFound(f"there is nothing at {path}", field="path", limit=limit)
         case 405:
-            problem = WrongMethod(f"{path} doesn't take {method}")
+            methods = (error.headers or {}).get("allow", "")
+            problem = WrongMethod(f"{path} doesn't take {method}", field="method", limit=methods)
         case status if status < 500:
             problem = CallerError(str(error.detail))
         case _:

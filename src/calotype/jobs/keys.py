@@ -59,7 +59,9 @@ async def authenticate(database: Database, secret: str) -> Key:
     async with database.reading() as conn:
         row = (await conn.execute(query)).one_or_none()
     if row is None:
-        raise Unauthorized("the API key is unknown or revoked")
+        raise Unauthorized(
+            "the API key is unknown or revoked", field="Authorization", limit="Bearer KEY"
+        )
     return key_of(row)
 
 

@@ -135,7 +135,9 @@ class EventLog:
             query = select(tables.jobs.c.state).where(tables.jobs.c.id == job_id)
             state = (await conn.execute(query)).scalar_one_or_none()
             if state is None:
-                raise NotFound(f"there is no job {job_id}")
+                raise NotFound(
+                    f"there is no job {job_id}", field="job_id", limit="the id of a job of yours"
+                )
             page = await conn.execute(
                 select(events)
                 .where(events.c.job_id == job_id, events.c.seq > after)
