@@ -1,7 +1,7 @@
 """What a job costs, in device-seconds: one model for fairness, time estimates and planning.
 
-``steps x per-step(resolution, guidance) + decode``, per image, plus one text encoding. Fitted from
-what engines report.
+``steps x per-step(resolution, guidance) + encode and decode``, for each image. What a step costs is
+fitted from what engines report; the rest is an estimate that stays as it is.
 """
 
 from __future__ import annotations
