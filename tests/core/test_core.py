@@ -70,6 +70,7 @@ ROW = messages.RunRow("j/1/0", "m", "p", "", 128, 128, 20, 3.0, "ddim", 7, "fast
         messages.ModelLoaded("m", 1.5, 10, (2, 4)),
         messages.RowDone("j/1/0", 8, 8, {"finite": 1.0}, 0.5),
         messages.StepDone("j/1/0", 3, 20),
+        messages.RowStarted("j/1/0", tokens_cut=7),
     ],
 )
 def test_a_frame_says_the_message_again(message: messages.Message) -> None:
@@ -82,7 +83,22 @@ def test_a_frame_says_the_message_again(message: messages.Message) -> None:
     assert rest[messages.BLOB_HEAD_BYTES :] == b"pixels"
 
 
-@pytest.mark.parametrize("head", [b'{"type": "Nothing"}', b'{"type": "Stop", "why": 1}', b"{}"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'{"type": "Nothing"}',
+        b'{"type": "Stop", "why": 1}',
+        b'{"type": []}',
+        b'{"type": "ModelLoaded", "name": "m", "seconds": 1, "bytes": 1, "buckets": 5}',
+        b"{}",
+        b"[]",
+        b"5",
+        b"null",
+        b'"x"',
+        b"\xff",
+        b"",
+    ],
+)
 def test_a_strange_frame_is_a_fault(head: bytes) -> None:
     with pytest.raises(InternalError):
         messages.decode(head)

@@ -22,8 +22,8 @@ from calotype.core import limits
 from calotype.core.messages import CancelRow, LoadModel, ModelFailed, RowDone, RowStarted
 from calotype.engine.buckets import prove_buckets, random_forwards
 from calotype.engine.forwards import Forwards
-from calotype.engine.models import Encoding
-from calotype.engine.previews import wants_preview
+from calotype.engine.models import Encoding, Model, load_model
+from calotype.engine.previews import PREVIEW_PX_MAX, Previewer, wants_preview
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
 
 SCHEDULERS = {
@@ -120,7 +120,8 @@ def test_the_embedded_model_draws_what_the_plain_pipeline_draws() -> None:
     ).images[0]
     apart = np.abs(bench.picture("r").astype(int) - np.asarray(picture).astype(int))
     assert apart.max() <= 1  # of 255: rounding
-    assert bench.loaded.buckets == (2, 4, 8)
+    assert bench.loaded.buckets  # which ones depends on the machine's kernels
+    assert set(bench.loaded.buckets) <= {1, 2, 4, 8}
     assert 1 <= len(bench.previews("r")) <= limits.PREVIEWS_PER_IMAGE_MAX
 
 
@@ -250,12 +251,91 @@ def test_previews_are_few_small_and_never_of_the_last_step(bench: Bench) -> None
         assert steps not in wanted
 
 
+@pytest.fixture(scope="module", params=["light", "heavy"])
+def model(request: pytest.FixtureRequest, tiny: Path) -> Model:
+    """A model with an autoencoder that decodes previews itself, and one with a dear one."""
+    folder = EMBEDDED if request.param == "light" else tiny
+    return load_model(LoadModel("m", str(folder), "b"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(128, 128), (256, 256), (2048, 64), (64, 2048), (72, 64), (64, 968)]
+)
+def test_previews_are_rough_whatever_the_shape(model: Model, width: int, height: int) -> None:
+    latents = torch.zeros(model.latent_shape(width, height))
+    image = Image.open(io.BytesIO(Previewer(model).preview(latents)))
+    assert 0 < max(image.size) <= min(PREVIEW_PX_MAX, max(width, height) // 2 + 8)
+    assert (image.width > image.height) == (width > height)
+
+
+def test_a_preview_that_fails_is_left_out_and_the_picture_is_made_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(latents: torch.Tensor) -> bytes:
+        raise RuntimeError(f"no preview of {tuple(latents.shape)}")
+
+    monkeypatch.setattr(bench.engine._models["tiny"][1], "preview", broken)
+    bench.finish(run_row("r"))
+    assert bench.pixels("r")
+    assert bench.previews("r") == []
+    assert "no preview of (1, 4, 8, 8)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pass_of_a_second(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's clock stands still, but for a second that each pass takes."""
+    now_s = 0.0
+    denoise = bench.model.denoise
+
+    def timed(forwards: Forwards) -> torch.Tensor:
+        nonlocal now_s
+        now_s += 1.0
+        return denoise(forwards)
+
+    monkeypatch.setattr(bench.model, "denoise", timed)
+    monkeypatch.setattr(bench.engine, "_clock", lambda: now_s)
+
+
+@pytest.mark.usefixtures("pass_of_a_second")
 def test_device_seconds_are_shared_by_forwards(bench: Bench) -> None:
-    bench.finish(run_row("two", steps=8), run_row("one", steps=8, guidance=1.0, seed=2))
+    bench.finish(run_row("two", steps=6), run_row("one", steps=6, guidance=1.0, seed=2))
     cost = {m.row: m.device_s for m in bench.said(RowDone)}
-    assert cost["two"] > cost["one"] > 0
+    assert cost == {"two": pytest.approx(4.0), "one": pytest.approx(2.0)}
     scores = [m.scores for m in bench.said(RowDone)]
     assert all(score["finite"] == 1.0 and 0 <= score["contrast"] <= 0.5 for score in scores)
+
+
+@pytest.mark.usefixtures("pass_of_a_second")
+def test_the_first_row_of_a_size_pays_no_more_than_the_next(bench: Bench) -> None:
+    for name in ("first", "next"):
+        bench.finish(run_row(name, steps=3, width=SIZE + 8))
+    assert [m.device_s for m in bench.said(RowDone)] == [pytest.approx(3.0)] * 2
+    assert bench.engine.passes > 2 * 3, "the size was proven"
+
+
+def test_on_a_gpu_the_clock_is_read_when_the_device_is_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.start(run_row("r"))
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    bench.engine.tick()
+    assert not waited, "there is no GPU"
+    monkeypatch.setattr(bench.engine, "_device", torch.device("cuda:0"))
+    bench.engine.tick()
+    assert waited == [torch.device("cuda:0")] * 4  # before and after the pass, and its absorbing
+
+
+def test_a_text_too_long_for_the_model_is_said_to_be_cut(bench: Bench) -> None:
+    room = bench.model._texts[0][0].model_max_length - 2  # its begin and its end
+    bench.start(
+        run_row("fits", prompt="house " * room),
+        run_row("cut", prompt="house " * (room + 1)),
+        run_row("both", prompt="house " * (room + 1), negative_prompt="tree " * (room + 2)),
+        run_row("unguided", negative_prompt="tree " * (room + 2), guidance=1.0),
+    )
+    told = {m.row: m.tokens_cut for m in bench.said(RowStarted)}
+    assert told == {"fits": 0, "cut": 1, "both": 3, "unguided": 0}
 
 
 def test_a_folder_that_is_no_model_is_reported_not_raised(bench: Bench, tmp_path: Path) -> None:

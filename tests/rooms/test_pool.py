@@ -167,7 +167,7 @@ async def test_crash_is_reported_with_its_exit_code_and_printed_to_the_log(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("word", "reason"), [("hang", "no sign of life"), ("garbage", "can't be read")]
+    ("word", "reason"), [("hang", "no sign of life"), ("garbage", "not a message")]
 )
 async def test_engine_that_falls_silent_or_talks_nonsense_is_replaced(
     word: str, reason: str

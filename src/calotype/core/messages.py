@@ -45,7 +45,7 @@ class RunRow:
 
 @dataclass(frozen=True)
 class CancelRow:
-    """Drop a row at the next step boundary; not answered."""
+    """Drop a row at the next step boundary, before any command that still waits; not answered."""
 
     row: str
 
@@ -95,6 +95,7 @@ class RowStarted:
     """The row's text is encoded and its first step is next."""
 
     row: str
+    tokens_cut: int = 0  # of prompt and negative prompt, that didn't fit the model and do nothing
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,15 @@ def blob_length(raw: bytes) -> int:
 
 def decode(head: bytes) -> Message:
     """Turn a frame's JSON into its message; raise InternalError if it isn't one of ours."""
-    body = json.loads(head)
-    kind = _TYPES.get(body.pop("type", ""))
-    if kind is None or {field.name for field in fields(kind)} != body.keys():
-        raise InternalError(f"not a message of this protocol: {head[:200]!r}")
-    if kind is ModelLoaded:
-        body["buckets"] = tuple(body["buckets"])
+    try:
+        body = json.loads(head)
+        kind = _TYPES[body.pop("type")]
+        if kind is ModelLoaded:
+            body["buckets"] = tuple(body["buckets"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # not JSON, no object, ...
+        raise InternalError(f"not a message of this protocol: {head[:200]!r}") from error
+    if {field.name for field in fields(kind)} != body.keys():
+        raise InternalError(f"a {kind.__name__} with other fields than ours: {head[:200]!r}")
     message: Message = kind(**body)
     return message
 

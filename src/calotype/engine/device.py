@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
-from calotype.core.errors import OperatorError
-
-THREADS_VARIABLE = "CALOTYPE_ENGINE_THREADS"  # CPU threads of a pass; default: one a core
+from calotype.engine.threads import thread_count
 
 
 def prepare_device() -> torch.device:
     """Choose the device and fix what could change bits from run to run.
 
     The number of threads is part of that: it decides how sums are split. Raises OperatorError if
-    CALOTYPE_ENGINE_THREADS isn't a number of at least 1.
+    that number is set wrongly.
     """
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(thread_count())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -25,14 +21,6 @@ def prepare_device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def _threads() -> int:
-    text = os.environ.get(THREADS_VARIABLE, "").strip()
-    if not text:
-        return os.cpu_count() or 1
-    if not text.isdecimal() or int(text) < 1:
-        raise OperatorError(
-            f"{THREADS_VARIABLE} must be a whole number of at least 1, not {text!r}",
-            field=THREADS_VARIABLE,
-            limit=1,
-        )
-    return int(text)
+def weights_dtype(device: torch.device) -> torch.dtype:
+    """How weights are held there: float32 on the CPU, float16 on a GPU."""
+    return torch.float32 if device.type == "cpu" else torch.float16

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from calotype.core import limits
 from calotype.engine.models import Encoding, Model
+from calotype.engine.recent import Recent
 
 
 class Encodings:
     """The least recently used go first; keyed by model, its build and the text."""
 
     def __init__(self, size_max: int = limits.ENCODINGS_CACHED_MAX) -> None:
-        self._kept: OrderedDict[tuple[str, str, str], Encoding] = OrderedDict()
-        self._size_max = size_max
+        self._kept: Recent[tuple[str, str, str], Encoding] = Recent(size_max)
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def encode(self, model: Model, text: str) -> Encoding:
         """The text's encoding by this model, remembered or made."""
-        key = (model.name, model.build, text)
-        encoding = self._kept.get(key)
-        if encoding is None:
-            encoding = self._kept[key] = model.encode(text)
-            if len(self._kept) > self._size_max:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return encoding
+        return self._kept.get((model.name, model.build, text), lambda: model.encode(text))
 
     def conditions(
         self, model: Model, prompt: str, negative: str, *, guided: bool

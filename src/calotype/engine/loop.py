@@ -6,6 +6,7 @@ policy's turns, and a row's trouble stays that row's. It knows nothing of socket
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -32,6 +33,7 @@ from calotype.engine.encodings import Encodings
 from calotype.engine.forwards import Forwards, joined
 from calotype.engine.models import Model, load_model
 from calotype.engine.previews import Previewer, pixels, scores, wants_preview
+from calotype.engine.recent import Recent
 from calotype.engine.rows import NotFinite, Row, row_key, start_row
 from calotype.policy.batch import BatchPolicy, RowAdded, RunPass, bucket_candidates
 
@@ -52,7 +54,7 @@ class Engine:
         self._encodings = Encodings()
         self._rows: dict[str, Row] = {}
         self._policy = BatchPolicy()
-        self._buckets: dict[str, tuple[int, ...]] = {}  # by key: proven
+        self._buckets: Recent[str, tuple[int, ...]] = Recent(limits.SIZES_PROVEN_MAX)  # by key
         self.passes = 0  # runs of a denoiser so far; other threads may read it
 
     @property
@@ -83,7 +85,7 @@ class Engine:
 
     def _run(self, chosen: RunPass, rows: Sequence[Row]) -> list[tuple[Row, torch.Tensor]]:
         """Each row and its part of one pass's output; on failure all fail, and none is left."""
-        begun_s = time.perf_counter()
+        begun_s = self._clock()
         try:
             parts = [row.forwards() for row in rows]
             output = self._denoise(rows[0].model, joined(parts), chosen.bucket)
@@ -92,7 +94,7 @@ class Engine:
                 self._fail(row.command.row, f"the pass failed: {_said(error)}", retryable=True)
             return []
         counts = [len(part) for part in parts]
-        share_s = (time.perf_counter() - begun_s) / sum(counts)
+        share_s = (self._clock() - begun_s) / sum(counts)
         for row, count in zip(rows, counts, strict=True):
             row.device_s += share_s * count
         # Copies, so that a row's own arithmetic doesn't depend on where it lay in the pass.
@@ -108,23 +110,30 @@ class Engine:
 
     def _absorb(self, row: Row, output: torch.Tensor) -> None:
         """Take the row's step; its failure ends that row only."""
-        begun_s = time.perf_counter()
-        command, preview = row.command, b""
+        begun_s = self._clock()
+        command = row.command
         try:
             expected = row.absorb(output)
-            if wants_preview(row.steps_done, command.steps):
-                previewer = self._models[command.model][1]
-                is_rough = 2 * row.steps_done < command.steps
-                preview = previewer.preview(expected, is_rough=is_rough)
             picture = row.model.decode(row.latents) if row.is_done else None
         except Exception as error:  # noqa: BLE001 - the other rows go on
             retryable = not isinstance(error, NotFinite)  # the same numbers run away again
             self._fail(command.row, _said(error), retryable=retryable)
             return
-        row.device_s += time.perf_counter() - begun_s
+        preview = self._preview(row, expected)
+        row.device_s += self._clock() - begun_s
         self._send(StepDone(command.row, row.steps_done, command.steps), preview)
         if picture is not None:
             self._finish(row, picture)
+
+    def _preview(self, row: Row, expected: torch.Tensor) -> bytes:
+        """A rough picture now and then, or nothing; what goes wrong isn't worth the row."""
+        if not wants_preview(row.steps_done, row.command.steps):
+            return b""
+        try:
+            return self._models[row.command.model][1].preview(expected)
+        except Exception as error:  # noqa: BLE001 - it is left out, and the log says so
+            print(f"no preview of {row.command.row}: {_said(error)}", file=sys.stderr, flush=True)
+            return b""
 
     def _finish(self, row: Row, picture: torch.Tensor) -> None:
         command = row.command
@@ -137,7 +146,6 @@ class Engine:
     def _admit(self, command: RunRow) -> None:
         if command.row in self._rows:
             return  # ids are unique per attempt: this one runs, and is answered once
-        begun_s = time.perf_counter()
         try:
             row = self._started(command)
         except CallerError as error:
@@ -145,9 +153,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the other rows go on
             self._fail(command.row, _said(error), retryable=True)
         else:
-            row.device_s = time.perf_counter() - begun_s
             self._rows[command.row] = row
-            self._send(RowStarted(command.row))
+            self._send(RowStarted(command.row, row.tokens_cut))
 
     def _started(self, command: RunRow) -> Row:
         """The row, in the policy's turns; raise TooMany, NotFound or InvalidInput."""
@@ -155,8 +162,13 @@ class Engine:
             raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
         if command.model not in self._models:
             raise NotFound(f"model {command.model!r} is not loaded here", field="model")
-        row = start_row(command, self._models[command.model][0], self._encodings)
-        self._policy.add(_turn(row, self._proven(row.model, command.width, command.height)))
+        model = self._models[command.model][0]
+        # Before the clock: the first row of a size doesn't pay for what all of that size use.
+        buckets = self._proven(model, command.width, command.height)
+        begun_s = self._clock()
+        row = start_row(command, model, self._encodings)
+        row.device_s = self._clock() - begun_s
+        self._policy.add(_turn(row, buckets))
         return row
 
     def _load(self, command: LoadModel) -> None:
@@ -176,17 +188,24 @@ class Engine:
     def _proven(self, model: Model, width: int, height: int) -> tuple[int, ...]:
         """The buckets for pictures of this size, proven once; also what warms the model up."""
         key = row_key(model, width, height)
-        if key not in self._buckets:
-            candidates = bucket_candidates(width, height)
-            like = start_row(_probe(model, width, height), model, self._encodings)
-            shape = model.latent_shape(width, height)
-            sample = random_forwards(candidates[-1] + 1, shape, like.forwards())
+        return self._buckets.get(key, lambda: self._prove(model, width, height))
 
-            def denoise(forwards: Forwards) -> torch.Tensor:
-                return self._denoise(model, forwards, len(forwards))
+    def _prove(self, model: Model, width: int, height: int) -> tuple[int, ...]:
+        candidates = bucket_candidates(width, height)
+        like = start_row(_probe(model, width, height), model, self._encodings)
+        shape = model.latent_shape(width, height)
+        sample = random_forwards(candidates[-1] + 1, shape, like.forwards())
 
-            self._buckets[key] = prove_buckets(denoise, sample, candidates)
-        return self._buckets[key]
+        def denoise(forwards: Forwards) -> torch.Tensor:
+            return self._denoise(model, forwards, len(forwards))
+
+        return prove_buckets(denoise, sample, candidates)
+
+    def _clock(self) -> float:
+        """Seconds, read when a GPU has done all it was given: or a row pays for another's work."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
 
     def _fail(self, row: str, reason: str, *, retryable: bool) -> None:
         self._drop(row)

@@ -20,6 +20,7 @@ import transformers
 from calotype.core.errors import InvalidInput, ModelBroken
 from calotype.core.messages import LoadModel
 from calotype.engine.buckets import steady
+from calotype.engine.device import weights_dtype
 from calotype.engine.forwards import Forwards
 
 FAMILIES = ("StableDiffusionXLPipeline",)  # pipeline classes an engine can run
@@ -32,6 +33,7 @@ class Encoding:
 
     embeds: torch.Tensor  # (1, tokens, width): both encoders' last but one hidden states
     pooled: torch.Tensor  # (1, width): the second encoder's projection
+    tokens_cut: int = 0  # that didn't fit
 
 
 class Model:
@@ -84,20 +86,15 @@ class Model:
 
     def encode(self, text: str) -> Encoding:
         """Encode one prompt, alone: a neighbour must not change its bits. Cut at the limit."""
-        states, pooled = [], None
+        states, pooled, tokens_cut = [], None, 0
         for tokenizer, encoder in self._texts:
-            tokens = tokenizer(
-                text,
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
+            tokens, cut = _tokens(tokenizer, text)
             output = encoder(tokens.to(self.device), output_hidden_states=True)
             pooled = output[0]  # the second's is kept: only it has a projection
             states.append(output.hidden_states[-2])
+            tokens_cut = max(tokens_cut, cut)
         assert pooled is not None
-        return Encoding(torch.cat(states, dim=-1).float(), pooled.float())
+        return Encoding(torch.cat(states, dim=-1).float(), pooled.float(), tokens_cut)
 
     def encode_negative(self, text: str, prompt: Encoding) -> Encoding | None:
         """What the empty text stands for: zeros if the model wants that, else None (encode it)."""
@@ -132,11 +129,21 @@ class Model:
         return picture.float().cpu()
 
 
+def _tokens(tokenizer: Any, text: str) -> tuple[torch.Tensor, int]:
+    """Token ids, (1, the tokenizer's length) int64, and how many tokens of the text are cut off."""
+    length = int(tokenizer.model_max_length)
+    whole = len(tokenizer(text).input_ids)  # with its begin and end, as the cut one has them
+    ids: torch.Tensor = tokenizer(
+        text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids, max(0, whole - length)
+
+
 def load_model(command: LoadModel, device: torch.device) -> Model:
     """Read a model's folder into memory; raise ModelBroken with the reason if that can't be done.
 
-    Weights become float32 on the CPU; on a GPU float16, with the decoder in float32, which
-    overflows in half precision for SDXL.
+    Weights become what ``weights_dtype`` says, but the decoder always float32: SDXL's overflows in
+    half precision.
     """
     folder = Path(command.path)
     try:
@@ -146,11 +153,10 @@ def load_model(command: LoadModel, device: torch.device) -> Model:
     if family not in FAMILIES:
         raise ModelBroken(f"{command.name}: family {family} is not supported", limit=FAMILIES)
     _be_quiet()
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
     try:
         pipeline = getattr(diffusers, family).from_pretrained(
             folder,
-            torch_dtype=dtype,
+            torch_dtype=weights_dtype(device),
             local_files_only=True,
             use_safetensors=True,
             add_watermarker=False,  # provenance is another room's work

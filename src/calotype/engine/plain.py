@@ -1,8 +1,8 @@
 """The unmodified diffusers pipeline, timed: what ``calotype bench`` puts beside the platform.
 
-Run as ``python -m calotype.engine.plain``; the last line of stdout is JSON. It shares nothing with
-the engine but the model's folder, its scheduler is the folder's own, and torch keeps its default
-number of threads, as in the engine.
+Run as ``python -m calotype.engine.plain``; the last line of stdout is JSON. It shares with the
+engine the model's folder and how the device is prepared (threads, how they wait, precision), so
+that what differs is the platform; its scheduler is the folder's own.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import json
 import time
 from typing import Any
 
+from calotype.engine.threads import sleep_while_waiting
+
 
 def main() -> None:
     """Time single pictures, and one batch; both after a picture that warms the pipeline up."""
     asked = _arguments()
-    import torch
+    sleep_while_waiting()
     from diffusers import StableDiffusionXLPipeline
 
+    from calotype.engine.device import prepare_device, weights_dtype
+
+    device = prepare_device()
     began = time.monotonic()
-    pipeline = StableDiffusionXLPipeline.from_pretrained(asked.model)
-    if torch.cuda.is_available():
-        pipeline.to("cuda")
+    dtype = weights_dtype(device)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(asked.model, torch_dtype=dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     load_s = time.monotonic() - began
 

@@ -1,4 +1,8 @@
-"""Pictures out of latents: the finished one with its scores, and small ones on the way."""
+"""Pictures out of latents: the finished one with its scores, and small ones on the way.
+
+Nobody has judged what a preview shows: safety judges finished pictures. So previews are rough, half
+the size at most, all the way, and there is none of the last step.
+"""
 
 from __future__ import annotations
 
@@ -36,27 +40,26 @@ class Previewer:
         self._is_light = type(model.vae).__name__ == "AutoencoderTiny"
         self._map: torch.Tensor | None = None  # (channels + 1, 3)
 
-    def preview(self, latents: torch.Tensor, *, is_rough: bool) -> bytes:
-        """A small WebP of clean latents (1, channels, height, width).
-
-        A rough one has half the size and a quarter of the cost: the model's early guesses are
-        smooth anyway.
-        """
-        if not self._is_light:
-            picture = self._projected(latents)
+    def preview(self, latents: torch.Tensor) -> bytes:
+        """A small, rough WebP of clean latents (1, channels, height, width)."""
+        if self._is_light:
+            picture = self._model.decode(self._reduced(latents))
         else:
-            picture = self._model.decode(self._reduced(latents, 2 if is_rough else 1))
+            picture = self._projected(latents)
         image = Image.fromarray(pixels(picture).numpy())
         image.thumbnail((PREVIEW_PX_MAX, PREVIEW_PX_MAX))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=0)
         return buffer.getvalue()
 
-    def _reduced(self, latents: torch.Tensor, factor_min: int) -> torch.Tensor:
-        """Shrink latents of a large picture, so that a preview's cost doesn't grow with it."""
+    def _reduced(self, latents: torch.Tensor) -> torch.Tensor:
+        """Shrink latents to half each way; more for a large picture, so that it costs no more.
+
+        What is left over at an edge still counts, so a thin picture keeps at least one latent.
+        """
         latents_max = PREVIEW_PX_MAX // self._model.pixels_per_latent
-        factor = max(factor_min, -(-max(latents.shape[-2:]) // latents_max))
-        return torch.nn.functional.avg_pool2d(latents, factor) if factor > 1 else latents
+        factor = max(2, -(-max(latents.shape[-2:]) // latents_max))
+        return torch.nn.functional.avg_pool2d(latents, factor, ceil_mode=True)
 
     def _projected(self, latents: torch.Tensor) -> torch.Tensor:
         if self._map is None:

@@ -8,7 +8,6 @@ nothing of models.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import socket
 import sys
@@ -18,8 +17,8 @@ from collections.abc import Callable
 from calotype.core import limits, messages
 from calotype.core.errors import InternalError
 from calotype.core.messages import Heartbeat, Message, Stop
-
-COMMANDS_MAX = 256  # read ahead of the loop; past it the server's writes wait
+from calotype.engine.inbox import Inbox
+from calotype.engine.threads import sleep_while_waiting
 
 
 class Link:
@@ -28,7 +27,7 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._writing = threading.Lock()
-        self._commands: queue.Queue[Message] = queue.Queue(COMMANDS_MAX)
+        self._inbox = Inbox(limits.ENGINE_COMMANDS_MAX)
 
     def start(self) -> None:
         """Begin to read commands."""
@@ -42,14 +41,9 @@ class Link:
         except OSError:
             os._exit(0)
 
-    def take(self, *, wait: bool) -> list[Message]:
-        """All commands that have come, in order; with ``wait`` at least one."""
-        taken = [self._commands.get()] if wait else []
-        while True:
-            try:
-                taken.append(self._commands.get_nowait())
-            except queue.Empty:
-                return taken
+    def take(self, *, wait: bool) -> Message | None:
+        """The next command, urgent ones first; None when there is none, unless told to wait."""
+        return self._inbox.take(wait=wait)
 
     def beat(self, state: Callable[[], Heartbeat]) -> None:
         """Send ``state()`` every HEARTBEAT_S from a thread, however long a pass takes."""
@@ -68,10 +62,10 @@ class Link:
                 head = self._exactly(messages.head_length(self._exactly(messages.HEAD_BYTES)))
                 blob = messages.blob_length(self._exactly(messages.BLOB_HEAD_BYTES))
                 self._exactly(blob)  # no command carries bytes, but a frame may
-                self._commands.put(messages.decode(head))
+                self._inbox.put(messages.decode(head))
         except (EOFError, OSError):
             os._exit(0)
-        except (InternalError, ValueError, TypeError) as error:
+        except InternalError as error:
             print(f"calotype engine: the server sent no frame: {error}", file=sys.stderr)
             os._exit(1)
 
@@ -90,9 +84,7 @@ def serve(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then says Stop
     link = Link(socket.socket(fileno=fd))
     link.start()  # before torch, which takes seconds to import: the server may be gone by then
-    # Read when torch is imported: threads that wait for each other sleep instead of spinning. With
-    # two threads on two busy cores (load 16 to 22) a pass took 1.1 s asleep, 12 to 35 s spinning.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sleep_while_waiting()
     import torch
 
     from calotype.engine.device import prepare_device
@@ -111,8 +103,9 @@ def serve(fd: int) -> None:
     engine = Engine(link.send, device)
     idle = True
     while True:
-        for command in link.take(wait=idle):
+        while (command := link.take(wait=idle)) is not None:
             if isinstance(command, Stop):
                 return
             engine.handle(command)
+            idle = False
         idle = not engine.tick()

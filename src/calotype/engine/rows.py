@@ -45,6 +45,11 @@ class Row:
         """True when no step is left."""
         return self.steps_done >= self.command.steps
 
+    @property
+    def tokens_cut(self) -> int:
+        """Tokens of prompt and negative prompt that the model has no room for."""
+        return sum(text.tokens_cut for text in self.conditions)
+
     def forwards(self) -> Forwards:
         """What the next step needs from the model: one forward, or two with guidance."""
         step, count = self.steps_done, len(self.conditions)

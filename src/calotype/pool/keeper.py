@@ -134,10 +134,8 @@ class Keeper:
                 message, blob = await process.read()
                 self._life.heard(message, loop.time())
                 await self._absorb(process, message, blob)
-        except InternalError as error:  # EngineDown is one
+        except InternalError as error:  # EngineDown, or a frame that isn't one of ours
             return error.detail
-        except (ValueError, TypeError, AttributeError) as error:  # not JSON, or not an object
-            return f"its message can't be read: {error}"
 
     async def _absorb(self, process: EngineProcess, message: Message, blob: bytes) -> None:
         match message:

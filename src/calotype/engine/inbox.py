@@ -1,0 +1,52 @@
+"""Commands on their way from the reader's thread to the loop's, the urgent ones first.
+
+Starting a row can take many passes (a new size has its buckets proven), so a cancel must not wait
+behind the rows that came before it. It knows nothing of sockets or models.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from calotype.core.messages import CancelRow, Message, RunRow, Stop
+
+
+class Inbox:
+    """Bounded; one thread puts, another takes."""
+
+    def __init__(self, size_max: int) -> None:
+        self._commands: deque[Message] = deque()
+        self._size_max = size_max
+        self._changed = threading.Condition()
+
+    def put(self, command: Message) -> None:
+        """Add a command, waiting while there are too many.
+
+        CancelRow and Stop go before all others. A cancelled row that still waits here is dropped:
+        overtaken by its own cancel, it would run.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._commands) < self._size_max)
+            if isinstance(command, CancelRow):
+                self._drop(command.row)
+            if isinstance(command, CancelRow | Stop):
+                self._commands.appendleft(command)
+            else:
+                self._commands.append(command)
+            self._changed.notify_all()
+
+    def take(self, *, wait: bool) -> Message | None:
+        """The next command; None when there is none, unless told to wait for one."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._commands)
+            if not self._commands:
+                return None
+            command = self._commands.popleft()
+            self._changed.notify_all()
+            return command
+
+    def _drop(self, row: str) -> None:
+        kept = [one for one in self._commands if not (isinstance(one, RunRow) and one.row == row)]
+        self._commands = deque(kept)

@@ -1,0 +1,30 @@
+"""A bounded memory of what is dear to make; it knows nothing of what that is."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """At most ``size_max`` things by key; the least recently used goes first."""
+
+    def __init__(self, size_max: int) -> None:
+        self._kept: OrderedDict[K, V] = OrderedDict()
+        self._size_max = size_max
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """What is kept under the key, or made now and kept; if making raises, nothing is."""
+        if key not in self._kept:
+            self._kept[key] = make()
+            if len(self._kept) > self._size_max:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
