@@ -123,6 +123,46 @@ async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert files_below(tmp_path) == [f"{image}.png"]
 
 
+async def test_a_cancelled_write_ends_before_it_says_so(tmp_path: Path) -> None:
+    store = PictureStore.local(tmp_path)
+    for _ in range(10):
+        image = new_id("img")
+        writing = asyncio.create_task(store.put(image, "png", bytes(2_000_000)))
+        await asyncio.sleep(0)  # it has begun
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        await store.delete(image, "png")
+    await asyncio.sleep(0.1)
+    assert files_below(tmp_path) == []
+
+
+async def test_pictures_are_listed_in_pages_and_other_files_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calotype.delivery.store.PAGE_FILES", 4)
+    store, images = PictureStore.local(tmp_path), {new_id("img") for _ in range(5)}
+    for image in images:
+        for form in ("png", "webp"):
+            await store.put(image, form, b"bytes")
+    (tmp_path / "README.txt").write_text("not a picture")
+    (tmp_path / "img_mine.png").write_text("nor is this")
+    pages = [page async for page in store.ids()]
+    assert len(pages) >= 3
+    assert all(len(page) <= 4 for page in pages)
+    assert set[str]().union(*pages) == images
+
+
+async def test_the_draft_of_a_write_that_was_killed_is_removed(tmp_path: Path) -> None:
+    store, image = PictureStore.local(tmp_path), new_id("img")
+    await store.put(image, "png", b"whole")
+    folder = tmp_path / image[-2:]
+    for name in (f"{image}.png#1", f"{new_id('img')}.webp#23", "mine#1"):
+        (folder / name).write_bytes(b"half")
+    await store.delete_drafts()
+    assert sorted(files_below(tmp_path)) == sorted([f"{image}.png", "mine#1"])
+
+
 BAD_IDS = (
     "",
     "img_",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
 from calotype.core.errors import NotFound, OperatorError
-from calotype.delivery.names import file_name
+from calotype.delivery.names import file_name, image_id_of
+
+PAGE_FILES = 500  # files listed at a time
 
 
 class PictureStore:
@@ -35,8 +39,20 @@ class PictureStore:
             raise OperatorError(f"pictures can't be kept in {root}: {error}") from error
 
     async def put(self, image_id: str, form: str, data: bytes) -> None:
-        """Write the whole file or nothing; once it returns, the file outlives a power cut."""
-        path = _path(image_id, form)
+        """Write the whole file or nothing; once it returns, the file outlives a power cut.
+
+        A write can't be stopped half way. So when cancelled, this ends once the write has: what
+        is deleted after that stays deleted.
+        """
+        writing = asyncio.ensure_future(self._write(_path(image_id, form), data))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            with contextlib.suppress(OperatorError):
+                await writing
+            raise
+
+    async def _write(self, path: str, data: bytes) -> None:
         try:
             await obstore.put_async(self._objects, path, data, use_multipart=False)
             if self._folder is not None:
@@ -64,6 +80,22 @@ class PictureStore:
             raise OperatorError(f"a picture can't be looked up: {error}") from error
         return True
 
+    async def ids(self) -> AsyncIterator[set[str]]:
+        """The ids of all pictures, in sets of those of PAGE_FILES files; some come twice.
+
+        Files of other names are passed over.
+        """
+        try:
+            async for page in obstore.list(self._objects, chunk_size=PAGE_FILES):
+                yield {found for each in page if (found := image_id_of(each["path"]))}
+        except (OSError, BaseError) as error:
+            raise OperatorError(f"pictures can't be listed: {error}") from error
+
+    async def delete_drafts(self) -> None:
+        """Remove what writes that were killed half way have left; only while none is going on."""
+        if self._folder is not None:
+            await asyncio.to_thread(_delete_drafts, self._folder)
+
     async def delete(self, image_id: str, form: str) -> None:
         """Remove the file; it is no error if it is gone already."""
         try:
@@ -78,6 +110,13 @@ def _path(image_id: str, form: str) -> str:
     # The end of an id is chance, so its last two characters spread the files over 1,024 folders.
     name = file_name(image_id, form)  # checks both
     return f"{image_id[-2:]}/{name}"
+
+
+def _delete_drafts(folder: Path) -> None:
+    """``img_01JD....png#1`` is how obstore calls a file until it is whole; it never lists them."""
+    for draft in folder.glob("*/*#*"):
+        if image_id_of(draft.name.partition("#")[0]):
+            draft.unlink(missing_ok=True)
 
 
 def _settle(path: Path) -> None:
