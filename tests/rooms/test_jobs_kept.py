@@ -67,11 +67,13 @@ async def test_previews_of_earlier_attempts_go_too_and_a_late_attempt_takes_none
     assert await previewed(store, late.job_id) == [1]
 
 
-@pytest.mark.parametrize("end", ["fail", "cancel"])
-async def test_a_job_that_ends_without_pictures_keeps_no_preview(store: JobStore, end: str) -> None:
+@pytest.mark.parametrize("end", ["fail", "cancel", "hold"])
+async def test_a_job_without_a_verdict_that_allows_it_keeps_no_preview(store: JobStore, end: str) -> None:
     lease = await running_with_previews(store)
     if end == "fail":
         await store.fail(lease.job_id, ERROR, lease=lease)
+    elif end == "hold":
+        await store.hold(lease, "the check can't run")
     else:
         await store.cancel(lease.job_id, by="caller")
     assert await previewed(store, lease.job_id) == []

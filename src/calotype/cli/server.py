@@ -24,7 +24,7 @@ import uvicorn
 
 from calotype.api.app import create_app
 from calotype.cli.home import keep_private, prepare_home
-from calotype.core.errors import OperatorError
+from calotype.core.errors import InternalError, OperatorError
 from calotype.flow.local_key import write_private
 from calotype.flow.platform import Platform
 from calotype.settings import Settings
@@ -39,7 +39,7 @@ def run_server(
     """Serve until told to stop; ``announce(url, new_key)`` once requests are taken.
 
     Raises OperatorError when the home folder is no use or has a server already, or the port is
-    taken.
+    taken, and InternalError when the dispatcher broke: whoever started us should start us again.
     """
     prepare_home(settings)
     keep_private(settings)
@@ -81,12 +81,17 @@ async def _serve(
         url = _url(listener)
         _write_server_file(settings.server_file, url)
         announce(url, platform.new_key)
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        told = asyncio.create_task(stopping.wait())
+        broken = asyncio.create_task(platform.broken())
+        await asyncio.wait({serving, told, broken}, return_when=asyncio.FIRST_COMPLETED)
+        fault = broken.result() if broken.done() else None
+        for task in (told, broken):
+            task.cancel()
         app.state.streams.stopping.set()
         server.should_exit = True
         await serving
+        if fault is not None:
+            raise InternalError(f"{fault}. Every job is stored: the next start goes on with them")
     finally:
         settings.server_file.unlink(missing_ok=True)
         await platform.stop()

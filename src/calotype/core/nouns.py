@@ -124,7 +124,10 @@ class Event:
 EVENT_KINDS = {
     "queued": "position (1 = next), tier; also reason and attempt when it is queued again",
     "started": "attempt, engine",
-    "step": "image (index), step, steps; preview (data URL of a small WebP) now and then",
+    "step": (
+        "image (index), step, steps; preview (data URL of a small WebP) now and then; tokens_cut "
+        "with an image's first, if its prompt was too long for the model"
+    ),
     "image_finished": (
         "image (index), id, verdict (allow, review, block); if not allow also category, check, "
         "version and detail"

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import itertools
 from dataclasses import dataclass, field
 
 from calotype import __version__
-from calotype.core.errors import InternalError
+from calotype.core.errors import InternalError, Refused
 from calotype.core.ids import new_id
 from calotype.core.messages import RowDone, RowFailed, RowStarted, RunRow, StepDone
-from calotype.core.nouns import Image, Job, Lease, ModelInfo, Verdict, VerdictKind
-from calotype.delivery import formats
+from calotype.core.nouns import Image, Job, Lease, ModelInfo, Refusal, Verdict, VerdictKind
 from calotype.delivery.store import PictureStore
 from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.sweep import discard
+from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
 from calotype.pool.reports import Report
 from calotype.provenance.manifest import Manifest
@@ -53,6 +53,10 @@ class Picture:
     verdict: Verdict
     image: Image | None
 
+    def refusal(self) -> Refusal:
+        """What the job says of a picture that may not be delivered."""
+        return Refusal(self.index, self.verdict.category, self.verdict.detail)
+
 
 @dataclass(frozen=True)
 class Tools:
@@ -74,6 +78,9 @@ class Attempt:
     tools: Tools
     device_s: float = 0.0  # measured so far
     steps_done: dict[int, int] = field(default_factory=dict)  # by image index
+    tokens_cut: dict[int, int] = field(default_factory=dict)  # the same; told with the next step
+    stored: list[str] = field(default_factory=list)  # ids of images that may have files
+    is_kept: bool = False  # the job store was told of them: whether they stay is its to say
     inbox: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(INBOX_MAX))
     task: asyncio.Task[None] | None = None
 
@@ -107,13 +114,21 @@ class Attempt:
         spec = self.job.spec
         return min(1.0, sum(self.steps_done.values()) / (spec.n * spec.steps))
 
+    async def hear(self, report: Report) -> None:
+        """Take a report of one of its rows; waits while the inbox is full, but not past its end."""
+        if self.task is None:
+            return
+        putting = asyncio.ensure_future(self.inbox.put(report))
+        # A full inbox of an attempt that ends would never be emptied: stop at whichever is first.
+        await asyncio.wait({putting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        putting.cancel()
+
     async def follow(self) -> list[Picture]:
         """Return every picture, judged; the allowed ones are signed and stored.
 
-        Raises RowsFailed when the engine gives up on one, and what ``Finisher.finish`` raises. A
-        picture stored by an attempt that doesn't get to its end is deleted again.
+        Raises RowsFailed when the engine gives up on one, and what ``Finisher.finish`` raises.
+        Whoever calls it has to call ``clean_up`` in the end.
         """
-        stored: list[str] = []
         try:
             async with asyncio.TaskGroup() as group:
                 pending: list[asyncio.Task[Picture]] = []
@@ -124,31 +139,52 @@ class Attempt:
                         case StepDone(step=step, steps=steps):
                             await self._step(index, step, steps, report.blob)
                         case RowDone() as done:
-                            finishing = self._finish(index, done, report.blob, stored)
+                            finishing = self._finish(index, done, report.blob)
                             pending.append(group.create_task(finishing))
                         case RowFailed(reason=reason, retryable=retryable):
                             raise RowsFailed(reason, is_retryable=retryable)
-                        case RowStarted():
-                            pass
+                        case RowStarted(tokens_cut=tokens_cut):
+                            self.tokens_cut[index] = tokens_cut
                         case other:
                             raise InternalError(f"a row can't be told {type(other).__name__}")
-        except BaseException as error:
-            # Also when cancelled: a picture that no job names would lie there for ever.
-            for image_id, form in itertools.product(stored, formats.FORMS):
-                await self.tools.pictures.delete(image_id, form)
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from error
-            raise
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
         return sorted((task.result() for task in pending), key=lambda picture: picture.index)
+
+    async def record(self, pictures: list[Picture]) -> None:
+        """End the job in the store, with its pictures, or refused if none may be delivered.
+
+        From here on the files are the job's, though this raises: a write that failed may have been
+        done. If it wasn't, they go with the next start's sweep.
+        """
+        self.is_kept = True
+        images = [picture.image for picture in pictures if picture.image is not None]
+        refused = [picture.refusal() for picture in pictures if picture.image is None]
+        store = self.tools.store
+        if images:
+            await patiently(lambda: store.succeed(self.lease, images, refused))
+        else:
+            problem = _refused(pictures[0].verdict).problem()
+            await patiently(
+                lambda: store.fail(self.job.id, problem, lease=self.lease, refused=refused)
+            )
+
+    async def clean_up(self) -> None:
+        """Delete what was stored in vain: pictures that no job names would lie there for ever."""
+        if not self.is_kept:
+            for image_id in self.stored:
+                await discard(self.tools.pictures, image_id)
 
     async def _step(self, index: int, step: int, steps: int, preview: bytes) -> None:
         self.steps_done[index] = step
         data: dict[str, object] = {"image": index, "step": step, "steps": steps}
         if preview:
             data["preview"] = "data:image/webp;base64," + base64.b64encode(preview).decode()
-        await self.tools.store.append(self.lease, "step", data)
+        if tokens_cut := self.tokens_cut.pop(index, 0):
+            data["tokens_cut"] = tokens_cut
+        await self._tell("step", data)
 
-    async def _finish(self, index: int, done: RowDone, pixels: bytes, stored: list[str]) -> Picture:
+    async def _finish(self, index: int, done: RowDone, pixels: bytes) -> Picture:
         self.device_s += done.device_s
         image_id = new_id("img")
         manifest = Manifest.of(
@@ -163,13 +199,20 @@ class Attempt:
         )
         raw = Raw(pixels, done.width, done.height, done.scores, manifest)
         finished = await self.tools.finisher.finish(raw)
-        image = None
-        if finished.verdict.kind is VerdictKind.ALLOW:
-            stored.append(image_id)
+        verdict, image = finished.verdict, None
+        data: dict[str, object] = {"image": index, "id": image_id, "verdict": verdict.kind.value}
+        if verdict.kind is VerdictKind.ALLOW:
+            self.stored.append(image_id)
             image = await self._store(image_id, index, done, finished)
-        data = {"image": index, "id": image_id, "verdict": finished.verdict.kind.value}
-        await self.tools.store.append(self.lease, "image_finished", data)
-        return Picture(index, finished.verdict, image)
+        else:
+            data |= _reason(verdict)
+            # First, so that whoever is told of the refusal finds no preview any more.
+            await patiently(lambda: self.tools.store.withhold(self.lease, index))
+        await self._tell("image_finished", data)
+        return Picture(index, verdict, image)
+
+    async def _tell(self, kind: str, data: dict[str, object]) -> None:
+        await patiently(lambda: self.tools.store.append(self.lease, kind, data))
 
     async def _store(self, image_id: str, index: int, done: RowDone, finished: Finished) -> Image:
         for form, data in finished.files.items():
@@ -184,3 +227,21 @@ class Attempt:
             pixels_sha256=finished.pixels_sha256,
             formats=tuple(finished.files),
         )
+
+
+def _refused(verdict: Verdict) -> Refused:
+    return Refused(
+        verdict.detail or "the picture may not be delivered",
+        category=verdict.category,
+        check=verdict.check,
+        version=verdict.version,
+    )
+
+
+def _reason(verdict: Verdict) -> dict[str, object]:
+    return {
+        "category": verdict.category,
+        "check": verdict.check,
+        "version": verdict.version,
+        "detail": verdict.detail,
+    }

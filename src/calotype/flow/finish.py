@@ -1,8 +1,8 @@
-"""From raw pixels to signed files, off the event loop: judge, encode, mark, sign.
+"""From raw pixels to signed files, off the event loop: judge, encode, sign. It stores nothing.
 
 The work is done in a small pool of processes. Nothing comes back from it without its verdict, and
-only an allowed picture is encoded at all. A process that dies is replaced and its picture done
-again; what can't be judged or signed raises, and the job is held or fails: never delivered.
+only an allowed picture is encoded at all. A process that dies or hangs is replaced and its picture
+done again; what can't be judged or signed raises, and the job is held or fails: never delivered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer
 from calotype.safety.pictures import PictureCheck
 
-TRIES = 3  # of one picture when the process that works on it dies
+TRIES = 3  # of one picture when the process that works on it dies or hangs
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,34 @@ class Finisher:
         """Judge, encode and sign one picture.
 
         Raises SafetyUnavailable (it can't be judged), SigningFailed, or InternalError when the
-        processes keep dying on it.
+        processes keep dying on it, or take more than FINISH_S_MAX.
         """
+        loop = asyncio.get_running_loop()
         async with self._at_once:
             for _ in range(TRIES):
                 executor = self._executor
                 try:
-                    loop = asyncio.get_running_loop()
-                    return await loop.run_in_executor(executor, _finish, raw)
-                except BrokenProcessPool:
-                    if executor is self._executor:  # else another picture has replaced it
-                        executor.shutdown(wait=False)
-                        self._executor = self._started()
-        raise InternalError("the processes that finish pictures died on this one, every time")
+                    async with asyncio.timeout(limits.FINISH_S_MAX):
+                        return await loop.run_in_executor(executor, _finish, raw)
+                except (BrokenProcessPool, TimeoutError):
+                    self._replace(executor)
+        raise InternalError("the processes that finish pictures died or hung on it, every time")
 
     def stop(self) -> None:
         """End the processes; what they worked on is lost."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _replace(self, executor: Executor) -> None:
+        """Start other processes; pictures that were in the old ones are done again."""
+        if executor is not self._executor:  # another picture has replaced it already
+            return
+        self._executor = self._started()
+        # One that hangs would not end by itself, and there is no public way to end it.
+        for process in list((getattr(executor, "_processes", None) or {}).values()):
+            process.kill()
+        executor.shutdown(wait=False)  # what waits in it raises BrokenProcessPool
+
+    def _started(self) -> Executor:
         executor = ProcessPoolExecutor(
             self._processes,
             # Spawned: a fork would copy the sockets of the engines, and hold them open.

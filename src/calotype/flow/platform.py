@@ -14,7 +14,15 @@ from typing import Any
 
 import structlog
 
-from calotype.core.errors import Conflict, IllegalMove, NotFound, OperatorError, Refused, TooMany
+from calotype.core.errors import (
+    Conflict,
+    IllegalMove,
+    ModelBroken,
+    NotFound,
+    OperatorError,
+    Refused,
+    TooMany,
+)
 from calotype.core.nouns import Ask, Event, Image, Job, Key, ModelInfo, VerdictKind
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.links import Links
@@ -24,6 +32,8 @@ from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Finisher
+from calotype.flow.hopeless import unloadable
+from calotype.flow.sweep import sweep
 from calotype.jobs.store import JobStore
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry, embedded_folder
@@ -82,6 +92,7 @@ class Platform:
         platform.new_key = await local_key.ensure(
             store, settings.key_path, tenant=FIRST_TENANT, scopes=SCOPES
         )
+        await sweep(store, platform._pictures)
         await platform._pool.start()
         await platform._dispatcher.start()
         return platform
@@ -116,14 +127,18 @@ class Platform:
     async def admit(self, key: Key, ask: Ask) -> Job:
         """Take a job into the line, or refuse it before anything is kept.
 
-        Raises InvalidInput, Refused (the prompt), or TooMany (the line is full).
+        Raises InvalidInput, Refused (the prompt), ModelBroken, or TooMany (the line is full).
         """
         model = self._registry.get(model_name(ask, self.default_model))
+        self._check_loadable(model.name)
         spec, tier = spec_of(ask, model), tier_of(ask)
         self._judge("prompt", spec.prompt)
         self._judge("negative_prompt", spec.negative_prompt)
-        await self._check_room(key.tenant)
-        return await self._dispatcher.queue(key.tenant, tier, spec)
+        # Counted in the turn that writes the job: of many at once, no more get in than there is
+        # room for.
+        return await self._dispatcher.queue(
+            key.tenant, tier, spec, lambda: self._check_room(key.tenant)
+        )
 
     async def job(self, key: Key, job_id: str) -> Job:
         """One of the tenant's jobs; raises NotFound."""
@@ -142,6 +157,8 @@ class Platform:
             return await self._dispatcher.cancel(job_id, by="caller")
         except IllegalMove as error:
             job = await self._store.get(job_id, tenant=key.tenant)
+            if job.state is JobState.CANCELLED:  # by another request at the same time
+                return job
             raise Conflict(f"the job has already {job.state.value}", state=job.state) from error
 
     async def events(self, key: Key, job_id: str, *, after: int) -> AsyncIterator[Event]:
@@ -215,6 +232,10 @@ class Platform:
             "models_broken": self._registry.broken(),
         }
 
+    async def broken(self) -> str:
+        """Wait for a fault that only a restart can mend, and return it."""
+        return await self._dispatcher.broken()
+
     def _judge(self, field: str, text: str) -> None:
         verdict = self._prompts.judge(text, field=field)
         if verdict.kind is not VerdictKind.ALLOW:
@@ -225,6 +246,12 @@ class Platform:
                 check=verdict.check,
                 version=verdict.version,
             )
+
+    def _check_loadable(self, model: str) -> None:
+        """Refuse what would wait for ever; an engine that isn't up yet may still load it."""
+        ready = [one for one in self._pool.health() if one.state is EngineState.READY]
+        if reason := unloadable(ready).get(model):
+            raise ModelBroken(f"no engine could load {model}: {reason}", field="model")
 
     async def _check_room(self, tenant: str) -> None:
         most = self._settings.queued_jobs_max

@@ -118,6 +118,7 @@ async def hold(conn: AsyncConnection, held: Lease, reason: str) -> None:
     """Running -> pending_safety; the lease stays good, to succeed or fail with later."""
     job = await _locked(conn, held.job_id, held)
     await _change(conn, job, JobState.PENDING_SAFETY, [("pending_safety", {"reason": reason})])
+    await _strip_previews(conn, held.job_id)
 
 
 async def fail(

@@ -164,7 +164,10 @@ class JobStore:
         )
 
     async def hold(self, lease: Lease, reason: str) -> Job:
-        """Running -> pending_safety; the lease stays good for what comes after."""
+        """Running -> pending_safety; the lease stays good for what comes after.
+
+        The log keeps no previews of what couldn't be judged.
+        """
         return await self._change_job(lease.job_id, lambda conn: moves.hold(conn, lease, reason))
 
     async def fail(

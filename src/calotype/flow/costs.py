@@ -1,0 +1,31 @@
+"""What jobs will cost on each model, learnt from what engines measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from calotype.core.cost import CostModel
+from calotype.core.nouns import Spec
+
+
+class Costs:
+    """One cost model for each model's name; one that was never measured has the common start."""
+
+    def __init__(self, kept: Mapping[str, Any] | None = None) -> None:
+        """Start afresh, or from what ``kept`` gave before a restart."""
+        self._models = {name: CostModel(**values) for name, values in (kept or {}).items()}
+
+    def predict_s(self, spec: Spec) -> float:
+        """Device-seconds of all the job's images."""
+        return self._models.get(spec.model, CostModel()).predict_s(spec)
+
+    def learn(self, spec: Spec, device_s: float) -> None:
+        """A whole job of this spec took ``device_s``."""
+        known = self._models.get(spec.model, CostModel())
+        self._models[spec.model] = known.fitted(spec, device_s)
+
+    def kept(self) -> dict[str, Any]:
+        """What was learnt, as JSON, to keep over a restart."""
+        return {name: asdict(model) for name, model in self._models.items()}

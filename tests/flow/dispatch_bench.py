@@ -1,0 +1,216 @@
+"""A dispatcher to try things on: the real line, job store and picture store, no process.
+
+The engine and the finisher are stood in for, and do as they are told. Prompts speak to the engine:
+``wait`` in one stops its rows after the first step, until ``finish_rows``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from calotype.core.errors import InvalidInput
+from calotype.core.messages import CancelRow, Message, RowDone, RowStarted, RunRow, StepDone
+from calotype.core.nouns import Event, Job, ModelInfo, Sampler, Spec, Tier, Verdict, VerdictKind
+from calotype.core.states import EngineState, JobState
+from calotype.delivery.store import PictureStore
+from calotype.flow.attempt import Tools
+from calotype.flow.dispatch import Dispatcher
+from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.jobs.store import JobStore
+from calotype.pool.pool import EnginePool
+from calotype.pool.registry import ModelRegistry
+from calotype.pool.reports import EngineDown, EngineHealth, EngineLost, EngineWarm, Report
+
+MODEL = ModelInfo(
+    name="tiny", family="sdxl", path="/nowhere", build="0" * 16, title="Tiny", licence="Apache-2.0",
+    parameter_bytes=1, width=8, height=8, size_px_min=8, size_px_max=256, steps=4,
+    guidance=3.0, sampler=Sampler.DPMPP_2M,
+)  # fmt: skip
+SPEC = Spec("a tent", "", MODEL.name, 8, 8, 4, 3.0, Sampler.DPMPP_2M, 7, 1)
+WAIT = replace(SPEC, prompt="a tent, wait")
+DEVICE_S = 0.25  # of every row
+ALLOWED = Verdict(VerdictKind.ALLOW, "stub", "1")
+BLOCKED = Verdict(
+    VerdictKind.BLOCK, "stub", "1", "known", 1.0, "The picture is one of the blocked."
+)
+DEADLINE_S = 60.0  # for what takes milliseconds on an idle machine
+
+
+class StubPool(EnginePool):
+    """Engines that answer at once. ``sent`` is what they were told, in order."""
+
+    def __init__(self, engines: int = 1) -> None:
+        super().__init__(engines=0, models=[])
+        self.sent: list[tuple[str, Message]] = []
+        self.models_failed: dict[str, str] = {}
+        self.engines = [f"engine-{index}" for index in range(engines)]
+        self.down: set[str] = set()
+        self.waiting: dict[str, tuple[str, RunRow]] = {}  # rows told to wait
+        self.tokens_cut = 0
+
+    async def send(self, engine: str, message: Message) -> None:
+        if engine in self.down:
+            raise EngineDown(f"{engine} is down")
+        self.sent.append((engine, message))
+        if isinstance(message, RunRow):
+            await self._run(engine, message)
+        elif isinstance(message, CancelRow):
+            self.waiting.pop(message.row, None)
+
+    def health(self) -> list[EngineHealth]:
+        now, loaded = datetime.now(UTC), () if MODEL.name in self.models_failed else (MODEL.name,)
+        return [
+            EngineHealth(name, EngineState.READY, now, 1, "cpu", "none", loaded, self.models_failed)
+            for name in self.engines
+        ]
+
+    async def warm(self, rows_max: int = 16, engine: str = "engine-0") -> None:
+        models = () if MODEL.name in self.models_failed else (MODEL.name,)
+        self.down.discard(engine)
+        await self.say(EngineWarm(models, rows_max), engine)
+
+    async def lose(self, engine: str = "engine-0") -> None:
+        self.down.add(engine)
+        await self.say(EngineLost("it was killed", -9), engine)
+
+    async def say(self, message: Any, engine: str = "engine-0", blob: bytes = b"") -> None:
+        await self._emit(Report(engine, message, blob))
+
+    async def finish_rows(self) -> None:
+        """Have every row that waits go on to its end."""
+        waiting, self.waiting = self.waiting, {}
+        for engine, row in waiting.values():
+            await self._steps(engine, row, 2)
+
+    def rows(self, kind: type[RunRow | CancelRow]) -> list[str]:
+        return [message.row for _, message in self.sent if isinstance(message, kind)]
+
+    async def _run(self, engine: str, row: RunRow) -> None:
+        await self.say(RowStarted(row.row, self.tokens_cut), engine)
+        await self.say(StepDone(row.row, 1, row.steps), engine, b"preview")
+        if "wait" in row.prompt:
+            self.waiting[row.row] = (engine, row)
+        else:
+            await self._steps(engine, row, 2)
+
+    async def _steps(self, engine: str, row: RunRow, first: int) -> None:
+        for step in range(first, row.steps + 1):
+            await self.say(StepDone(row.row, step, row.steps), engine)
+        pixels = bytes(row.width * row.height * 3)
+        await self.say(RowDone(row.row, row.width, row.height, {}, DEVICE_S), engine, pixels)
+
+
+class StubFinisher(Finisher):
+    """Says of each picture what ``answer`` does: a verdict, or raises."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Raw], Verdict] = lambda raw: ALLOWED
+        self.finished: list[str] = []  # ids of images, as they came
+
+    async def finish(self, raw: Raw) -> Finished:
+        self.finished.append(raw.manifest.image)
+        await asyncio.sleep(0)
+        verdict = self.answer(raw)
+        if verdict.kind is not VerdictKind.ALLOW:
+            return Finished(verdict, {}, "0" * 64)
+        return Finished(verdict, {"png": b"png", "webp": b"webp"}, "0" * 64)
+
+
+class StubRegistry(ModelRegistry):
+    """Has one model, until it is taken away."""
+
+    def __init__(self) -> None:
+        super().__init__([], Path("/nowhere"))
+        self.models = {MODEL.name: MODEL}
+
+    def get(self, name: str) -> ModelInfo:
+        if name not in self.models:
+            raise InvalidInput(f"there is no model named {name!r}", field="model")
+        return self.models[name]
+
+
+@dataclass
+class Bench:
+    """A dispatcher with all it works with."""
+
+    folder: Path
+    store: JobStore
+    pictures: PictureStore
+    pool: StubPool
+    registry: StubRegistry = field(default_factory=StubRegistry)
+    finisher: StubFinisher = field(default_factory=StubFinisher)
+
+    def __post_init__(self) -> None:
+        tools = Tools(self.store, self.finisher, self.pictures)
+        self.dispatcher = Dispatcher(tools, self.pool, self.registry)
+
+    async def queue(self, spec: Spec = SPEC, tenant: str = "ada", tier: Tier = Tier.FAST) -> Job:
+        return await self.dispatcher.queue(tenant, tier, spec)
+
+    async def state(self, job: Job, *states: JobState) -> Job:
+        """The job once it is in one of these states."""
+        found: Job = await eventually(lambda: self._in(job.id, states))
+        return found
+
+    async def ended(self, job: Job) -> Job:
+        finals = [state for state in JobState if state.is_final]
+        return await self.state(job, *finals)
+
+    async def events(self, job: Job, kind: str) -> list[Event]:
+        return [event for event in await self.store.events(job.id) if event.kind == kind]
+
+    async def previews(self, job: Job) -> int:
+        return sum("preview" in event.data for event in await self.events(job, "step"))
+
+    def files(self) -> list[str]:
+        """Every file in the pictures' folder, drafts too."""
+        return sorted(path.name for path in self.pictures_folder.rglob("*") if path.is_file())
+
+    @property
+    def pictures_folder(self) -> Path:
+        return self.folder / "pictures"
+
+    async def _in(self, job_id: str, states: tuple[JobState, ...]) -> Job | None:
+        job = await self.store.get(job_id)
+        return job if job.state in states else None
+
+
+async def eventually(look: Callable[[], Any]) -> Any:
+    """What ``look`` finds, once it finds something; it may be async."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            found = look()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def bench_in(folder: Path, engines: int = 1) -> AsyncIterator[Bench]:
+    """A bench whose dispatcher isn't started yet; another on the same folder is a restart."""
+    store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
+    pictures = PictureStore.local(folder / "pictures")
+    bench = Bench(folder, store, pictures, StubPool(engines))
+    try:
+        yield bench
+    finally:
+        await bench.dispatcher.stop()
+        await store.close()
+
+
+@asynccontextmanager
+async def running_bench(folder: Path, engines: int = 1) -> AsyncIterator[Bench]:
+    """A bench that dispatches, on warm engines."""
+    async with bench_in(folder, engines) as bench:
+        await bench.dispatcher.start()
+        for engine in bench.pool.engines:
+            await bench.pool.warm(engine=engine)
+        yield bench
