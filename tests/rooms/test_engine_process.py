@@ -93,8 +93,8 @@ def test_ready_load_run_done_stop(server: Server) -> None:
 
 def test_it_shows_life_and_work_while_it_steps(server: Server) -> None:
     server.say(LoadModel("vignette", str(EMBEDDED), "b"))
-    for index in range(4):  # long enough for two heartbeats on a fast machine
-        server.say(replace(ROW, row=f"job/1/{index}", width=192, height=192, steps=100))
+    for index in range(limits.ENGINE_ROWS_MAX):  # long enough for two heartbeats on a fast machine
+        server.say(replace(ROW, row=f"job/1/{index}", width=128, height=128, steps=100))
     server.hear_until(RowStarted)
     beats: list[Heartbeat] = []
     while not beats or beats[-1].steps == beats[0].steps:  # however long a step takes

@@ -202,7 +202,10 @@ class Engine:
         return prove_buckets(denoise, sample, candidates)
 
     def _clock(self) -> float:
-        """Seconds, read when a GPU has done all it was given: or a row pays for another's work."""
+        """Seconds, read when a GPU has done all it was given: or a row pays for another's work.
+
+        A fault of the GPU itself shows here, and ends the process: what it holds is lost anyway.
+        """
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()

@@ -156,7 +156,7 @@ def load_model(command: LoadModel, device: torch.device) -> Model:
     try:
         pipeline = getattr(diffusers, family).from_pretrained(
             folder,
-            torch_dtype=weights_dtype(device),
+            dtype=weights_dtype(device),
             local_files_only=True,
             use_safetensors=True,
             add_watermarker=False,  # provenance is another room's work

@@ -26,7 +26,7 @@ def main() -> None:
     device = prepare_device()
     began = time.monotonic()
     dtype = weights_dtype(device)
-    pipeline = StableDiffusionXLPipeline.from_pretrained(asked.model, torch_dtype=dtype).to(device)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(asked.model, dtype=dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     load_s = time.monotonic() - began
 
