@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,12 @@ MODULES = sorted([*SRC.rglob("*.py"), *(ROOT / "training").rglob("*.py")])
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 PURE = ("core", "policy")
-CLOCKS = {"time.time", "time.monotonic", "time.perf_counter", "datetime.now", "datetime.utcnow"}
+CLOCKS = {"time", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+NOT_YET = {  # made by the training run that is under way; tracked once it has ended
+    "src/calotype/models/vignette/README.md",
+    "src/calotype/models/vignette/samples.webp",
+}
 
 
 def name(path: Path) -> str:
@@ -48,14 +54,42 @@ def test_a_room_says_what_it_is_for(room: Path) -> None:
     assert len(doc.split()) >= 10
 
 
+def clock_readings(source: str) -> set[str]:
+    """How a module gets at a clock: by importing all or a part of ``time``, or calling a "now"."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names if alias.name == "time"}
+            case ast.ImportFrom(module="time", names=names):
+                found |= {f"time.{alias.name}" for alias in names}
+            case ast.Call(func=function):
+                called = ast.unparse(function)
+                found |= {clock for clock in CLOCKS if f".{called}".endswith(f".{clock}")}
+    return found
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(SRC)], ids=name)
 def test_pure_rooms_read_no_clock(path: Path) -> None:
     room = path.relative_to(SRC).parts[0]
     if room not in PURE or path.name == "ids.py":  # an id begins with the time it was made
         return
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text()))
-             if isinstance(node, ast.Call)}  # fmt: skip
-    assert not calls & CLOCKS
+    assert not clock_readings(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "import time as clock",
+        "from time import monotonic",
+        "from time import perf_counter as now",
+        "import datetime\ndatetime.datetime.now()",
+        "from datetime import datetime\ndatetime.utcnow()",
+    ],
+)
+def test_every_way_to_a_clock_is_seen(source: str) -> None:
+    assert clock_readings(source)
 
 
 def test_the_environment_is_read_in_few_places() -> None:
@@ -102,10 +136,27 @@ def test_the_readme_names_commands_that_exist() -> None:
     assert named <= known
 
 
-def test_the_readme_names_make_targets_that_exist() -> None:
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_a_page_names_make_targets_that_exist(page: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"make ([a-z]+)", (ROOT / "CONTRIBUTING.md").read_text()))
+    code = re.findall(r"```.*?```|`[^`]+`", (ROOT / page).read_text(), re.DOTALL)
+    named = {target for part in code for target in re.findall(r"\bmake ([a-z]+)", part)}
+    assert named
     assert named <= targets
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout of the repository")
+@pytest.mark.parametrize("page", PAGES)
+def test_a_pages_links_lead_to_tracked_files(page: str) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text())
+    relative = {link.partition("#")[0] for link in links if "://" not in link} - {""}
+    missing = relative - set(tracked)
+    if missing and missing <= NOT_YET:
+        pytest.xfail(f"not tracked yet: {', '.join(sorted(missing))}")
+    assert not missing
 
 
 def test_versions_agree() -> None:
