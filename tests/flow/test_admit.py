@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from sqlalchemy.exc import OperationalError
 
 from calotype.core import limits
-from calotype.core.errors import InvalidInput
-from calotype.core.nouns import Ask, ModelInfo, Sampler
+from calotype.core.errors import InvalidInput, ModelBroken, OperatorError, TooMany
+from calotype.core.nouns import Ask, Job, Key, ModelInfo, Sampler
+from calotype.core.states import JobState
 from calotype.flow.admit import spec_of
+from calotype.flow.platform import Platform
+from calotype.jobs.store import JobStore
+from calotype.pool.registry import ModelRegistry
+from calotype.provenance.certificates import SigningIdentity
+from calotype.settings import Settings
+from tests.flow.dispatch_bench import StubFinisher, StubPool
 
 MODEL = ModelInfo(
     name="tiny", family="sdxl", path="/nowhere", build="0" * 16, title="Tiny", licence="Apache-2.0",
@@ -74,3 +86,84 @@ def test_what_may_not_be_names_its_field_and_limit(field: str, value: Any) -> No
 )
 def test_the_limits_themselves_are_allowed(field: str, value: Any) -> None:
     assert getattr(spec_of(replace(Ask("a tent"), **{field: value}), MODEL), field) == value
+
+
+# The platform, without engines: what it lets in, and what it answers.
+
+
+@pytest.fixture
+async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
+    monkeypatch.setattr("calotype.flow.platform.Finisher", lambda *_: StubFinisher())
+    monkeypatch.setattr("calotype.flow.platform.EnginePool", lambda **_: StubPool())
+    registry = ModelRegistry([], tmp_path)
+    registry._models = {MODEL.name: MODEL}
+    settings = Settings(home=tmp_path, queued_jobs_max=8, queued_jobs_per_tenant_max=5)
+    store = await JobStore.open(settings.database)
+    identity = SigningIdentity("es256", "", "", "")
+    made = Platform(settings, store, registry, identity)
+    await made._dispatcher.start()
+    yield made
+    await made._dispatcher.stop()
+    await store.close()
+
+
+def key_of(tenant: str) -> Key:
+    return Key("key", tenant, "laptop", ("jobs",), datetime.now(UTC), None)
+
+
+async def test_a_full_line_lets_in_no_more_than_its_limit_however_many_ask_at_once(
+    platform: Platform,
+) -> None:
+    asks = [platform.admit(key_of("ada"), Ask("a tent")) for _ in range(20)]
+    asks += [platform.admit(key_of("bob"), Ask("a tent")) for _ in range(20)]
+    answers = await asyncio.gather(*asks, return_exceptions=True)
+    taken = [answer for answer in answers if isinstance(answer, Job)]
+    assert len(taken) == 8
+    assert [job.tenant for job in taken].count("ada") == 5
+    assert all(isinstance(answer, Job | TooMany) for answer in answers)
+
+
+async def test_two_who_cancel_at_once_are_both_told_that_it_is_cancelled(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = key_of("ada")
+    job = await platform.admit(ada, Ask("a tent"))
+    answers = await asyncio.gather(*(platform.cancel(ada, job.id) for _ in range(3)))
+    assert [answer.state for answer in answers] == [JobState.CANCELLED] * 3
+
+
+async def test_a_model_that_no_engine_could_load_is_refused_with_the_reason(
+    platform: Platform,
+) -> None:
+    pool = platform._pool
+    assert isinstance(pool, StubPool)
+    pool.models_failed = {MODEL.name: "its files are damaged"}
+    with pytest.raises(ModelBroken, match="damaged") as refused:
+        await platform.admit(key_of("ada"), Ask("a tent"))
+    assert refused.value.field == "model"
+    pool.engines = []  # none has said anything yet: it may still be loaded
+    assert (await platform.admit(key_of("ada"), Ask("a tent"))).state is JobState.QUEUED
+
+
+async def test_a_dispatcher_that_broke_is_not_ready_and_takes_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STORE_RETRY_S", 0.001)
+    pool = platform._pool
+    assert isinstance(pool, StubPool)
+    platform._dispatcher._turns.run(platform._dispatcher._fail_unloadable(), "harmless")
+    await asyncio.sleep(0)
+    assert platform.readiness()["fault"] is None
+
+    async def locked(*_: object) -> None:
+        raise OperationalError("UPDATE", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(platform._store, "lease", locked)
+    await platform.admit(key_of("ada"), Ask("a tent"))
+    await pool.warm()
+    async with asyncio.timeout(60):
+        assert "database is locked" in await platform.broken()
+    assert platform.readiness()["ready"] is False
+    assert "database is locked" in platform.readiness()["fault"]
+    with pytest.raises(OperatorError):
+        await platform.admit(key_of("ada"), Ask("a tent"))

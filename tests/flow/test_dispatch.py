@@ -131,6 +131,22 @@ async def test_a_write_that_goes_on_failing_is_a_fault_that_says_so(
         assert len(again.files()) == 2
 
 
+async def test_no_turn_is_taken_after_one_that_broke(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await bench.queue(WAIT)
+    await eventually(lambda: bench.pool.waiting)
+    monkeypatch.setattr(bench.store, "succeed", failing(bench.store.succeed, 999))
+    gate = Gate(bench.pictures.delete)  # what the attempt does after its turn
+    monkeypatch.setattr(bench.pictures, "delete", gate)
+    await bench.pool.finish_rows()
+    async with asyncio.timeout(60):
+        await bench.dispatcher.broken()
+    with pytest.raises(OperatorError, match="no job is"):
+        await bench.dispatcher.cancel(job.id, by="caller")
+    gate.opened.set()
+
+
 async def test_a_listener_that_breaks_is_a_fault(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

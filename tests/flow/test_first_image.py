@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from httpx_sse import connect_sse
 from PIL import Image
 
 from calotype.core import limits
+from calotype.core.ids import new_id
 from calotype.provenance.verification import verify
 from tests.serving import Server, running_server
 
@@ -290,11 +292,27 @@ def test_accepted_jobs_outlive_the_server(tmp_path: Path) -> None:
     while Path(f"/proc/{engine}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{engine}").exists(), "the engine outlived its server"
+    stray = new_id("img")  # as if killed while it stored
+    (tmp_path / "pictures" / stray[-2:]).mkdir()
+    (tmp_path / "pictures" / stray[-2:] / f"{stray}.png").write_bytes(b"half a job's")
     with running_server(tmp_path) as second, client_of(second) as client:
-        for job in jobs:
-            body = finished(client, job)
-            assert body["status"] == "succeeded"
-            assert len(body["images"]) == 1
+        ended = [finished(client, job) for job in jobs]
+        assert [(body["status"], len(body["images"])) for body in ended] == [("succeeded", 1)] * 3
+        delivered = {image["id"] for body in ended for image in body["images"]}
+        assert pictures_in(tmp_path) == delivered, "a picture that no job has"
+
+
+def pictures_in(home: Path) -> set[str]:
+    return {path.stem for path in (home / "pictures").rglob("*.*")}
+
+
+def test_a_server_whose_store_fails_ends_with_1_and_says_why(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server, client_of(server) as client:
+        with sqlite3.connect(tmp_path / "calotype.db") as broken:
+            broken.execute("DROP TABLE attempts")
+        client.post("/v1/jobs", json={"prompt": "a red tent"})
+        assert server.process.wait(60) == 1
+    assert "attempts" in (tmp_path / "server.log").read_text()
 
 
 def test_the_server_process_never_imports_torch(server: Server) -> None:

@@ -147,6 +147,7 @@ async def test_pictures_are_listed_in_pages_and_other_files_are_not(
             await store.put(image, form, b"bytes")
     (tmp_path / "README.txt").write_text("not a picture")
     (tmp_path / "img_mine.png").write_text("nor is this")
+    (tmp_path / f"{new_id('img')}.png").write_text("nor this, in another place")
     pages = [page async for page in store.ids()]
     assert len(pages) >= 3
     assert all(len(page) <= 4 for page in pages)

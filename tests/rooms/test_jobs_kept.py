@@ -128,10 +128,10 @@ async def test_a_note_is_written_with_the_next_change_and_outlives_a_restart(
 ) -> None:
     store = await JobStore.open(url_of(tmp_path))
     job = await queue(store)
-    store.keep("line", {"clock": 1})
+    store.keep("line", lambda: {"clock": 1})
     assert await store.note("line") is None, "it waits for a change"
     await store.lease(job.id, "cpu-0")
-    store.keep("line", {"clock": 2})
+    store.keep("line", lambda: {"clock": 2})
     await queue(store)
     await store.close()
     store = await JobStore.open(url_of(tmp_path))
@@ -142,7 +142,7 @@ async def test_a_note_is_written_with_the_next_change_and_outlives_a_restart(
 
 async def test_a_note_waits_on_when_the_change_is_refused(store: JobStore) -> None:
     job, _ = await bring_to(store, JobState.SUCCEEDED)
-    store.keep("line", {"clock": 1})
+    store.keep("line", lambda: {"clock": 1})
     with pytest.raises(IllegalMove):
         await store.cancel(job.id, by="caller")
     assert await store.note("line") is None
@@ -160,7 +160,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: P
         old.execute("UPDATE alembic_version SET version_num = '0001'")
     store = await JobStore.open(url_of(tmp_path))
     assert await store.get(done.id) == done
-    store.keep("line", {})
+    store.keep("line", dict)
     await store.write_notes()
     await store.close()
 

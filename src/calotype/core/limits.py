@@ -46,6 +46,6 @@ ENCODINGS_CACHED_MAX = 256  # text encodings an engine keeps
 SIZES_PROVEN_MAX = 256  # sizes of pictures whose proven batch sizes an engine remembers
 PREVIEWS_PER_IMAGE_MAX = 10  # denoising previews sent for one picture
 FINISHES_MAX = 4  # pictures being judged, encoded and signed at one time
-FINISH_S_MAX = 60.0  # for one of them; past it the processes that do it are replaced
+FINISH_S_MAX = 120.0  # for one of them; past it the processes that do it are replaced
 KEY_NAME_CHARS_MAX = 100
 LINK_TTL_S = 3_600  # a signed picture address stays good this long

@@ -83,11 +83,13 @@ class PictureStore:
     async def ids(self) -> AsyncIterator[set[str]]:
         """The ids of all pictures, in sets of those of PAGE_FILES files; some come twice.
 
-        Files of other names are passed over.
+        Files of other names, or in other places, are passed over.
         """
         try:
             async for page in obstore.list(self._objects, chunk_size=PAGE_FILES):
-                yield {found for each in page if (found := image_id_of(each["path"]))}
+                paths = [each["path"] for each in page]
+                found = {image_id_of(path): path for path in paths}
+                yield {one for one, path in found.items() if one and path.startswith(_folder(one))}
         except (OSError, BaseError) as error:
             raise OperatorError(f"pictures can't be listed: {error}") from error
 
@@ -107,9 +109,13 @@ class PictureStore:
 
 
 def _path(image_id: str, form: str) -> str:
-    # The end of an id is chance, so its last two characters spread the files over 1,024 folders.
     name = file_name(image_id, form)  # checks both
-    return f"{image_id[-2:]}/{name}"
+    return _folder(image_id) + name
+
+
+def _folder(image_id: str) -> str:
+    # The end of an id is chance, so its last two characters spread the files over 1,024 folders.
+    return f"{image_id[-2:]}/"
 
 
 def _delete_drafts(folder: Path) -> None:

@@ -119,7 +119,7 @@ class Dispatcher:
     async def _queue(
         self, tenant: str, tier: Tier, spec: Spec, check: Callable[[], Awaitable[None]]
     ) -> Job:
-        async with self._turns.take():
+        async with self._turns.take_asked():
             await check()
             job_id = new_id("job")
             decisions = self._on(self._queued(job_id, tenant, tier, spec))
@@ -142,7 +142,7 @@ class Dispatcher:
             return job
 
     async def _cancel(self, job_id: str, by: str) -> Job:
-        async with self._turns.take():
+        async with self._turns.take_asked():
             job = await patiently(lambda: self._tools.store.cancel(job_id, by=by))
             with self._turns.part_of_one():
                 await self._withdraw(job_id)
@@ -169,7 +169,7 @@ class Dispatcher:
     def _on(self, event: PolicyEvent) -> list[Decision]:
         """Tell the line; what everyone is charged after it is written with the next change."""
         decisions = self._line.on(event, time.monotonic())
-        self._tools.store.keep(LINE, self._line.standing())
+        self._tools.store.keep(LINE, self._line.standing)
         return decisions
 
     async def _tell(self, event: PolicyEvent) -> None:
@@ -305,7 +305,7 @@ class Dispatcher:
             if not is_current:
                 return
             self._costs.learn(job.spec, attempt.device_s)
-            self._tools.store.keep(COSTS, self._costs.kept())
+            self._tools.store.keep(COSTS, self._costs.kept)
             decisions = self._on(JobSettled(job.id, attempt.device_s))
             await attempt.record(pictures)
             del self._attempts[job.id]

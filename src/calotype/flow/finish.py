@@ -80,6 +80,7 @@ class Finisher:
 
     def stop(self) -> None:
         """End the processes; what they worked on is lost."""
+        _kill(self._executor)
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _replace(self, executor: Executor) -> None:
@@ -87,9 +88,7 @@ class Finisher:
         if executor is not self._executor:  # another picture has replaced it already
             return
         self._executor = self._started()
-        # One that hangs would not end by itself, and there is no public way to end it.
-        for process in list((getattr(executor, "_processes", None) or {}).values()):
-            process.kill()
+        _kill(executor)
         executor.shutdown(wait=False)  # what waits in it raises BrokenProcessPool
 
     def _started(self) -> Executor:
@@ -102,6 +101,12 @@ class Finisher:
         )
         executor.submit(os.getpid)  # so that the first picture doesn't wait for imports
         return executor
+
+
+def _kill(executor: Executor) -> None:
+    """End its processes: one that hangs would not by itself, and there is no public way to."""
+    for process in list((getattr(executor, "_processes", None) or {}).values()):
+        process.kill()
 
 
 @dataclass(frozen=True)

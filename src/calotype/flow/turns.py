@@ -33,7 +33,17 @@ class Turns:
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
-        """One turn; raises OperatorError once there are none any more."""
+        """One turn, for what is so already: if it fails, it was the last.
+
+        Raises OperatorError once there are none any more.
+        """
+        async with self.take_asked():
+            with self.part_of_one():
+                yield
+
+    @asynccontextmanager
+    async def take_asked(self) -> AsyncIterator[None]:
+        """One turn, for a request: it may be refused, until it is begun with ``part_of_one``."""
         async with self._lock:
             if self.fault is not None:
                 raise OperatorError(f"no job is taken or changed any more: {self.fault}")

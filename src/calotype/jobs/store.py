@@ -197,9 +197,9 @@ class JobStore:
 
     # Notes, which outlive a restart.
 
-    def keep(self, name: str, data: Any) -> None:
-        """Write this note with the next change of a job, or by ``write_notes``."""
-        self._notes.keep(name, data)
+    def keep(self, name: str, make: Callable[[], Any]) -> None:
+        """Write what ``make`` then returns with the next change of a job, or by ``write_notes``."""
+        self._notes.keep(name, make)
 
     async def write_notes(self) -> None:
         """Write the notes that no change of a job has taken along."""
