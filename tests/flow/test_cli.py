@@ -24,7 +24,7 @@ from PIL import Image
 from calotype.cli.client import Client, Server
 from calotype.cli.console import exit_code
 from calotype.cli.doctor import examine
-from calotype.cli.making import JobEnded, numbered, save_pictures
+from calotype.cli.making import JobEnded, make_pictures, numbered, save_pictures
 from calotype.cli.serve import serve
 from calotype.cli.servers import find_server, is_port_free, own_server
 from calotype.core.errors import OperatorError
@@ -340,6 +340,20 @@ def test_a_withheld_picture_leaves_its_file_name_unused(
     assert (tmp_path / "tent-3.png").read_bytes() == b"/2.png"
     said = capsys.readouterr().err
     assert "picture 2 of 3 was withheld by the safety check: it shows violence" in said
+
+
+def test_a_text_that_is_too_long_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = {"step": 1, "steps": 1, "tokens_cut": 12}
+    log = [("step", {**step, "image": 0}), ("step", {**step, "image": 1}), ("succeeded", {})]
+    job = {**job_of(0, 1, n=2), "id": "job_1", "steps": 1, "status": "succeeded"}
+    client = Delivery()
+    monkeypatch.setattr(client, "create", lambda _: job)
+    monkeypatch.setattr(client, "follow", lambda _: iter(log))
+    monkeypatch.setattr(client, "job", lambda _: job)
+    make_pictures(client, {"prompt": "a tent"})
+    assert capsys.readouterr().err.count("its last 12 tokens do nothing") == 1
 
 
 def test_a_job_with_no_picture_left_is_a_failure_that_says_so(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _measure_plain(job: dict[str, Any], pictures: int, together: int) -> dict[st
 
     command = [sys.executable, "-m", "calotype.engine.plain"]
     command += ["--model", scanned(Settings()).get(job["model"]).path]
-    for name in ("width", "height", "steps", "guidance"):
+    for name in ("width", "height", "steps", "guidance", "sampler"):
         command += [f"--{name}", str(job[name])]
     command += ["--prompt", PROMPT, "--pictures", str(pictures), "--together", str(together)]
     with terminating_as_interrupt():  # so that the process ends with this one
@@ -127,7 +127,7 @@ def _measure_plain(job: dict[str, Any], pictures: int, together: int) -> dict[st
 
 
 def _print(result: dict[str, Any]) -> None:
-    title = "{model}, {width} x {height}, {steps} steps, guidance {guidance}".format(
+    title = "{model}, {width} x {height}, {steps} steps, guidance {guidance}, {sampler}".format(
         **result["job"]
     )
     accepted, first = f"{result['accepted_s']:.2f} s", f"{result['first_picture_s']:.2f} s"

@@ -74,6 +74,7 @@ def numbered(path: Path, count: int) -> list[Path]:
 
 def _show(client: Client, job: dict[str, Any]) -> None:
     done: dict[int, int] = {}  # steps by image
+    is_cut = False  # the text, and that is said
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=36),
@@ -85,6 +86,11 @@ def _show(client: Client, job: dict[str, Any]) -> None:
         for kind, data in client.follow(job):
             if kind == "step":
                 done[data["image"]] = data["step"]
+                if (cut := data.get("tokens_cut")) and not is_cut:
+                    is_cut = True
+                    progress.console.print(
+                        f"the text is too long: its last {cut} tokens do nothing"
+                    )
             elif kind in ("queued", "attempt_failed"):
                 done.clear()
             progress.update(task, completed=sum(done.values()), description=_say(kind, data))

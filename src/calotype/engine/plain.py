@@ -2,7 +2,7 @@
 
 Run as ``python -m calotype.engine.plain``; the last line of stdout is JSON. It shares with the
 engine the model's folder and how the device is prepared (threads, how they wait, precision), so
-that what differs is the platform; its scheduler is the folder's own.
+that what differs is the platform; its scheduler is that of the sampler it is told.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ def main() -> None:
     from diffusers import StableDiffusionXLPipeline
 
     from calotype.engine.device import prepare_device, weights_dtype
+    from calotype.engine.samplers import scheduler_of
 
     device = prepare_device()
     began = time.monotonic()
     dtype = weights_dtype(device)
     pipeline = StableDiffusionXLPipeline.from_pretrained(asked.model, dtype=dtype).to(device)
+    pipeline.scheduler = scheduler_of(asked.sampler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     load_s = time.monotonic() - began
 
@@ -75,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--height", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--guidance", type=float, required=True)
+    parser.add_argument("--sampler", required=True)
     parser.add_argument("--pictures", type=int, default=5)
     parser.add_argument("--together", type=int, default=8)
     return parser.parse_args()

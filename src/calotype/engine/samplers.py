@@ -31,6 +31,21 @@ _FORCED: dict[Sampler, dict[str, Any]] = {
 }
 
 
+def scheduler_of(sampler: str, config: Mapping[str, Any]) -> Any:
+    """A sampler's diffusers scheduler for a model's configuration, not yet set to its steps.
+
+    Raises InvalidInput on an unknown name.
+    """
+    if sampler not in _SCHEDULERS:
+        raise InvalidInput(f"there is no sampler {sampler!r}", field="sampler", limit=[*Sampler])
+    name = Sampler(sampler)
+    forced = _FORCED.get(name, {})
+    if name is Sampler.DDIM and "clip_sample" not in config:
+        # The class's own default clips to -1..1, which is for pixels: latents go beyond.
+        forced = {"clip_sample": False}
+    return _SCHEDULERS[name].from_config(dict(config), **forced)
+
+
 class RowSampler:
     """One row's scheduler, set to its steps; ``step`` counts from 0.
 
@@ -40,20 +55,11 @@ class RowSampler:
 
     def __init__(self, sampler: str, config: Mapping[str, Any], steps: int) -> None:
         """Build from a model's scheduler configuration; raise InvalidInput on an unknown name."""
-        if sampler not in _SCHEDULERS:
-            raise InvalidInput(
-                f"there is no sampler {sampler!r}", field="sampler", limit=[*Sampler]
-            )
-        name = Sampler(sampler)
-        forced = _FORCED.get(name, {})
-        if name is Sampler.DDIM and "clip_sample" not in config:
-            # The class's own default clips to -1..1, which is for pixels: latents go beyond.
-            forced = {"clip_sample": False}
-        self._scheduler = _SCHEDULERS[name].from_config(dict(config), **forced)
+        self._scheduler = scheduler_of(sampler, config)
         self._scheduler.set_timesteps(steps)
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(0)
-        self._takes_x0_from_history = name is Sampler.DPMPP_2M
+        self._takes_x0_from_history = sampler == Sampler.DPMPP_2M
 
     @property
     def noise_scale(self) -> float:
