@@ -16,12 +16,12 @@ help:  ## what there is
 
 setup:  ## the virtual environment with pinned dependencies (second runs reuse it)
 	@$(RUNS) || rm -f $(VENV)/.ready
-	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@$(MAKE) --silent $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Calotype needs Python 3.11 or newer: set PYTHON=..."; exit 2; }
-	@$(RUNS) || $(MAKE) --no-print-directory venv
+	@$(RUNS) || $(MAKE) --silent venv
 	@echo "Installing dependencies (once, about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
