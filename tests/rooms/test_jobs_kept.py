@@ -68,7 +68,9 @@ async def test_previews_of_earlier_attempts_go_too_and_a_late_attempt_takes_none
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel", "hold"])
-async def test_a_job_without_a_verdict_that_allows_it_keeps_no_preview(store: JobStore, end: str) -> None:
+async def test_a_job_without_a_verdict_that_allows_it_keeps_no_preview(
+    store: JobStore, end: str
+) -> None:
     lease = await running_with_previews(store)
     if end == "fail":
         await store.fail(lease.job_id, ERROR, lease=lease)
