@@ -81,9 +81,58 @@ def test_a_lost_attempt_starts_the_picture_over(page: Page) -> None:
     assert job["note"] == "the engine ended"
 
 
-def test_a_picture_that_is_not_allowed_loses_its_preview(page: Page) -> None:
-    judged = event(4, "image_finished", image=0, id="img_1", verdict="block")
-    assert after(page, STARTED, STEP, judged)["rows"][0]["preview"] is None
+def test_a_picture_that_is_not_allowed_loses_its_preview_and_says_why(page: Page) -> None:
+    why = {"category": "violence", "detail": "it shows violence"}
+    judged = event(4, "image_finished", image=0, id="img_1", verdict="block", **why)
+    job = after(page, STARTED, STEP, judged)
+    assert job["rows"][0]["preview"] is None
+    assert job["refused"] == [{"index": 0, **why}]
+    texts = in_page(page, "format.js", "(it, job) => [it.sheetText(job, 0), it.noteText(job)]", job)
+    assert texts == [
+        "Picture 1 of 2: Withheld by the safety check",
+        "Picture 1: it shows violence.",
+    ]
+
+
+def test_a_text_that_is_too_long_for_the_model_is_told(page: Page) -> None:
+    first = event(3, "step", image=0, step=1, steps=10, tokens_cut=12)
+    job = after(page, STARTED, first, event(4, "step", image=0, step=2, steps=10))
+    assert "the last 12 tokens" in in_page(page, "format.js", "(it, job) => it.noteText(job)", job)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        ("queued", "Waiting its turn"),
+        ("running", "Developing"),
+        ("pending_safety", "Held until it can be checked"),
+        ("failed", "Not made"),
+        ("cancelled", "Cancelled"),
+        ("succeeded", "Withheld by the safety check"),
+    ],
+)
+def test_a_sheet_without_a_picture_says_why(page: Page, status: str, text: str) -> None:
+    job = {**JOB, "status": status, "n": 1}
+    assert in_page(page, "format.js", "({ sheetText }, job) => sheetText(job, 0)", job) == text
+
+
+def test_a_job_that_is_gone_leaves_nothing(page: Page) -> None:
+    body = """({ EMPTY, reduce }, actions) => actions.reduce(reduce, EMPTY)"""
+    actions = [{"type": "admitted", "job": JOB}, {"type": "gone", "id": "job_1"}]
+    state = in_page(page, "store.js", body, actions)
+    assert (state["jobs"], state["tray"]) == ({}, [])
+
+
+def test_held_jobs_are_followed_last(page: Page) -> None:
+    jobs = [
+        {**JOB, "id": "job_1", "status": "pending_safety"},
+        {**JOB, "id": "job_2", "status": "queued", "position": 3},
+        {**JOB, "id": "job_3", "status": "queued", "position": 2},
+        {**JOB, "id": "job_4", "status": "running"},
+    ]
+    body = """({ EMPTY, reduce, openJobs }, jobs) =>
+      openJobs(reduce(EMPTY, { type: "listed", jobs, hasOlder: false })).map((job) => job.id)"""
+    assert in_page(page, "store.js", body, jobs) == ["job_4", "job_3", "job_2", "job_1"]
 
 
 def test_what_runs_lies_in_the_tray_and_the_rest_waits_in_order(page: Page) -> None:

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.serving import Server
 from tests.web.visits import WAIT_MS, Visitor
 
 PHONE = {"width": 390, "height": 844}
+JOB: dict[str, Any] = {  # the body of a job that no server has
+    "id": "job_unknown",
+    "status": "running",
+    "progress": 0,
+    "position": None,
+    "attempt": 1,
+    "prompt": "a tent",
+    "negative_prompt": "",
+    "model": "vignette",
+    "tier": "fast",
+    "n": 1,
+    "width": 128,
+    "height": 128,
+    "steps": 20,
+    "guidance": 5,
+    "sampler": "ddim",
+    "seed": 1,
+    "created_at": "2026-01-31T12:00:00.000Z",
+    "started_at": None,
+    "finished_at": None,
+    "images": [],
+    "refused": [],
+    "error": None,
+}
 
 
 def write(page: Page, prompt: str, **options: str) -> None:
@@ -77,7 +104,16 @@ def test_a_refused_prompt_says_why_beside_it(page: Page) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value", "limit"),
-    [("steps", "900", "100"), ("width", "100", "8"), ("seed", "-1", "0"), ("steps", "many", "")],
+    [
+        ("steps", "900", "from 1 to 100"),
+        ("width", "100", "multiple of 8"),
+        ("seed", "-1", "from 0 to"),
+        ("steps", "many", "a whole number"),
+        ("steps", "0x14", "a whole number"),  # JavaScript would read twenty
+        ("seed", "1e3", "a whole number"),
+        ("guidance", "1e999", "a number"),  # ... and infinity, which JSON makes null
+        ("guidance", "Infinity", "a number"),
+    ],
 )
 def test_a_value_over_its_limit_is_refused_beside_its_control(
     page: Page, field: str, value: str, limit: str
@@ -186,9 +222,139 @@ def test_a_key_is_asked_for_judged_and_remembered(visit: Visitor, server: Server
     expect(page.locator("#key-panel")).to_be_visible()
 
 
-def test_a_key_in_the_address_is_taken_and_wiped(page: Page) -> None:
+def kept_key(page: Page) -> str | None:
+    key: str | None = page.evaluate("localStorage.getItem('calotype.key')")
+    return key
+
+
+def second_key(server: Server) -> str:
+    """A key of another tenant."""
+    command = [sys.executable, "-m", "calotype.cli", "keys", "create", "--tenant", "others"]
+    made = subprocess.run(
+        [*command, "--home", str(server.home)], capture_output=True, text=True, check=True
+    )
+    return made.stdout.strip()
+
+
+def test_a_key_in_the_address_is_taken_and_wiped(page: Page, server: Server) -> None:
     expect(page.locator("#composer")).to_be_visible()
     assert "key" not in page.url
+    assert kept_key(page) == server.key
+
+
+def test_a_key_in_the_address_is_wiped_even_if_the_page_fails(visit: Visitor) -> None:
+    page = visit(fragment="#nothing").page
+    page.route("**/web/js/main.js", lambda route: route.abort())
+    page.goto(f"{page.url.partition('#')[0]}?again#key=ct_secret")
+    assert "ct_secret" not in page.url
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [("ct_wrong", "doesn’t know this key"), ("ct_ключ", "plain letters"), ("ct_a b", "no spaces")],
+)
+def test_a_wrong_key_in_the_address_is_judged_and_not_kept(
+    visit: Visitor, key: str, reason: str
+) -> None:
+    page = visit(fragment=f"#key={key}").page
+    expect(page.locator("#problem-key")).to_contain_text(reason)
+    assert kept_key(page) is None
+    assert "key" not in page.url
+
+
+def test_another_key_is_taken_only_when_told_so_and_shows_nothing_of_the_first_tenant(
+    page: Page, server: Server
+) -> None:
+    make(page, "a tent in the desert", steps="4")
+    other = second_key(server)
+    for answer in ("#key-decline", "#key-take"):
+        page.evaluate("key => { location.hash = `key=${key}` }", other)
+        expect(page.locator("#key-offer")).to_be_visible()
+        assert other not in page.url
+        assert kept_key(page) == server.key
+        page.click(answer)
+        expect(page.locator("#key-offer")).to_be_hidden()
+    expect(page.locator("#examples")).to_be_visible()  # nothing of theirs was ever made
+    expect(page.locator("#developing .tray, #prints .print")).to_have_count(0)
+    assert kept_key(page) == other
+
+
+def test_answers_that_come_after_a_change_of_key_are_dropped(page: Page, server: Server) -> None:
+    make(page, "a castle in the desert", steps="4")
+    held: list[Route] = []
+    page.route("**/v1/jobs?limit=48", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    page.evaluate("dispatchEvent(new Event('online'))")  # asks for the list, with the first key
+    page.wait_for_timeout(500)
+    page.click("#key-open")
+    page.fill("#key", second_key(server))
+    page.press("#key", "Enter")
+    expect(page.locator("#examples")).to_be_visible()
+    held[0].continue_()
+    page.wait_for_timeout(1_000)
+    expect(page.locator("#prints .print")).to_have_count(0)
+
+
+def test_without_storage_the_page_works_and_the_theme_turns(visit: Visitor, server: Server) -> None:
+    page = visit(fragment="#nothing").page
+    page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new Error('off'); } })"
+    )
+    page.goto(f"{server.url}/?off#key={server.key}")
+    expect(page.locator("#composer")).to_be_visible()
+    for word in ("Light", "Dark", "Light"):
+        page.click("#theme")
+        expect(page.locator("#theme")).to_have_text(word)
+
+
+def listing(page: Page, *jobs: dict[str, Any]) -> None:
+    """Open the page anew with these jobs listed in place of its own."""
+    page.route("**/v1/jobs?*", lambda route: route.fulfill(json={"jobs": list(jobs)}))
+    page.reload()
+
+
+def test_a_page_of_cancelled_jobs_does_not_hide_the_older_ones(page: Page) -> None:
+    cancelled = [{**JOB, "id": f"job_{n:02}", "status": "cancelled"} for n in range(48)]
+    listing(page, *cancelled)
+    expect(page.locator("#older")).to_be_visible()
+    expect(page.locator("#examples")).to_be_hidden()
+
+
+def test_the_end_of_the_list_is_remembered(page: Page) -> None:
+    cancelled = [{**JOB, "id": f"job_{n:02}", "status": "cancelled"} for n in range(48)]
+    listing(page, *cancelled)
+    page.route("**/v1/jobs?*before=*", lambda route: route.fulfill(json={"jobs": []}))
+    page.click("#older")
+    expect(page.locator("#older")).to_be_hidden()
+    with page.expect_response("**/v1/jobs?*"):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(300)
+    expect(page.locator("#older")).to_be_hidden()
+
+
+def test_settings_of_a_model_that_is_gone_are_sent_and_refused(page: Page) -> None:
+    listing(page, {**JOB, "status": "failed", "model": "gone", "error": {"detail": "no more"}})
+    page.get_by_role("button", name="Use these settings").first.click()
+    expect(page.locator("#model")).to_have_value("gone")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # lists models again
+    page.wait_for_timeout(300)
+    page.click("#make")
+    expect(page.locator("#problem-model")).to_contain_text("gone")
+
+
+def test_a_job_that_the_server_does_not_know_leaves_the_tray(page: Page) -> None:
+    page.route("**/v1/jobs?*", lambda route: route.fulfill(json={"jobs": [JOB]}), times=1)
+    page.reload()
+    expect(page.locator(f"[data-job={JOB['id']}]")).to_have_count(0)
+    expect(page.locator("#bench")).to_be_visible()
+
+
+def test_the_prompt_shows_that_it_has_the_focus(page: Page) -> None:
+    sheet = page.locator(".sheet-form")
+    edge = "element => getComputedStyle(element).borderTopColor"
+    page.focus("#theme")
+    before = sheet.evaluate(edge)
+    page.focus("#prompt")
+    assert sheet.evaluate(edge) != before
 
 
 def test_dark_follows_the_system_and_the_toggle_is_remembered(visit: Visitor) -> None:

@@ -12,6 +12,7 @@ export const PAGE_JOBS = 48;
 export class Follower {
   #streams = new Map(); // job id -> AbortController
   #poll = null;
+  #isStopped = false; // what comes in then is of a key that is no longer used: dropped
 
   constructor({ api, store, onProblem }) {
     Object.assign(this, { api, store, onProblem });
@@ -34,6 +35,7 @@ export class Follower {
   }
 
   stop() {
+    this.#isStopped = true;
     this.#stopPoll();
     this.#streams.forEach((controller) => controller.abort());
     this.#streams.clear();
@@ -49,18 +51,26 @@ export class Follower {
         after: store.state().jobs[id].seq,
         signal: controller.signal,
         onLink: (waitS) => {
-          store.dispatch({ type: "link", lost: waitS === null ? null : { waitS } });
+          this.#tell({ type: "link", lost: waitS === null ? null : { waitS } });
         },
         onEvent: (seq, kind, data) => {
-          if (!FINAL.has(kind)) store.dispatch({ type: "event", id, seq, kind, data });
+          if (!FINAL.has(kind)) this.#tell({ type: "event", id, seq, kind, data });
           else this.#settle(id, { type: "event", id, seq, kind, data });
           return FINAL.has(kind);
         },
       });
     } catch (problem) {
-      this.onProblem(problem);
-      if (problem.status === 404) store.dispatch({ type: "dismissed", id });
+      if (problem.status === 404) this.#tell({ type: "gone", id });
+      else this.#complain(problem);
     }
+  }
+
+  #tell(...actions) {
+    if (!this.#isStopped) actions.forEach((action) => this.store.dispatch(action));
+  }
+
+  #complain(problem) {
+    if (!this.#isStopped) this.onProblem(problem);
   }
 
   // The last event says how many pictures there are, the job's body where they lie: both at once,
@@ -68,11 +78,10 @@ export class Follower {
   async #settle(id, event) {
     try {
       const job = await this.api.job(id);
-      this.store.dispatch(event);
-      this.store.dispatch({ type: "fetched", job });
+      this.#tell(event, { type: "fetched", job });
     } catch (problem) {
-      this.store.dispatch(event);
-      this.onProblem(problem);
+      this.#tell(event);
+      this.#complain(problem);
     }
   }
 
@@ -81,11 +90,10 @@ export class Follower {
     try {
       const jobs = await this.api.jobs({ limit: PAGE_JOBS });
       const { hasOlder } = this.store.state();
-      this.store.dispatch({ type: "listed", jobs, hasOlder });
-      this.store.dispatch({ type: "link", lost: null });
+      this.#tell({ type: "listed", jobs, hasOlder }, { type: "link", lost: null });
     } catch (problem) {
-      if (problem.status === 0) this.store.dispatch({ type: "link", lost: { waitS: POLL_S } });
-      else this.onProblem(problem);
+      if (problem.status === 0) this.#tell({ type: "link", lost: { waitS: POLL_S } });
+      else this.#complain(problem);
     }
   }
 

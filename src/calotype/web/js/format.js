@@ -14,7 +14,8 @@ export function ordinal(number) {
   return `${number}${ending}`;
 }
 
-export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
+/** "1 step", "2 steps"; a count that was written by a person stays as written. */
+export const plural = (count, one, many) => `${count} ${String(count) === "1" ? one : many}`;
 
 /** Where a job is, in a few words. `job` is one of store.js. */
 export function statusText(job) {
@@ -44,6 +45,49 @@ export function statusText(job) {
   }
 }
 
+/** Whether picture `index` is kept back by the safety check. */
+export function isWithheld(job, index) {
+  if (job.refused?.some((each) => each.index === index)) return true;
+  return job.status === "succeeded" && !job.images.some((image) => image.index === index);
+}
+
+const SHEETS = {
+  queued: "Waiting its turn",
+  running: "Developing",
+  pending_safety: "Held until it can be checked",
+  failed: "Not made",
+  cancelled: "Cancelled",
+};
+
+/** What lies on a sheet of the tray, for those who can't see it. */
+export function sheetText(job, index) {
+  const number = job.n > 1 ? `Picture ${index + 1} of ${job.n}: ` : "";
+  if (job.images.some((image) => image.index === index)) return `${number}Open the picture`;
+  if (isWithheld(job, index)) return `${number}Withheld by the safety check`;
+  return `${number}${SHEETS[job.status] ?? job.status}`;
+}
+
+/** What there is to say of a job beyond its status: why it failed, waits or begins again, that its
+ * text was too long, and which of its pictures were withheld for what; or "". */
+export function noteText(job) {
+  if (job.status === "failed") return job.error ? problemText(job.error) : "";
+  if (job.status === "pending_safety") return job.note ?? "";
+  const why = (each) => each.detail || each.category;
+  const refused = (job.refused ?? []).filter(why);
+  const withheld = refused.map((each) =>
+    sentence(job.n > 1 ? `picture ${each.index + 1}: ${why(each)}` : why(each)),
+  );
+  const isAgain = job.note && (job.status === "queued" || job.status === "running");
+  const again = isAgain ? sentence(`trying again: ${job.note}`) : "";
+  return [again, cutText(job), ...withheld].filter(Boolean).join(" ");
+}
+
+function cutText({ tokensCut }) {
+  if (!tokensCut) return "";
+  const tokens = plural(tokensCut, "token", "tokens");
+  return `The text is too long for this model: the last ${tokens} (a word is one or two) did nothing.`;
+}
+
 function slowestRow(job) {
   const rows = (job.rows ?? []).filter(Boolean);
   return rows.length ? rows.reduce((least, row) => (row.step < least.step ? row : least)) : null;
@@ -69,6 +113,7 @@ export function problemText(problem) {
 // Limits come as a number, a list of what is allowed, or bounds by name.
 function limitText(limit) {
   if (Array.isArray(limit)) return `Allowed: ${limit.join(", ")}.`;
+  if (typeof limit === "string") return `Wanted: ${limit}.`;
   if (typeof limit !== "object") return `Limit: ${limit}.`;
   const { min, max, multiple_of: multiple, min_chars: shortest, max_chars: longest } = limit;
   const parts = [];

@@ -9,7 +9,7 @@ import { createStore, prints } from "./store.js";
 import { Composer } from "./views/composer.js";
 import { Developing } from "./views/developing.js";
 import { Gallery } from "./views/gallery.js";
-import { KeyPanel, keptKey } from "./views/keypanel.js";
+import { KeyPanel, keptKey, unfit } from "./views/keypanel.js";
 import { Viewer } from "./views/viewer.js";
 
 // All of a job but its seed, which is left to chance when it is made again.
@@ -22,6 +22,7 @@ const RETRY_S = 4; // between tries to reach a server that is away
 const store = createStore();
 let api = null; // with a key, or null
 let follower = null;
+let retry = null; // the timer of the next try
 
 const keyPanel = new KeyPanel({
   tryKey: (key) => new Api(key).jobs({ limit: 1 }),
@@ -48,38 +49,65 @@ async function begin(key) {
   follower = new Follower({ api, store, onProblem: show });
   byId("key-open").hidden = false;
   byId("bench").hidden = false;
-  keyPanel.hide();
+  // Ready to type where there are keys; on a touch screen this would bring up half a screen of them.
+  if (matchMedia("(pointer: fine)").matches) byId("prompt").focus({ preventScroll: true });
   await refresh();
 }
 
 function end(reason) {
   follower?.stop();
+  clearTimeout(retry);
   [api, follower] = [null, null];
-  store.clear();
+  store.dispatch({ type: "cleared" });
+  viewer.close();
   for (const id of ["bench", "gallery", "key-open"]) {
     byId(id).hidden = true;
   }
   if (reason !== undefined) keyPanel.show({ hasKey: false, reason });
 }
 
-async function refresh() {
-  if (!api) return;
+// Ask the server; `onAnswer` gets what it says, unless the key was changed meanwhile: the answer, or
+// the problem, is then somebody else's.
+async function ask(question, onAnswer) {
+  const asked = api;
   try {
-    const [models, jobs] = await Promise.all([api.models(), api.jobs({ limit: PAGE_JOBS })]);
-    composer.setModels(models);
-    store.dispatch({ type: "models", models });
-    store.dispatch({ type: "listed", jobs, hasOlder: jobs.length === PAGE_JOBS });
-    store.dispatch({ type: "link", lost: null });
+    const answer = await question(asked);
+    if (asked === api) onAnswer(answer);
   } catch (problem) {
-    show(problem);
+    if (asked === api) throw problem;
   }
 }
 
-async function submit(ask) {
+// The same, with problems in the banner.
+function askOrShow(question, onAnswer) {
+  return ask(question, onAnswer).catch(show);
+}
+
+async function refresh() {
+  if (!api) return;
+  await askOrShow(
+    (to) => Promise.all([to.models(), to.jobs({ limit: PAGE_JOBS })]),
+    ([models, jobs]) => {
+      composer.setModels(models);
+      const { isListed, hasOlder } = store.state();
+      store.dispatch({ type: "models", models });
+      // How far back the list goes is known from the first time on: this is only its newest page.
+      const more = isListed ? hasOlder : jobs.length === PAGE_JOBS;
+      store.dispatch({ type: "listed", jobs, hasOlder: more });
+      store.dispatch({ type: "link", lost: null });
+    },
+  );
+}
+
+async function submit(wish) {
   try {
-    const job = await api.submit(ask);
-    banner("");
-    store.dispatch({ type: "admitted", job });
+    await ask(
+      (to) => to.submit(wish),
+      (job) => {
+        banner("");
+        store.dispatch({ type: "admitted", job });
+      },
+    );
   } catch (problem) {
     if (problem.status !== 401) throw problem;
     show(problem);
@@ -87,21 +115,29 @@ async function submit(ask) {
 }
 
 async function again(job) {
-  const ask = Object.fromEntries(SETTINGS.map((name) => [name, job[name]]));
+  const wish = Object.fromEntries(SETTINGS.map((name) => [name, job[name]]));
   try {
-    await submit(ask);
+    await submit(wish);
     byId("composer").scrollIntoView({ block: "start" });
   } catch (problem) {
     show(problem);
   }
 }
 
+function fetched(job) {
+  store.dispatch({ type: "fetched", job });
+}
+
+function renew(jobId) {
+  return askOrShow((to) => to.job(jobId), fetched);
+}
+
 async function cancel(job) {
   try {
-    store.dispatch({ type: "fetched", job: await api.cancel(job.id) });
+    await ask((to) => to.cancel(job.id), fetched);
   } catch (problem) {
     show(problem);
-    await renew(job.id); // it may have ended first
+    if (api) await renew(job.id); // it may have ended first
   }
 }
 
@@ -109,22 +145,12 @@ function dismiss(job) {
   store.dispatch({ type: "dismissed", id: job.id });
 }
 
-async function renew(jobId) {
-  try {
-    store.dispatch({ type: "fetched", job: await api.job(jobId) });
-  } catch (problem) {
-    show(problem);
-  }
-}
-
-async function older() {
+function older() {
   const ids = Object.keys(store.state().jobs).sort();
-  try {
-    const jobs = await api.jobs({ limit: PAGE_JOBS, before: ids[0] });
-    store.dispatch({ type: "listed", jobs, hasOlder: jobs.length === PAGE_JOBS });
-  } catch (problem) {
-    show(problem);
-  }
+  return askOrShow(
+    (to) => to.jobs({ limit: PAGE_JOBS, before: ids[0] }),
+    (jobs) => store.dispatch({ type: "listed", jobs, hasOlder: jobs.length === PAGE_JOBS }),
+  );
 }
 
 function find(imageId) {
@@ -149,7 +175,6 @@ function show(problem) {
   else banner(`The page failed: ${problem.message}`);
 }
 
-let retry = null;
 function retryLater() {
   store.dispatch({ type: "link", lost: { waitS: RETRY_S } });
   clearTimeout(retry);
@@ -170,11 +195,6 @@ function banner(text, { onlyLink = false } = {}) {
   byId("banner").hidden = !text;
 }
 
-addEventListener("hashchange", () => {
-  const before = api?.key;
-  const key = keptKey();
-  if (key && key !== before) begin(key);
-});
 addEventListener("online", refresh);
 addEventListener("offline", () => showLink(store.state()));
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
@@ -185,6 +205,15 @@ addEventListener("keydown", (event) => {
   composer.focus();
 });
 
-const key = keptKey();
-if (key) begin(key);
-else keyPanel.show({ hasKey: false });
+// A key that came with the address; key-in-address.js has wiped it from there.
+function takeGiven() {
+  const given = globalThis.calotypeKeyGiven;
+  delete globalThis.calotypeKeyGiven;
+  if (given !== undefined) keyPanel.offer(given, api?.key ?? null);
+}
+
+const kept = keptKey();
+if (kept !== null && !unfit(kept)) begin(kept);
+else if (!globalThis.calotypeKeyGiven) keyPanel.show({ hasKey: false });
+takeGiven();
+addEventListener("calotype-key", takeGiven);

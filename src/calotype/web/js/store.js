@@ -28,11 +28,20 @@ export function reduce(state, action) {
       return heard(state, action);
     case "dismissed":
       return { ...state, tray: state.tray.filter((id) => id !== action.id) };
+    case "gone":
+      return without(state, action.id);
+    case "cleared":
+      return EMPTY;
     case "link":
       return sameLink(state.lost, action.lost) ? state : { ...state, lost: action.lost };
     default:
       throw new Error(`no such action: ${action.type}`);
   }
+}
+
+function without(state, id) {
+  const { [id]: _gone, ...jobs } = state.jobs;
+  return { ...state, jobs, tray: state.tray.filter((other) => other !== id) };
 }
 
 function sameLink(before, after) {
@@ -79,14 +88,16 @@ function changes(job, kind, data) {
   const move = (status, more = {}) => (FINAL.has(job.status) ? more : { status, ...more });
   switch (kind) {
     case "queued":
-      return move("queued", { position: data.position, rows: [], note: data.reason ?? null });
+      return move("queued", {
+        ...{ position: data.position, rows: [], refused: [] },
+        note: data.reason ?? null,
+      });
     case "started":
       return move("running", { position: null, attempt: data.attempt, rows: [] });
     case "image_finished":
-      // No verdict, no picture: what isn't allowed loses its preview too.
-      return data.verdict === "allow" ? {} : { rows: withheld(job.rows, data.image) };
+      return data.verdict === "allow" ? {} : withheld(job, data);
     case "step":
-      return move("running", { rows: stepped(job.rows, data) });
+      return move("running", { rows: stepped(job.rows, data), ...cut(data) });
     case "attempt_failed":
       return { note: data.reason };
     case "pending_safety":
@@ -107,8 +118,16 @@ function stepped(rows, { image, step, steps, preview }) {
   return after;
 }
 
-function withheld(rows, image) {
-  return rows.map((row, index) => (index === image ? { ...row, preview: null } : row));
+// Told once for each picture, with its first step: how much of the text the model didn't read.
+function cut({ tokens_cut: tokensCut }) {
+  return tokensCut ? { tokensCut } : {};
+}
+
+// No verdict, no picture: what isn't allowed loses its preview too, and says why.
+function withheld(job, { image, category, detail }) {
+  const rows = job.rows.map((row, index) => (index === image ? { ...row, preview: null } : row));
+  const others = (job.refused ?? []).filter((each) => each.index !== image);
+  return { rows, refused: [...others, { index: image, category, detail }] };
 }
 
 /** 0..1 over all of the job's pictures. */
@@ -119,9 +138,10 @@ export function progress(job) {
   return done / job.n;
 }
 
-/** Jobs still on their way, those that run first, then by place in line. */
+/** Jobs still on their way: those that run, then by place in line, then those that are held. */
 export function openJobs(state) {
-  const place = (job) => (job.status === "queued" ? (job.position ?? 1e9) : 0);
+  const places = { running: () => 0, pending_safety: () => 2e9 };
+  const place = (job) => places[job.status]?.() ?? job.position ?? 1e9;
   return Object.values(state.jobs)
     .filter((job) => !FINAL.has(job.status))
     .sort((one, other) => place(one) - place(other) || (one.id < other.id ? -1 : 1));
@@ -130,8 +150,7 @@ export function openJobs(state) {
 /** The bench: `focus` is the job in the tray (what runs, else what is next, else what ended last;
  * null when the tray is empty), `waiting` are the others on their way, in order. */
 export function bench(state) {
-  const held = (job) => (job.status === "pending_safety" ? 1 : 0);
-  const open = openJobs(state).sort((one, other) => held(one) - held(other));
+  const open = openJobs(state);
   const focus = open[0]?.id ?? state.tray[0] ?? null;
   return { focus, waiting: open.slice(1).map((job) => job.id) };
 }
@@ -165,9 +184,6 @@ export function createStore() {
         isTold = true;
         listeners.forEach((listener) => listener(state));
       });
-    },
-    clear() {
-      state = EMPTY;
     },
   };
 }

@@ -11,12 +11,9 @@
       return null; // storage may be switched off: the system's theme serves
     }
   };
-  const isDark = () => {
-    const chosen = read();
-    return chosen ? chosen === "dark" : systemIsDark.matches;
-  };
+  let chosen = read(); // held here too: without storage a choice lasts as long as the page
+  const isDark = () => (chosen ? chosen === "dark" : systemIsDark.matches);
   const apply = () => {
-    const chosen = read();
     if (chosen) document.documentElement.dataset.theme = chosen;
     else delete document.documentElement.dataset.theme;
     const button = document.getElementById("theme");
@@ -26,12 +23,12 @@
   };
   const toggle = () => {
     const wantsDark = !isDark();
+    chosen = wantsDark === systemIsDark.matches ? null : wantsDark ? "dark" : "light";
     try {
-      if (wantsDark === systemIsDark.matches) localStorage.removeItem(NAME);
-      else localStorage.setItem(NAME, wantsDark ? "dark" : "light");
+      if (chosen) localStorage.setItem(NAME, chosen);
+      else localStorage.removeItem(NAME);
     } catch {
-      document.documentElement.dataset.theme = wantsDark ? "dark" : "light";
-      return; // not remembered, but done
+      // Not remembered, but done.
     }
     apply();
   };

@@ -7,6 +7,7 @@ import { plural, problemText, SAMPLER_NAMES, samplerTitle } from "../format.js";
 const NUMBERS = ["width", "height", "steps", "guidance", "seed"];
 const TEXTS = ["prompt", "negative_prompt"];
 const CHOICES = ["model", "sampler", "n", "tier"];
+const DECIMAL = /^[+-]?\d+(\.\d+)?$/; // what the page reads as a number
 
 export class Composer {
   #models = [];
@@ -34,7 +35,7 @@ export class Composer {
     const select = byId("model");
     const before = select.value;
     select.replaceChildren(...models.map((m) => h("option", { value: m.name }, m.title || m.name)));
-    if (models.some((model) => model.name === before)) select.value = before;
+    if (before) this.#choose("model", before);
     this.#describe();
   }
 
@@ -43,12 +44,23 @@ export class Composer {
     this.#clearAll();
     const values = { ...job, seed };
     for (const name of [...TEXTS, ...NUMBERS]) byId(name).value = values[name] ?? "";
-    for (const name of CHOICES) this.#form.elements[name].value = String(values[name] ?? "");
+    for (const name of CHOICES) this.#choose(name, String(values[name] ?? ""));
     byId("options").open = true;
     this.#grow(byId("prompt"));
     this.#grow(byId("negative_prompt"));
     this.#describe();
     this.focus();
+  }
+
+  // What isn't on offer (any more) is chosen all the same: the server says that it is gone, where
+  // another choice in its place would make another picture without a word.
+  #choose(name, value) {
+    const control = this.#form.elements[name];
+    const isOffered = [...(control.options ?? control)].some((option) => option.value === value);
+    if (!isOffered && control.options) {
+      control.append(h("option", { value }, `${value} (not here any more)`));
+    }
+    control.value = value;
   }
 
   /** Write a prompt and send it, as if typed. */
@@ -86,8 +98,9 @@ export class Composer {
     if (negative) ask.negative_prompt = negative;
     for (const name of NUMBERS) {
       const written = data.get(name).trim();
-      // What isn't a number goes as it was written, so that the server can say what is wrong.
-      if (written) ask[name] = Number.isNaN(Number(written)) ? written : Number(written);
+      // All else goes as it was written, so that the server can say what is wrong: 1e999 would
+      // become null on the way, and 0x14 twenty.
+      if (written) ask[name] = DECIMAL.test(written) ? Number(written) : written;
     }
     for (const name of CHOICES) if (data.get(name)) ask[name] = data.get(name);
     return { ...ask, n: Number(ask.n) };
@@ -139,7 +152,10 @@ export class Composer {
   // What an empty field means, and one line of what would be made now.
   #describe() {
     const model = this.#model();
-    if (!model) return;
+    if (!model) {
+      say(byId("options-now"), byId("model").selectedOptions[0]?.textContent ?? "");
+      return;
+    }
     for (const name of ["width", "height", "steps", "guidance"]) {
       byId(name).placeholder = String(model.defaults[name]);
     }
@@ -155,7 +171,7 @@ export class Composer {
       [
         model.title || model.name,
         `${value("width")} × ${value("height")}`,
-        plural(Number(value("steps")) || value("steps"), "step", "steps"),
+        plural(value("steps"), "step", "steps"),
         samplerTitle(value("sampler")),
         plural(Number(this.#form.elements.n.value), "picture", "pictures"),
       ].join(" · "),

@@ -2,7 +2,7 @@
 // ended.
 
 import { byId, h, reconcile, say } from "../dom.js";
-import { factsText, problemText, statusText } from "../format.js";
+import { factsText, isWithheld, noteText, sheetText, statusText } from "../format.js";
 import { bench, FINAL, progress } from "../store.js";
 
 export class Developing {
@@ -20,6 +20,7 @@ export class Developing {
     reconcile(byId("developing"), this.#trays, focus ? [focus] : [], make);
     reconcile(byId("waiting-list"), this.#strips, waiting, make);
     for (const [id, tray] of [...this.#trays, ...this.#strips]) tray.render(state.jobs[id]);
+    this.#trays.get(focus)?.announce();
     byId("developing").hidden = !focus;
     byId("idle").hidden = !state.isListed || Boolean(focus);
     byId("waiting").hidden = waiting.length === 0;
@@ -87,7 +88,6 @@ class Tray {
     this.line.style.setProperty("--done", done);
     this.cancel.hidden = isFinal;
     this.again.hidden = this.use.hidden = this.dismiss.hidden = !isFinal;
-    this.#announce(job, done);
   }
 
   #renderSheets(job, done) {
@@ -102,15 +102,14 @@ class Tray {
   }
 
   #renderNote(job) {
-    const text = job.status === "failed" && job.error ? problemText(job.error) : (job.note ?? "");
-    const isAgain = job.note && !FINAL.has(job.status) && job.status !== "pending_safety";
-    say(this.note, isAgain ? `Trying again: ${job.note}` : text);
-    this.note.hidden = !this.note.textContent || job.status === "succeeded";
+    say(this.note, noteText(job));
+    this.note.hidden = !this.note.textContent;
   }
 
-  // Said aloud at each change of state and at each quarter, not at each step.
-  #announce(job, done) {
-    const quarter = job.status === "running" ? Math.floor(done * 4) * 25 : null;
+  /** Say aloud each change of state and each quarter, not each step; for the job in the tray. */
+  announce() {
+    const { job } = this;
+    const quarter = job.status === "running" ? Math.floor(progress(job) * 4) * 25 : null;
     const key = quarter === null ? statusText(job) : `${quarter} percent`;
     if (key === this.#said) return;
     this.#said = key;
@@ -137,11 +136,10 @@ class Sheet {
     const row = job.rows[index];
     this.#image = job.images.find((image) => image.index === index) ?? null;
     this.root.disabled = !this.#image;
-    this.root.dataset.withheld = job.status === "succeeded" && !this.#image;
-    const label = this.#image ? "Open the picture" : "The picture, developing";
-    this.root.setAttribute("aria-label", label);
+    this.root.dataset.withheld = isWithheld(job, index);
+    this.root.setAttribute("aria-label", sheetText(job, index));
     this.root.style.setProperty("--developed", this.#image ? 1 : row ? row.step / row.steps : done);
-    const preview = job.status === "running" ? row?.preview : null;
+    const preview = job.status === "running" ? row?.preview : null; // a withheld one has none
     if (this.#image) this.#show(this.#image.url, this.#image.id, "picture");
     else if (preview) this.#show(preview, preview, "preview");
     else this.#blank(); // held, failed, withheld: no verdict, no picture, not even its preview

@@ -34,9 +34,10 @@ export class Gallery {
     };
     reconcile(byId("prints"), this.#cards, [...byKey.keys()], make);
     for (const [key, card] of this.#cards) card.render(byKey.get(key));
-    byId("gallery").hidden = all.length === 0;
+    const isEmpty = all.length === 0 && !state.hasOlder; // a page of cancelled jobs isn't the end
+    byId("gallery").hidden = isEmpty;
     byId("older").hidden = !state.hasOlder;
-    byId("examples").hidden = !state.isListed || all.length > 0 || state.tray.length > 0;
+    byId("examples").hidden = !state.isListed || !isEmpty || state.tray.length > 0;
   }
 }
 
