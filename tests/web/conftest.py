@@ -56,5 +56,7 @@ def visit(server: Server, browser: Browser) -> Iterator[Visitor]:
 
 @pytest.fixture
 def page(visit: Visitor) -> Page:
-    """The page on a wide screen, with the first key."""
-    return visit().page
+    """The page on a wide screen, with the first key, ready: the key was tried and is kept."""
+    page = visit().page
+    expect(page.locator("#bench")).to_be_visible()
+    return page
