@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from calotype.core.errors import InternalError, OperatorError
 
 BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another process's transaction
+WAL_RETRY_S = 0.02  # between tries to make a new file's log while another process does the same
 CONNECTIONS_MAX = 8  # one writes; the others read
 _WRITES = "calotype_writes"  # the execution option that marks a writing transaction
 
@@ -125,12 +127,30 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     # The timeout first: changing the journal can itself meet another process's lock.
     cursor.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_write_ahead_log(cursor)
     # An accepted job is on the disk before it is answered: with this log, NORMAL would have a
     # power cut undo the last commits.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: Any) -> None:
+    """Turn a new file's journal into a write-ahead log; of an old one it is that already.
+
+    Of two who try at the same moment SQLite refuses one at once, however long it would wait: both
+    hold what the other needs. The refused one tries again.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(WAL_RETRY_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
