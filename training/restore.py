@@ -19,7 +19,7 @@ from training import export
 def restore(folder: Path = export.MODEL, parts: Path = export.PARTS) -> None:
     """Write each part of the model in ``folder`` to ``parts``; nothing that is there is kept."""
     pipeline = StableDiffusionXLPipeline.from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True
+        folder, dtype=torch.float32, local_files_only=True
     )
     for name in ("vae", "unet", "text_encoder", "text_encoder_2", "tokenizer"):
         getattr(pipeline, name).save_pretrained(parts / name)
