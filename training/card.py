@@ -138,14 +138,14 @@ def text(folder: Path, report: dict[str, Any], facts: dict[str, Any], hardware: 
     rows.append(_table_row(["renders", "", *_percentages(report["judge_on_renders"])]))
     headings = ["steps", "guidance", *evaluate.HEADINGS.values()]
     config = json.loads((folder / "vae" / "config.json").read_text())
-    side = shapes.LATENT_SIDE
+    side, judge = shapes.LATENT_SIDE, classifier.header()
     return TEMPLATE.read_text().format(
         weights_mib=export.weights_bytes(folder) / 2**20,
         parameters_m=parameters(folder) / 1e6,
         pixels=shapes.PIXELS,
         example=EXAMPLE,
         steps=evaluate.STEPS,
-        guidance=evaluate.GUIDANCE,
+        guidance=f"{evaluate.GUIDANCE:g}",
         words=_words(),
         data=_data(facts),
         hardware=hardware,
@@ -156,7 +156,7 @@ def text(folder: Path, report: dict[str, Any], facts: dict[str, Any], hardware: 
         headings=" | ".join(headings),
         rules="|".join("---:" for _ in headings),
         rows="\n".join(rows),
-        judge=classifier.in_words(classifier.header()),
+        judge=classifier.in_words({name: judge[name] for name in classifier.GROUPS}),
         verdict=_verdict(report),
         negative=report["negative_prompt"],
         tokens=export.tokenizer(folder).model_max_length,
