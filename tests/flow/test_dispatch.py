@@ -289,6 +289,14 @@ class Gate:
         return await self._act(*args, **kwargs)
 
 
+async def let_through(gate: Gate, waiting: asyncio.Task[Any]) -> None:
+    """Open the gate once all others have gone as far as they can; return when the task is over."""
+    await asyncio.sleep(0.05)
+    gate.opened.set()
+    async with asyncio.timeout(60):
+        await waiting
+
+
 async def test_cancelling_while_a_picture_is_written_leaves_no_file(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,10 +305,7 @@ async def test_cancelling_while_a_picture_is_written_leaves_no_file(
     job = await bench.queue()
     await gate.reached.wait()
     cancelling = asyncio.create_task(bench.dispatcher.cancel(job.id, by="caller"))
-    await asyncio.sleep(0.05)
-    gate.opened.set()
-    async with asyncio.timeout(60):
-        await cancelling
+    await let_through(gate, cancelling)
     assert bench.files() == []
 
 
@@ -315,10 +320,7 @@ async def test_cancelling_while_an_attempt_waits_for_its_turn_leaves_no_file(
     await gate.reached.wait()  # the turn is taken; now the pictures come in
     await bench.pool.finish_rows()
     await eventually(lambda: len(bench.files()) == 2)
-    await asyncio.sleep(0.05)
-    gate.opened.set()
-    async with asyncio.timeout(60):
-        await cancelling
+    await let_through(gate, cancelling)
     assert bench.files() == []
 
 

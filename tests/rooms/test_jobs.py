@@ -158,13 +158,11 @@ async def test_a_lost_attempt_puts_the_job_back_and_the_next_one_counts_on(store
     assert await attempts(store, job.id) == [(1, "lost", "the engine died"), (2, "running", None)]
 
 
-async def test_a_held_job_succeeds_later_with_the_same_lease(store: JobStore) -> None:
-    _, lease = await bring_to(store, JobState.PENDING_SAFETY)
-    assert await store.append(lease, "image_finished", {"image": 0, "id": "x", "verdict": "allow"})
-    assert (await store.succeed(lease, pictures(lease.job_id))).state is JobState.SUCCEEDED
-    assert await attempts(store, lease.job_id) == [(1, "done", None)]
-    last = await kinds(store, lease.job_id)
-    assert last[-3:] == ["pending_safety", "image_finished", "succeeded"]
+async def test_a_held_job_does_not_succeed_unjudged(store: JobStore) -> None:
+    job, lease = await bring_to(store, JobState.PENDING_SAFETY)
+    with pytest.raises(IllegalMove):
+        await store.succeed(lease, pictures(lease.job_id))
+    assert (await store.get(job.id)).state is JobState.PENDING_SAFETY
 
 
 async def test_a_failed_job_keeps_its_problem_body(store: JobStore) -> None:

@@ -174,7 +174,7 @@ async def test_the_command_line_can_write_while_the_server_does(
     for _ in range(40):
         await store.insert("ada", Tier.FAST, SPEC, position=1)
     assert await other.wait() == 0
-    assert await store.count_queued() == await store.count_keys() == 40
+    assert await store.count_queued() == len(await store.list_keys()) == 40
 
 
 async def test_a_writer_waits_for_another_processs_transaction(store: JobStore, file: Path) -> None:
@@ -195,7 +195,7 @@ async def test_a_writer_waits_for_another_processs_transaction(store: JobStore, 
 async def test_a_key_opens_with_its_secret_which_is_stored_nowhere(
     store: JobStore, file: Path
 ) -> None:
-    assert await store.count_keys() == 0
+    assert await store.list_keys() == []
     key, secret = await store.create_key(tenant="ada", name="laptop", scopes=["jobs", "admin"])
     assert re.fullmatch(r"ct_[A-Za-z0-9_-]{43}", secret)
     assert (key.tenant, key.name, key.scopes) == ("ada", "laptop", ("jobs", "admin"))
@@ -227,7 +227,6 @@ async def test_a_revoked_key_opens_nothing_and_is_still_counted(store: JobStore)
     assert await store.authenticate(kept_secret) == kept
     assert await store.revoke_key(lost.id) == revoked, "revoking twice changes nothing"
     assert await store.list_keys() == [revoked, kept]
-    assert await store.count_keys() == 2
     with pytest.raises(NotFound):
         await store.revoke_key("key_unknown")
 
@@ -239,4 +238,4 @@ async def test_a_key_needs_a_fit_name(store: JobStore, field: str, value: str) -
     with pytest.raises(InvalidInput) as refused:
         await store.create_key(**names, scopes=[])
     assert (refused.value.field, refused.value.limit) == (field, limits.KEY_NAME_CHARS_MAX)
-    assert await store.count_keys() == 0
+    assert await store.list_keys() == []

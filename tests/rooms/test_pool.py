@@ -166,6 +166,19 @@ async def test_crash_is_reported_with_its_exit_code_and_printed_to_the_log(tmp_p
     assert log.read_text() == "crashing as told\n"  # and the overlong past is gone
 
 
+async def reason_of_loss(pool: EnginePool, word: str) -> str:
+    """Why an engine that was told this word was given up; another has taken its place."""
+    reports = pool.reports()
+    await take(reports, EngineWarm)
+    (before,) = pool.health()
+    await pool.send("engine-0", row(word))
+    lost = (await take(reports, EngineLost))[-1].message
+    assert isinstance(lost, EngineLost)
+    assert not is_alive(before.pid)
+    await take(reports, EngineWarm)
+    return lost.reason
+
+
 @pytest.mark.parametrize(
     ("word", "reason"), [("hang", "no sign of life"), ("garbage", "not a message")]
 )
@@ -173,29 +186,14 @@ async def test_engine_that_falls_silent_or_talks_nonsense_is_replaced(
     word: str, reason: str
 ) -> None:
     async with pool_of() as pool:
-        reports = pool.reports()
-        await take(reports, EngineWarm)
-        (before,) = pool.health()
-        await pool.send("engine-0", row(word))
-        lost = (await take(reports, EngineLost))[-1].message
-        assert isinstance(lost, EngineLost)
-        assert reason in lost.reason
-        assert not is_alive(before.pid)
-        await take(reports, EngineWarm)
+        assert reason in await reason_of_loss(pool, word)
 
 
 @pytest.mark.parametrize("word", ["stick", "forget"])
 async def test_engine_that_lives_but_makes_no_step_is_replaced(word: str) -> None:
     async with pool_of(pace=replace(QUICK, stuck_s_max=1.5)) as pool:
-        reports = pool.reports()
-        await take(reports, EngineWarm)
-        (before,) = pool.health()
-        await pool.send("engine-0", row(word))
-        lost = (await take(reports, EngineLost))[-1].message
-        assert isinstance(lost, EngineLost)
-        assert "made no step with rows to run for 1.5 s" in lost.reason
-        assert not is_alive(before.pid)
-        await take(reports, EngineWarm)
+        reason = await reason_of_loss(pool, word)
+        assert "made no step with rows to run for 1.5 s" in reason
 
 
 LIVES = Life(ready_at=0.0, has_spoken=True)

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, NotFound, Unauthorized
@@ -82,12 +82,6 @@ async def revoke(database: Database, key_id: str) -> Key:
     if row is None:
         raise NotFound(f"there is no key {key_id}")
     return key_of(row)
-
-
-async def count(database: Database) -> int:
-    """How many keys were ever made, the revoked ones too."""
-    async with database.reading() as conn:
-        return (await conn.execute(select(func.count()).select_from(tables.keys))).scalar_one()
 
 
 def _digest(secret: str) -> str:

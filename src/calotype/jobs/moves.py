@@ -104,7 +104,7 @@ async def requeue(
 async def succeed(
     conn: AsyncConnection, held: Lease, images: Sequence[Image], refused: Sequence[Refusal]
 ) -> None:
-    """Running or held -> succeeded, with its pictures, and those that were kept back."""
+    """Running -> succeeded, with its pictures, and those that were kept back."""
     job = await _locked(conn, held.job_id, held)
     entries: list[Entry] = [("succeeded", {"images": len(images)})]
     await _change(conn, job, JobState.SUCCEEDED, entries, refused=refused_json(refused))

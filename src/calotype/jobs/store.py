@@ -158,13 +158,13 @@ class JobStore:
     async def succeed(
         self, lease: Lease, images: Sequence[Image], refused: Sequence[Refusal] = ()
     ) -> Job:
-        """Running or pending_safety -> succeeded, with its pictures and those kept back."""
+        """Running -> succeeded, with its pictures and those kept back."""
         return await self._change_job(
             lease.job_id, lambda conn: moves.succeed(conn, lease, images, refused)
         )
 
     async def hold(self, lease: Lease, reason: str) -> Job:
-        """Running -> pending_safety; the lease stays good for what comes after.
+        """Running -> pending_safety; from there it is queued again, since its pictures are dropped.
 
         The log keeps no previews of what couldn't be judged.
         """
@@ -260,10 +260,6 @@ class JobStore:
     async def revoke_key(self, key_id: str) -> Key:
         """End a key, for good. Raises NotFound."""
         return await keys.revoke(self._database, key_id)
-
-    async def count_keys(self) -> int:
-        """How many keys were ever made: zero only on the very first start."""
-        return await keys.count(self._database)
 
     # Shared parts.
 
