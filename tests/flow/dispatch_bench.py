@@ -54,7 +54,7 @@ class StubPool(EnginePool):
         self.waiting: dict[str, tuple[str, RunRow]] = {}  # rows told to wait
         self.tokens_cut = 0
 
-    async def send(self, engine: str, message: Message) -> None:
+    async def send(self, engine: str, message: Message, blob: bytes = b"") -> None:
         if engine in self.down:
             raise EngineDown(f"{engine} is down")
         self.sent.append((engine, message))

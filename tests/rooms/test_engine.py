@@ -21,8 +21,9 @@ from PIL import Image
 from calotype.core import limits
 from calotype.core.messages import CancelRow, LoadModel, ModelFailed, RowDone, RowStarted
 from calotype.engine.buckets import prove_buckets, random_forwards
+from calotype.engine.families.base import Encoding, Model
+from calotype.engine.families.loading import load_model
 from calotype.engine.forwards import Forwards
-from calotype.engine.models import Encoding, Model, load_model
 from calotype.engine.previews import PREVIEW_PX_MAX, Previewer, wants_preview
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
 
@@ -206,7 +207,7 @@ def test_when_a_pass_fails_its_rows_may_be_tried_again_and_the_engine_lives_on(
     ("changes", "reason"),
     [
         ({"model": "nobody"}, "not loaded"),
-        ({"sampler": "magic"}, "no sampler"),
+        ({"sampler": "magic"}, "be sampled"),
         ({"width": SIZE + 4}, "multiple of 8"),
     ],
 )
@@ -327,7 +328,7 @@ def test_on_a_gpu_the_clock_is_read_when_the_device_is_done(
 
 
 def test_a_text_too_long_for_the_model_is_said_to_be_cut(bench: Bench) -> None:
-    room = bench.model._texts[0][0].model_max_length - 2  # its begin and its end
+    room = bench.model._tokenizers[0].model_max_length - 2  # its begin and its end
     bench.start(
         run_row("fits", prompt="house " * room),
         run_row("cut", prompt="house " * (room + 1)),
@@ -340,21 +341,20 @@ def test_a_text_too_long_for_the_model_is_said_to_be_cut(bench: Bench) -> None:
 
 def test_a_folder_that_is_no_model_is_reported_not_raised(bench: Bench, tmp_path: Path) -> None:
     bench.engine.handle(LoadModel("none", str(tmp_path), "b"))
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    bench.engine.handle(LoadModel("flux", str(tmp_path), "b"))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KolorsPipeline"}')
+    bench.engine.handle(LoadModel("kolors", str(tmp_path), "b"))
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     bench.engine.handle(LoadModel("empty", str(tmp_path), "b"))
     reasons = [m.reason for m in bench.said(ModelFailed)]
     assert "model_index.json" in reasons[0]
-    assert "FluxPipeline is not supported" in reasons[1]
+    assert "KolorsPipeline is not supported" in reasons[1]
     assert len(reasons) == 3
 
 
 def test_a_bucket_whose_neighbours_change_the_bits_is_left_out() -> None:
-    like = Forwards(
-        *(torch.zeros(size) for size in ((1, 1, 2, 2), (1,), (1, 3, 4), (1, 4), (1, 6)))
-    )
-    sample = random_forwards(9, (1, 1, 2, 2), like)
+    text = {"embeds": torch.zeros(1, 3, 4), "time_ids": torch.zeros(1, 6)}
+    like = Forwards(torch.zeros(1, 1, 2, 2), torch.zeros(1), text)
+    sample = random_forwards(9, (1, 1, 2, 2), like, {"time_ids"})
 
     def sums_from_four_up(forwards: Forwards) -> torch.Tensor:
         mixed = forwards.latents.mean() if len(forwards) == 4 else 0.0

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from calotype.core.errors import OperatorError
-from calotype.core.messages import CancelRow, LoadModel, Stop
+from calotype.core.messages import CancelRow, LoadModel, Message, Stop
 from calotype.engine.encodings import Encodings
+from calotype.engine.families.base import Encoding
 from calotype.engine.inbox import Inbox
-from calotype.engine.models import Encoding
 from calotype.engine.recent import Recent
 from calotype.engine.threads import THREADS_VARIABLE, sleep_while_waiting, thread_count
 from tests.rooms.engine_bench import run_row
@@ -30,7 +30,7 @@ class Encoder:
 
     def encode(self, text: str) -> Encoding:
         self.texts.append(text)
-        return Encoding(torch.zeros(1, 2, 3), torch.zeros(1, 3), tokens_cut=len(text))
+        return Encoding({"embeds": torch.zeros(1, 2, 3)}, tokens_cut=len(text))
 
     def encode_negative(self, text: str, prompt: Encoding) -> Encoding | None:
         return None
@@ -76,19 +76,30 @@ def test_what_could_not_be_made_is_not_remembered() -> None:
 LOAD = LoadModel("m", "/m", "b")
 
 
+def taken(inbox: Inbox, *, wait: bool = False) -> Message | None:
+    command = inbox.take(wait=wait)
+    return command and command[0]
+
+
 def test_commands_come_in_order_but_cancels_and_stop_come_first() -> None:
     inbox = Inbox(9)
     for command in (LOAD, run_row("a"), CancelRow("held"), run_row("b"), Stop()):
         inbox.put(command)
-    taken = [inbox.take(wait=False) for _ in range(6)]
-    assert taken == [Stop(), CancelRow("held"), LOAD, run_row("a"), run_row("b"), None]
+    assert [taken(inbox) for _ in range(6)] == [
+        Stop(),
+        CancelRow("held"),
+        LOAD,
+        run_row("a"),
+        run_row("b"),
+        None,
+    ]
 
 
 def test_a_row_cancelled_before_it_is_taken_never_runs() -> None:
     inbox = Inbox(9)
     for command in (run_row("a"), run_row("b"), CancelRow("a")):
         inbox.put(command)
-    assert [inbox.take(wait=False) for _ in range(3)] == [CancelRow("a"), run_row("b"), None]
+    assert [taken(inbox) for _ in range(3)] == [CancelRow("a"), run_row("b"), None]
 
 
 def test_a_full_inbox_makes_the_reader_wait_and_an_empty_one_the_loop() -> None:
@@ -103,11 +114,11 @@ def test_a_full_inbox_makes_the_reader_wait_and_an_empty_one_the_loop() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert [inbox.take(wait=True) for _ in rows] == rows
+    assert [taken(inbox, wait=True) for _ in rows] == rows
     reader.join(10.0)
     assert not reader.is_alive()
     assert max(held) <= 2
-    assert inbox.take(wait=False) is None
+    assert taken(inbox) is None
 
 
 def test_a_pass_has_a_thread_for_each_core_we_may_run_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,13 +22,52 @@ class LoadModel:
     """Make a base model resident; answered by ModelLoaded or ModelFailed."""
 
     name: str
-    path: str
+    path: str  # a folder in diffusers' layout, or one safetensors file
     build: str
+    dtype: str = "auto"  # of the weights: fp32, bf16, fp16, or what suits the device
+    quantise: str = ""  # weights only, of the denoiser: int8, fp8, or empty
+    compile: tuple[str, ...] = ()  # components for torch.compile: "denoiser", "vae"
+
+
+@dataclass(frozen=True)
+class RowLora:
+    """A LoRA in a row's recipe. The engine reads its file once, in the background."""
+
+    name: str
+    path: str  # of the safetensors file
+    build: str  # content hash
+    weight: float  # -4..4; 0 does nothing
+
+
+@dataclass(frozen=True)
+class RowControl:
+    """A ControlNet in a row's recipe, with the picture that guides it."""
+
+    name: str
+    path: str  # a ControlNet's folder in diffusers' layout
+    build: str  # content hash
+    picture: int  # which of the row's pictures
+    weight: float = 1.0  # conditioning scale
+    start: float = 0.0  # share of the steps, 0..1, from which it works ...
+    end: float = 1.0  # ... and up to which
+    canny: bool = False  # make the map of edges from the picture first
+
+
+@dataclass(frozen=True)
+class RowPicture:
+    """A picture that comes with a row, raw in the frame's bytes: uint8, h x w x channels."""
+
+    width: int
+    height: int
+    channels: int = 3  # 3: RGB, 1: a mask, white where the picture may change
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """Make one picture; answered by RowStarted, StepDone ..., then RowDone or RowFailed."""
+    """Make one picture; answered by RowStarted, StepDone ..., then RowDone or RowFailed.
+
+    The frame's bytes are its ``pictures``, one after the other.
+    """
 
     row: str  # id, unique per attempt: "<job id>/<token>/<image index>"
     model: str
@@ -41,6 +80,12 @@ class RunRow:
     sampler: str
     seed: int
     tier: str
+    loras: tuple[RowLora, ...] = ()
+    controls: tuple[RowControl, ...] = ()
+    pictures: tuple[RowPicture, ...] = ()
+    source: int | None = None  # which picture to begin from; None: from noise alone
+    mask: int | None = None  # which picture says where the source may change; None: everywhere
+    strength: float = 1.0  # share of the steps, and of noise, that the source is given
 
 
 @dataclass(frozen=True)
@@ -80,6 +125,7 @@ class ModelLoaded:
     seconds: float
     bytes: int
     buckets: tuple[int, ...]  # forward batch sizes proven to give the same bits
+    pass_s: tuple[float, ...] = ()  # seconds of a pass in each, at the model's own size
 
 
 @dataclass(frozen=True)
@@ -142,6 +188,12 @@ Message = (
     | RowFailed
 )
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
+# Fields that hold messages' parts: JSON brings them as lists of objects.
+_PARTS: dict[str, type[Any]] = {
+    "loras": RowLora,
+    "controls": RowControl,
+    "pictures": RowPicture,
+}
 _HEAD, _BLOB = struct.Struct(">I"), struct.Struct(">Q")
 HEAD_BYTES, BLOB_HEAD_BYTES = _HEAD.size, _BLOB.size
 
@@ -167,8 +219,10 @@ def decode(head: bytes) -> Message:
     try:
         body = json.loads(head)
         kind = _TYPES[body.pop("type")]
-        if kind is ModelLoaded:
-            body["buckets"] = tuple(body["buckets"])
+        for name, value in body.items():
+            if isinstance(value, list):
+                part = _PARTS.get(name)
+                body[name] = tuple(part(**it) if part else it for it in value)
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # not JSON, no object, ...
         raise InternalError(f"not a message of this protocol: {head[:200]!r}") from error
     if {field.name for field in fields(kind)} != body.keys():

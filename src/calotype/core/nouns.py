@@ -26,8 +26,16 @@ class Sampler(StrEnum):
 
     DDIM = "ddim"
     DPMPP_2M = "dpmpp_2m"
+    DPMPP_2M_KARRAS = "dpmpp_2m_karras"
+    DPMPP_SDE = "dpmpp_sde"
     EULER = "euler"
     EULER_A = "euler_a"
+    HEUN = "heun"
+    UNIPC = "unipc"
+    LCM = "lcm"  # few steps, with an LCM-LoRA or a distilled model
+    TCD = "tcd"  # few steps, with a TCD or Turbo-style model
+    FLOW_EULER = "flow_euler"  # of models that learnt a flow: SD3, FLUX
+    FLOW_HEUN = "flow_heun"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ neighbours, the answer is 1: every forward alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import torch
@@ -73,17 +73,26 @@ def _keeps(denoise: Denoise, sample: Forwards, size: int, alone: torch.Tensor) -
     return True
 
 
-def random_forwards(count: int, shape: tuple[int, int, int, int], like: Forwards) -> Forwards:
-    """Random forwards with these latents' shape and the widths of ``like``; always the same."""
+def random_forwards(
+    count: int, shape: tuple[int, int, int, int], like: Forwards, same: Collection[str]
+) -> Forwards:
+    """Random forwards with these latents' shape and the widths of ``like``; always the same.
+
+    What is ``same`` in all forwards of a size isn't random.
+    """
     generator = torch.Generator("cpu").manual_seed(0)
 
     def noise(*size: int) -> torch.Tensor:
         return torch.randn(size, generator=generator).to(like.latents.device)
 
+    def shared(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[:1].expand(count, *tensor.shape[1:]).contiguous()
+
     return Forwards(
         latents=noise(count, *shape[1:]),
         timesteps=torch.linspace(999.0, 1.0, count).to(like.latents.device),
-        embeds=noise(count, *like.embeds.shape[1:]),
-        pooled=noise(count, *like.pooled.shape[1:]),
-        time_ids=like.time_ids.expand(count, -1).contiguous(),
+        text={
+            name: shared(tensor) if name in same else noise(count, *tensor.shape[1:])
+            for name, tensor in like.text.items()
+        },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from calotype.core import limits
-from calotype.engine.models import Encoding, Model
+from calotype.engine.families.base import Encoding, Model
 from calotype.engine.recent import Recent
 
 
@@ -18,7 +18,7 @@ class Encodings:
 
     def encode(self, model: Model, text: str) -> Encoding:
         """The text's encoding by this model, remembered or made."""
-        return self._kept.get((model.name, model.build, text), lambda: model.encode(text))
+        return self._kept.get((model.name, model.build, f"+{text}"), lambda: model.encode(text))
 
     def conditions(
         self, model: Model, prompt: str, negative: str, *, guided: bool
@@ -27,5 +27,5 @@ class Encodings:
         positive = self.encode(model, prompt)
         if not guided:
             return (positive,)
-        empty = model.encode_negative(negative, positive)
-        return (empty if empty is not None else self.encode(model, negative), positive)
+        key = (model.name, model.build, f"-{negative}")
+        return (self._kept.get(key, lambda: model.encode_negative(negative, positive)), positive)

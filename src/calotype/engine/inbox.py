@@ -11,16 +11,18 @@ from collections import deque
 
 from calotype.core.messages import CancelRow, Message, RunRow, Stop
 
+Command = tuple[Message, bytes]  # with the frame's raw bytes
+
 
 class Inbox:
     """Bounded; one thread puts, another takes."""
 
     def __init__(self, size_max: int) -> None:
-        self._commands: deque[Message] = deque()
+        self._commands: deque[Command] = deque()
         self._size_max = size_max
         self._changed = threading.Condition()
 
-    def put(self, command: Message) -> None:
+    def put(self, command: Message, blob: bytes = b"") -> None:
         """Add a command, waiting while there are too many.
 
         CancelRow and Stop go before all others. A cancelled row that still waits here is dropped:
@@ -31,12 +33,12 @@ class Inbox:
             if isinstance(command, CancelRow):
                 self._drop(command.row)
             if isinstance(command, CancelRow | Stop):
-                self._commands.appendleft(command)
+                self._commands.appendleft((command, blob))
             else:
-                self._commands.append(command)
+                self._commands.append((command, blob))
             self._changed.notify_all()
 
-    def take(self, *, wait: bool) -> Message | None:
+    def take(self, *, wait: bool) -> Command | None:
         """The next command; None when there is none, unless told to wait for one."""
         with self._changed:
             if wait:
@@ -48,5 +50,9 @@ class Inbox:
             return command
 
     def _drop(self, row: str) -> None:
-        kept = [one for one in self._commands if not (isinstance(one, RunRow) and one.row == row)]
+        kept = [
+            (one, blob)
+            for one, blob in self._commands
+            if not (isinstance(one, RunRow) and one.row == row)
+        ]
         self._commands = deque(kept)

@@ -30,8 +30,10 @@ from calotype.core.messages import (
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.buckets import prove_buckets, random_forwards
 from calotype.engine.encodings import Encodings
+from calotype.engine.families.base import Model
+from calotype.engine.families.loading import load_model
 from calotype.engine.forwards import Forwards, joined
-from calotype.engine.models import Model, load_model
+from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import Previewer, pixels, scores, wants_preview
 from calotype.engine.recent import Recent
 from calotype.engine.rows import NotFinite, Row, row_key, start_row
@@ -62,13 +64,13 @@ class Engine:
         """Rows that step or wait; other threads may read it."""
         return len(self._rows)
 
-    def handle(self, command: Message) -> None:
-        """Obey one command; what goes wrong is reported, not raised."""
+    def handle(self, command: Message, blob: bytes = b"") -> None:
+        """Obey one command, its frame's bytes beside it; what goes wrong is reported."""
         with torch.inference_mode():
             if isinstance(command, LoadModel):
                 self._load(command)
             elif isinstance(command, RunRow):
-                self._admit(command)
+                self._admit(command, blob)
             elif isinstance(command, CancelRow):
                 self._drop(command.row)
 
@@ -121,13 +123,13 @@ class Engine:
             return
         preview = self._preview(row, expected)
         row.device_s += self._clock() - begun_s
-        self._send(StepDone(command.row, row.steps_done, command.steps), preview)
+        self._send(StepDone(command.row, row.steps_done, row.steps), preview)
         if picture is not None:
             self._finish(row, picture)
 
     def _preview(self, row: Row, expected: torch.Tensor) -> bytes:
         """A rough picture now and then, or nothing; what goes wrong isn't worth the row."""
-        if not wants_preview(row.steps_done, row.command.steps):
+        if not wants_preview(row.steps_done, row.steps):
             return b""
         try:
             return self._models[row.command.model][1].preview(expected)
@@ -143,11 +145,11 @@ class Engine:
             pixels(picture).numpy().tobytes(),
         )
 
-    def _admit(self, command: RunRow) -> None:
+    def _admit(self, command: RunRow, blob: bytes) -> None:
         if command.row in self._rows:
             return  # ids are unique per attempt: this one runs, and is answered once
         try:
-            row = self._started(command)
+            row = self._started(command, pictures_of(command, blob))
         except CallerError as error:
             self._fail(command.row, error.detail, retryable=isinstance(error, TooMany))
         except Exception as error:  # noqa: BLE001 - the other rows go on
@@ -156,7 +158,7 @@ class Engine:
             self._rows[command.row] = row
             self._send(RowStarted(command.row, row.tokens_cut))
 
-    def _started(self, command: RunRow) -> Row:
+    def _started(self, command: RunRow, pictures: Sequence[torch.Tensor]) -> Row:
         """The row, in the policy's turns; raise TooMany, NotFound or InvalidInput."""
         if len(self._rows) >= limits.ENGINE_ROWS_MAX:
             raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
@@ -166,7 +168,7 @@ class Engine:
         # Before the clock: the first row of a size doesn't pay for what all of that size use.
         buckets = self._proven(model, command.width, command.height)
         begun_s = self._clock()
-        row = start_row(command, model, self._encodings)
+        row = start_row(command, model, self._encodings, pictures)
         row.device_s = self._clock() - begun_s
         self._policy.add(_turn(row, buckets))
         return row
@@ -194,7 +196,7 @@ class Engine:
         candidates = bucket_candidates(width, height)
         like = start_row(_probe(model, width, height), model, self._encodings)
         shape = model.latent_shape(width, height)
-        sample = random_forwards(candidates[-1] + 1, shape, like.forwards())
+        sample = random_forwards(candidates[-1] + 1, shape, like.forwards(), like.conditioning)
 
         def denoise(forwards: Forwards) -> torch.Tensor:
             return self._denoise(model, forwards, len(forwards))
@@ -233,7 +235,8 @@ def _turn(row: Row, buckets: tuple[int, ...]) -> RowAdded:
 
 def _probe(model: Model, width: int, height: int) -> RunRow:
     """A row that is never run: it only shows the shapes of a size."""
-    return RunRow("", model.name, "", "", width, height, 1, 1.0, "ddim", 0, Tier.FAST)
+    sampler = model.samplers[0]
+    return RunRow("", model.name, "", "", width, height, 1, 1.0, sampler, 0, Tier.FAST)
 
 
 def _said(error: Exception) -> str:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from calotype.core import limits
-from calotype.engine.models import Model
+from calotype.engine.families.base import Model
 
 PREVIEW_PX_MAX = 192  # longer side of a preview
 # Decoding a preview of the embedded model takes as long as a guided step (32 and 34 ms of CPU): one

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from calotype.core import limits, messages
 from calotype.core.errors import InternalError
 from calotype.core.messages import Heartbeat, Message, Stop
-from calotype.engine.inbox import Inbox
+from calotype.engine.inbox import Command, Inbox
 from calotype.engine.threads import sleep_while_waiting
 
 
@@ -41,7 +41,7 @@ class Link:
         except OSError:
             os._exit(0)
 
-    def take(self, *, wait: bool) -> Message | None:
+    def take(self, *, wait: bool) -> Command | None:
         """The next command, urgent ones first; None when there is none, unless told to wait."""
         return self._inbox.take(wait=wait)
 
@@ -60,9 +60,8 @@ class Link:
         try:
             while True:
                 head = self._exactly(messages.head_length(self._exactly(messages.HEAD_BYTES)))
-                blob = messages.blob_length(self._exactly(messages.BLOB_HEAD_BYTES))
-                self._exactly(blob)  # no command carries bytes, but a frame may
-                self._inbox.put(messages.decode(head))
+                length = messages.blob_length(self._exactly(messages.BLOB_HEAD_BYTES))
+                self._inbox.put(messages.decode(head), self._exactly(length))
         except (EOFError, OSError):
             os._exit(0)
         except InternalError as error:
@@ -103,9 +102,10 @@ def serve(fd: int) -> None:
     engine = Engine(link.send, device)
     idle = True
     while True:
-        while (command := link.take(wait=idle)) is not None:
+        while (taken := link.take(wait=idle)) is not None:
+            command, blob = taken
             if isinstance(command, Stop):
                 return
-            engine.handle(command)
+            engine.handle(command, blob)
             idle = False
         idle = not engine.tick()

@@ -7,15 +7,16 @@ chosen just waits. It knows nothing of who shares its pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from calotype.core.errors import InternalError
+from calotype.core.errors import InternalError, InvalidInput
 from calotype.core.messages import RunRow
 from calotype.engine.encodings import Encodings
+from calotype.engine.families.base import Encoding, Model
 from calotype.engine.forwards import Forwards
-from calotype.engine.models import Encoding, Model
 from calotype.engine.samplers import RowSampler
 
 
@@ -36,14 +37,19 @@ class Row:
     generator: torch.Generator  # on the CPU, so a seed means the same on every device
     latents: torch.Tensor  # (1, channels, height, width)
     conditions: tuple[Encoding, ...]  # one a forward: (prompt,) or (negative, prompt)
-    time_ids: torch.Tensor  # (1, 6)
+    conditioning: dict[str, torch.Tensor]  # beside the text, the same in each forward: (1, ...)
     steps_done: int = 0
     device_s: float = 0.0
 
     @property
     def is_done(self) -> bool:
         """True when no step is left."""
-        return self.steps_done >= self.command.steps
+        return self.steps_done >= self.steps
+
+    @property
+    def steps(self) -> int:
+        """Steps from the first to the last; a sampler that runs the model twice counts both."""
+        return self.sampler.passes
 
     @property
     def tokens_cut(self) -> int:
@@ -55,12 +61,17 @@ class Row:
         step, count = self.steps_done, len(self.conditions)
         scaled = self.sampler.model_input(self.latents, step)
         timestep = self.sampler.timestep(step).to(scaled.device, torch.float32)
+        text = {
+            name: torch.cat([condition.tensors[name] for condition in self.conditions])
+            for name in self.conditions[0].tensors
+        }
+        beside = {
+            name: it.repeat(count, *(1,) * (it.ndim - 1)) for name, it in self.conditioning.items()
+        }
         return Forwards(
             latents=scaled.repeat(count, 1, 1, 1),
             timesteps=timestep.repeat(count),
-            embeds=torch.cat([text.embeds for text in self.conditions]),
-            pooled=torch.cat([text.pooled for text in self.conditions]),
-            time_ids=self.time_ids.repeat(count, 1),
+            text={**text, **beside},
         )
 
     def absorb(self, output: torch.Tensor) -> torch.Tensor:
@@ -81,13 +92,27 @@ class Row:
         return expected
 
 
-def start_row(command: RunRow, model: Model, encodings: Encodings) -> Row:
-    """Encode the text and draw the first noise, as StableDiffusionXLPipeline does.
+def start_row(
+    command: RunRow, model: Model, encodings: Encodings, pictures: Sequence[torch.Tensor] = ()
+) -> Row:
+    """Encode the text and draw the first noise, as diffusers' pipelines do.
+
+    ``pictures`` are those that came with the row, uint8 (height, width, channels).
 
     Raises InvalidInput for a size or a sampler that can't be.
     """
     shape = model.latent_shape(command.width, command.height)
-    sampler = RowSampler(command.sampler, model.scheduler_config, command.steps)
+    if command.sampler not in model.samplers:
+        raise InvalidInput(
+            f"{model.name} can't be sampled with {command.sampler!r}",
+            field="sampler",
+            limit=[*model.samplers],
+        )
+    sampler = RowSampler(
+        command.sampler,
+        model.scheduler_config,
+        lambda one: model.set_steps(one, command.steps, command.width, command.height),
+    )
     generator = torch.Generator("cpu").manual_seed(command.seed)
     noise = torch.randn(shape, generator=generator).to(model.device)
     return Row(
@@ -98,9 +123,12 @@ def start_row(command: RunRow, model: Model, encodings: Encodings) -> Row:
         generator=generator,
         latents=noise * sampler.noise_scale,
         conditions=encodings.conditions(
-            model, command.prompt, command.negative_prompt, guided=command.guidance > 1.0
+            model,
+            command.prompt,
+            command.negative_prompt,
+            guided=model.is_guided(command.guidance),
         ),
-        time_ids=model.time_ids(command.width, command.height),
+        conditioning=model.conditioning(command.width, command.height, command.guidance),
     )
 
 

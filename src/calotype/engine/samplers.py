@@ -6,7 +6,8 @@ for each row and never shared. It knows nothing of models beyond their scheduler
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,20 +16,40 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
 )
 
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import Sampler
 
-_SCHEDULERS = {
-    Sampler.DDIM: DDIMScheduler,
-    Sampler.DPMPP_2M: DPMSolverMultistepScheduler,
-    Sampler.EULER: EulerDiscreteScheduler,
-    Sampler.EULER_A: EulerAncestralDiscreteScheduler,
+_DPMPP: dict[str, Any] = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+_SCHEDULERS: dict[Sampler, tuple[type[Any], dict[str, Any]]] = {  # with what the name stands for
+    Sampler.DDIM: (DDIMScheduler, {}),
+    Sampler.DPMPP_2M: (DPMSolverMultistepScheduler, _DPMPP),
+    Sampler.DPMPP_2M_KARRAS: (
+        DPMSolverMultistepScheduler,
+        {**_DPMPP, "use_karras_sigmas": True},
+    ),
+    Sampler.DPMPP_SDE: (
+        DPMSolverMultistepScheduler,
+        {**_DPMPP, "algorithm_type": "sde-dpmsolver++"},
+    ),
+    Sampler.EULER: (EulerDiscreteScheduler, {}),
+    Sampler.EULER_A: (EulerAncestralDiscreteScheduler, {}),
+    Sampler.HEUN: (HeunDiscreteScheduler, {}),
+    Sampler.UNIPC: (UniPCMultistepScheduler, {}),
+    Sampler.LCM: (LCMScheduler, {}),
+    Sampler.TCD: (TCDScheduler, {}),
+    Sampler.FLOW_EULER: (FlowMatchEulerDiscreteScheduler, {}),
+    Sampler.FLOW_HEUN: (FlowMatchHeunDiscreteScheduler, {}),
 }
-_FORCED: dict[Sampler, dict[str, Any]] = {
-    Sampler.DPMPP_2M: {"algorithm_type": "dpmsolver++", "solver_order": 2},
-}
+# The class's own default clips to -1..1, which is for pixels: latents go beyond.
+_CLIPPING = {Sampler.DDIM, Sampler.LCM, Sampler.TCD}
 
 
 def scheduler_of(sampler: str, config: Mapping[str, Any]) -> Any:
@@ -36,44 +57,71 @@ def scheduler_of(sampler: str, config: Mapping[str, Any]) -> Any:
 
     Raises InvalidInput on an unknown name.
     """
-    if sampler not in _SCHEDULERS:
+    if sampler not in [*Sampler]:
         raise InvalidInput(f"there is no sampler {sampler!r}", field="sampler", limit=[*Sampler])
-    name = Sampler(sampler)
-    forced = _FORCED.get(name, {})
-    if name is Sampler.DDIM and "clip_sample" not in config:
-        # The class's own default clips to -1..1, which is for pixels: latents go beyond.
-        forced = {"clip_sample": False}
-    return _SCHEDULERS[name].from_config(dict(config), **forced)
+    kind, forced = _SCHEDULERS[Sampler(sampler)]
+    if sampler in _CLIPPING and "clip_sample" not in config:
+        forced = {**forced, "clip_sample": False}
+    return kind.from_config(dict(config), **forced)
 
 
 class RowSampler:
-    """One row's scheduler, set to its steps; ``step`` counts from 0.
+    """One row's scheduler, set to its steps; ``step`` counts its passes, from 0.
 
-    DDIM (Song 2021) with eta 0, DPM-Solver++ 2M (Lu 2022), Euler and Euler ancestral (Karras 2022,
-    k-diffusion's form).
+    DDIM (Song 2021) with eta 0, DPM-Solver++ 2M and its SDE form (Lu 2022), Euler, Euler ancestral
+    and Heun (Karras 2022, k-diffusion's form), UniPC (Zhao 2023), LCM (Luo 2023), TCD (Zheng 2024),
+    Euler and Heun along a flow (Lipman 2022).
     """
 
-    def __init__(self, sampler: str, config: Mapping[str, Any], steps: int) -> None:
-        """Build from a model's scheduler configuration; raise InvalidInput on an unknown name."""
-        self._scheduler = scheduler_of(sampler, config)
-        self._scheduler.set_timesteps(steps)
-        if hasattr(self._scheduler, "set_begin_index"):
-            self._scheduler.set_begin_index(0)
-        self._takes_x0_from_history = sampler == Sampler.DPMPP_2M
+    def __init__(
+        self,
+        sampler: str,
+        config: Mapping[str, Any],
+        set_steps: Callable[[Any], None],
+        strength: float = 1.0,
+    ) -> None:
+        """Build from a model's scheduler configuration and set it by ``set_steps``.
+
+        ``strength`` below 1 leaves out that share of the steps at the beginning, as diffusers'
+        image-to-image pipelines do. Raises InvalidInput on an unknown name, and if no step is left.
+        """
+        self.scheduler = scheduler_of(sampler, config)
+        set_steps(self.scheduler)
+        order = int(self.scheduler.order)
+        steps = -(-len(self.scheduler.timesteps) // order)
+        kept = min(int(steps * strength), steps)
+        if kept < 1:
+            raise InvalidInput(
+                f"of {steps} steps a strength of {strength:g} leaves none",
+                field="strength",
+                limit=1 / steps,
+            )
+        self._begin = (steps - kept) * order
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(self._begin)
+        takes = inspect.signature(self.scheduler.step).parameters
+        self._is_random = "generator" in takes
+
+    @property
+    def passes(self) -> int:
+        """Model runs until the picture is done: one a step, or about two with Heun."""
+        return len(self.scheduler.timesteps) - self._begin
 
     @property
     def noise_scale(self) -> float:
         """What unit noise is multiplied with before the first step."""
-        return float(self._scheduler.init_noise_sigma)
+        return float(getattr(self.scheduler, "init_noise_sigma", 1.0))
 
     def timestep(self, step: int) -> torch.Tensor:
         """The timestep of a step: 0-d, int64 or float32 as the scheduler has it."""
-        timestep: torch.Tensor = self._scheduler.timesteps[step]
+        timestep: torch.Tensor = self.scheduler.timesteps[self._begin + step]
         return timestep
 
     def model_input(self, latents: torch.Tensor, step: int) -> torch.Tensor:
         """Latents as the model wants to see them; must come before every ``absorb``."""
-        scaled: torch.Tensor = self._scheduler.scale_model_input(latents, self.timestep(step))
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return latents
+        scaled: torch.Tensor = self.scheduler.scale_model_input(latents, self.timestep(step))
         return scaled
 
     def absorb(
@@ -81,9 +129,34 @@ class RowSampler:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step: the next latents, and the clean latents the model now expects.
 
-        All are (1, channels, height, width), float32. The generator feeds ancestral noise.
+        All are (1, channels, height, width), float32. The generator feeds what noise there is.
         """
-        result = self._scheduler.step(output, self.timestep(step), latents, generator=generator)
-        if self._takes_x0_from_history:  # it returns no estimate, but solves in terms of it
-            return result.prev_sample, self._scheduler.model_outputs[-1]
-        return result.prev_sample, result.pred_original_sample
+        sigma = self._sigma()
+        extra = {"generator": generator} if self._is_random else {}
+        result = self.scheduler.step(output, self.timestep(step), latents, **extra)
+        return result.prev_sample, self._expected(result, output, step, latents, sigma)
+
+    def _sigma(self) -> float:
+        index = getattr(self.scheduler, "_step_index", None)
+        at = self._begin if index is None else index
+        return float(self.scheduler.sigmas[at]) if hasattr(self.scheduler, "sigmas") else 0.0
+
+    def _expected(
+        self, result: Any, output: torch.Tensor, step: int, latents: torch.Tensor, sigma: float
+    ) -> torch.Tensor:
+        for name in ("pred_original_sample", "denoised"):
+            if (clean := getattr(result, name, None)) is not None:
+                return clean
+        if hasattr(self.scheduler, "model_outputs"):  # it solves in terms of the clean latents
+            return self.scheduler.model_outputs[-1]
+        if not hasattr(self.scheduler, "alphas_cumprod"):
+            return latents - sigma * output  # along a flow
+        kept = self.scheduler.alphas_cumprod[int(self.timestep(step))]
+        noise, rest = (1 - kept).sqrt(), kept.sqrt()
+        match self.scheduler.config.prediction_type:
+            case "v_prediction":
+                return rest * latents - noise * output
+            case "sample":
+                return output
+            case _:
+                return (latents - noise * output) / rest

@@ -74,12 +74,12 @@ class Keeper:
         """Ask ``keep`` to end the engine and return."""
         self._stopping.set()
 
-    async def send(self, message: Message) -> None:
-        """Send a command; raise EngineDown unless the engine is ready or draining."""
+    async def send(self, message: Message, blob: bytes = b"") -> None:
+        """Send a command and its bytes; raise EngineDown unless the engine is ready or draining."""
         if self._process is None or self._state not in (EngineState.READY, EngineState.DRAINING):
             raise EngineDown(f"{self._name} is {self._state}")
         self._life.sent(message, asyncio.get_running_loop().time())
-        await self._process.write(message)
+        await self._process.write(message, blob)
 
     def health(self) -> EngineHealth:
         """How the engine is now."""

@@ -81,8 +81,8 @@ class EnginePool:
             self._drop_reports()
             self._reports.put_nowait(None)
 
-    async def send(self, engine: str, message: Message) -> None:
-        """Send a command to an engine.
+    async def send(self, engine: str, message: Message, blob: bytes = b"") -> None:
+        """Send a command to an engine, with its raw bytes.
 
         Raises EngineDown if it isn't warm or dies meanwhile; its EngineLost report comes (or came)
         as well. Waits while the engine is slow to take messages.
@@ -90,7 +90,7 @@ class EnginePool:
         keeper = self._keepers.get(engine)
         if keeper is None:
             raise EngineDown(f"there is no engine {engine!r}")
-        await keeper.send(message)
+        await keeper.send(message, blob)
 
     async def reports(self) -> AsyncIterator[Report]:
         """Everything the engines say, until ``stop``. For one reader.

@@ -1,0 +1,167 @@
+"""What all families of base models have in common: text in, denoising passes, pictures out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from calotype.core.errors import InvalidInput
+from calotype.core.nouns import Sampler
+from calotype.engine.buckets import steady
+from calotype.engine.forwards import Forwards
+
+NOISE_SAMPLERS = tuple(name for name in Sampler if not name.startswith("flow_"))
+FLOW_SAMPLERS = (Sampler.FLOW_EULER, Sampler.FLOW_HEUN)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A text as the denoiser reads it: tensors by the family's names, each (1, ...), float32."""
+
+    tensors: dict[str, torch.Tensor]
+    tokens_cut: int = 0  # that didn't fit
+
+    def zeros(self) -> Encoding:
+        """Same shapes, nothing said."""
+        return Encoding({name: torch.zeros_like(it) for name, it in self.tensors.items()})
+
+
+class Model(ABC):
+    """One resident base model. Everything it does is for one picture, but ``denoise``.
+
+    Gradients are the caller's to turn off (``torch.inference_mode``): the loop does so once.
+    """
+
+    family: ClassVar[str]
+    samplers: ClassVar[tuple[Sampler, ...]] = NOISE_SAMPLERS  # that suit what it has learnt
+
+    def __init__(self, name: str, build: str, pipeline: Any, device: torch.device) -> None:
+        """Take over a loaded pipeline's components; raise ModelBroken if it needs what we lack."""
+        self.name, self.build, self.device = name, build, device
+        self.vae = pipeline.vae
+        self.denoiser: Any = getattr(pipeline, "unet", None) or pipeline.transformer
+        self.encoders: tuple[Any, ...] = tuple(
+            encoder
+            for part in ("text_encoder", "text_encoder_2", "text_encoder_3")
+            if (encoder := getattr(pipeline, part, None)) is not None
+        )
+        self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
+        self.pixels_per_latent = int(pipeline.vae_scale_factor)  # each way
+        steady(self.denoiser)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Device memory of all weights."""
+        parts = (self.vae, self.denoiser, *self.encoders)
+        return sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+
+    @property
+    def default_size(self) -> int:
+        """The side of the pictures it was made for, in pixels."""
+        return int(self.denoiser.config.sample_size) * self.pixels_per_latent
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a picture's latents."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def size_multiple(self) -> int:
+        """Width and height must be multiples of it, in pixels."""
+        return self.pixels_per_latent
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """The shape of a picture's latents; raise InvalidInput if the size can't be made."""
+        for field, value in (("width", width), ("height", height)):
+            if value < self.size_multiple or value % self.size_multiple:
+                detail = f"{field} must be a multiple of {self.size_multiple}, not {value}"
+                raise InvalidInput(detail, field=field, limit=self.size_multiple)
+        high, wide = height // self.pixels_per_latent, width // self.pixels_per_latent
+        return (1, self.latent_channels, high, wide)
+
+    def is_guided(self, guidance: float) -> bool:
+        """Whether a step needs two forwards, without and with the prompt (Ho 2022)."""
+        return guidance > 1.0
+
+    @abstractmethod
+    def encode(self, text: str) -> Encoding:
+        """Encode one prompt, alone: a neighbour must not change its bits. Cut at the limit."""
+
+    def encode_negative(self, text: str, prompt: Encoding) -> Encoding:
+        """Encode what the picture is guided away from."""
+        del prompt
+        return self.encode(text)
+
+    def conditioning(self, width: int, height: int, guidance: float) -> dict[str, torch.Tensor]:
+        """What a forward is told beside the text, each (1, ...), float32."""
+        del width, height, guidance
+        return {}
+
+    def set_steps(self, scheduler: Any, steps: int, width: int, height: int) -> None:
+        """Set a scheduler to so many steps, as the family's pipeline does."""
+        del width, height
+        scheduler.set_timesteps(steps)
+
+    @abstractmethod
+    def denoise(self, forwards: Forwards) -> torch.Tensor:
+        """One pass of the denoiser: (n, channels, height, width), float32."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Turn one picture's latents into (3, height, width), float32, about -1..1, on the CPU."""
+        latents = self._unscaled(latents).to(self.vae.dtype)
+        picture: torch.Tensor = self.vae.decode(latents, return_dict=False)[0][0]
+        return picture.float().cpu()
+
+    def encode_picture(self, picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Latents (1, channels, h, w), float32, of a picture (1, 3, height, width) in -1..1.
+
+        A variational encoder draws from the generator, as diffusers' pipelines do.
+        """
+        encoded = self.vae.encode(picture.to(self.device, self.vae.dtype))
+        if hasattr(encoded, "latent_dist"):
+            latents: torch.Tensor = encoded.latent_dist.sample(generator)
+        else:
+            latents = encoded.latents
+        return self._scaled(latents.float())
+
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """From the autoencoder's latents to the denoiser's; the inverse of ``_unscaled``."""
+        if (normal := self._normal(latents.device)) is not None:
+            mean, std = normal
+            return (latents - mean) * self.vae.config.scaling_factor / std
+        return (latents - self._shift) * self.vae.config.scaling_factor
+
+    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        if (normal := self._normal(latents.device)) is not None:
+            mean, std = normal
+            return latents * std / self.vae.config.scaling_factor + mean
+        return latents / self.vae.config.scaling_factor + self._shift
+
+    @property
+    def _shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    def _normal(self, device: torch.device) -> Sequence[torch.Tensor] | None:
+        """Mean and deviation of the latents, each (1, channels, 1, 1), where the VAE has them."""
+        config = self.vae.config
+        if not (getattr(config, "latents_mean", None) and getattr(config, "latents_std", None)):
+            return None
+        values = (config.latents_mean, config.latents_std)
+        return [torch.tensor(one, device=device).view(1, -1, 1, 1) for one in values]
+
+
+def tokens_of(tokenizer: Any, text: str, length: int | None = None) -> tuple[torch.Tensor, int]:
+    """Token ids, (1, length) int64, and how many tokens of the text are cut off.
+
+    ``length`` is the tokenizer's own if None.
+    """
+    length = length or int(tokenizer.model_max_length)
+    whole = len(tokenizer(text).input_ids)  # with its begin and end, as the cut one has them
+    ids: torch.Tensor = tokenizer(
+        text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids, max(0, whole - length)

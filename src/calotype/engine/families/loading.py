@@ -1,0 +1,54 @@
+"""Reads a base model into memory, whatever its family."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+
+from calotype.core.errors import ModelBroken
+from calotype.core.messages import LoadModel
+from calotype.engine.device import weights_dtype
+from calotype.engine.families.base import Model
+from calotype.engine.families.sdxl import SDXL
+
+FAMILIES: dict[str, type[Model]] = {  # by pipeline class
+    "StableDiffusionXLPipeline": SDXL,
+}
+
+
+def load_model(command: LoadModel, device: torch.device) -> Model:
+    """Read a model's folder into memory; raise ModelBroken with the reason if that can't be done.
+
+    Weights become what ``weights_dtype`` says, but the decoder always float32: SDXL's overflows in
+    half precision.
+    """
+    folder = Path(command.path)
+    try:
+        kind = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelBroken(f"{command.name}: no readable model_index.json ({error})") from error
+    if kind not in FAMILIES:
+        raise ModelBroken(f"{command.name}: {kind} is not supported", limit=[*FAMILIES])
+    _be_quiet()
+    try:
+        pipeline = getattr(diffusers, kind).from_pretrained(
+            folder, dtype=weights_dtype(device), local_files_only=True, use_safetensors=True
+        )
+        pipeline.to(device)
+        pipeline.vae.to(torch.float32)
+    except Exception as error:  # damaged files fail in each library's own way
+        raise ModelBroken(f"{command.name}: {type(error).__name__}: {error}") from error
+    return FAMILIES[kind](command.name, command.build, pipeline, device)
+
+
+def _be_quiet() -> None:
+    """No progress bars and no advice on the console: the engine speaks in messages."""
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"diffusers|transformers")
