@@ -328,7 +328,7 @@ def test_on_a_gpu_the_clock_is_read_when_the_device_is_done(
 
 
 def test_a_text_too_long_for_the_model_is_said_to_be_cut(bench: Bench) -> None:
-    room = bench.model._tokenizers[0].model_max_length - 2  # its begin and its end
+    room = bench.model.tokenizers[0].model_max_length - 2  # its begin and its end
     bench.start(
         run_row("fits", prompt="house " * room),
         run_row("cut", prompt="house " * (room + 1)),

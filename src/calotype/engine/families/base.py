@@ -49,6 +49,11 @@ class Model(ABC):
             for part in ("text_encoder", "text_encoder_2", "text_encoder_3")
             if (encoder := getattr(pipeline, part, None)) is not None
         )
+        self.tokenizers: tuple[Any, ...] = tuple(
+            getattr(pipeline, part.replace("text_encoder", "tokenizer"))
+            for part in ("text_encoder", "text_encoder_2", "text_encoder_3")
+            if getattr(pipeline, part, None) is not None
+        )
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
         self.pixels_per_latent = int(pipeline.vae_scale_factor)  # each way
         steady(self.denoiser)
@@ -106,9 +111,13 @@ class Model(ABC):
         del width, height
         scheduler.set_timesteps(steps)
 
-    @abstractmethod
     def denoise(self, forwards: Forwards) -> torch.Tensor:
         """One pass of the denoiser: (n, channels, height, width), float32."""
+        return self.run_denoiser(forwards, {})
+
+    @abstractmethod
+    def run_denoiser(self, forwards: Forwards, residuals: dict[str, Any]) -> torch.Tensor:
+        """Run it once, ``residuals`` (of ControlNets, by the denoiser's own names) added."""
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Turn one picture's latents into (3, height, width), float32, about -1..1, on the CPU."""

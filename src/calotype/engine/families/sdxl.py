@@ -21,7 +21,6 @@ class SDXL(Model):
 
     def __init__(self, name: str, build: str, pipeline: Any, device: torch.device) -> None:
         super().__init__(name, build, pipeline, device)
-        self._tokenizers = (pipeline.tokenizer, pipeline.tokenizer_2)
         self._zeros_for_empty = bool(pipeline.config.force_zeros_for_empty_prompt)
         if self.denoiser.config.time_cond_proj_dim is not None:
             raise ModelBroken(f"{name}: a denoiser that embeds its guidance is not supported yet")
@@ -29,7 +28,7 @@ class SDXL(Model):
     def encode(self, text: str) -> Encoding:
         """Both encoders' last but one hidden states; the second's projection, pooled."""
         states, pooled, tokens_cut = [], None, 0
-        for tokenizer, encoder in zip(self._tokenizers, self.encoders, strict=True):
+        for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
             tokens, cut = tokens_of(tokenizer, text)
             output = encoder(tokens.to(self.device), output_hidden_states=True)
             pooled = output[0]  # the second's is kept: only it has a projection
@@ -49,7 +48,7 @@ class SDXL(Model):
         size = [float(height), float(width)]
         return {"time_ids": torch.tensor([[*size, 0.0, 0.0, *size]], device=self.device)}
 
-    def denoise(self, forwards: Forwards) -> torch.Tensor:
+    def run_denoiser(self, forwards: Forwards, residuals: dict[str, Any]) -> torch.Tensor:
         """One pass of the UNet."""
         dtype, text = self.denoiser.dtype, forwards.text
         added = {"text_embeds": text["pooled"].to(dtype), "time_ids": text["time_ids"].to(dtype)}
@@ -59,5 +58,6 @@ class SDXL(Model):
             encoder_hidden_states=text["embeds"].to(dtype),
             added_cond_kwargs=added,
             return_dict=False,
+            **residuals,
         )[0]
         return output.float()
