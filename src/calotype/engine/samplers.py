@@ -89,7 +89,7 @@ class RowSampler:
         set_steps(self.scheduler)
         order = int(self.scheduler.order)
         steps = -(-len(self.scheduler.timesteps) // order)
-        kept = min(int(steps * strength), steps)
+        kept = _steps_kept(self.scheduler, steps, strength)
         if kept < 1:
             raise InvalidInput(
                 f"of {steps} steps a strength of {strength:g} leaves none",
@@ -123,6 +123,18 @@ class RowSampler:
             return latents
         scaled: torch.Tensor = self.scheduler.scale_model_input(latents, self.timestep(step))
         return scaled
+
+    def noised(self, clean: torch.Tensor, noise: torch.Tensor, step: int) -> torch.Tensor:
+        """Clean latents as they would be before this step, all (1, channels, height, width).
+
+        Between two steps the scheduler goes by its own count, so ``step`` must be the next.
+        """
+        timestep = self.timestep(step)[None]
+        if hasattr(self.scheduler, "scale_noise"):
+            latents: torch.Tensor = self.scheduler.scale_noise(clean, timestep, noise)
+        else:
+            latents = self.scheduler.add_noise(clean, noise, timestep)
+        return latents
 
     def absorb(
         self, output: torch.Tensor, step: int, latents: torch.Tensor, generator: torch.Generator
@@ -160,3 +172,10 @@ class RowSampler:
                 return output
             case _:
                 return (latents - noise * output) / rest
+
+
+def _steps_kept(scheduler: Any, steps: int, strength: float) -> int:
+    """Of so many steps; diffusers' pipelines round down, but those of flow models up."""
+    if hasattr(scheduler, "scale_noise"):
+        return steps - int(max(steps - min(steps * strength, steps), 0))
+    return min(int(steps * strength), steps)
