@@ -1,7 +1,8 @@
-"""``calotype bench``: what this machine does, measured through the public API.
+"""``calotype bench``: what this machine does, beside plain diffusers.
 
-``first-image`` measures a server of its own in a folder of its own, then, once that has ended, the
-unmodified diffusers pipeline on the same model in a process of its own. Nothing else is compared.
+``first-image`` measures a server of its own through the public API in a folder of its own, then,
+once that has ended, the unmodified diffusers pipeline on the same model in a process of its own.
+``engine`` measures engines and other servers under load: see bench_engine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calotype.cli.bench_engine import engine
 from calotype.cli.console import AsJson, print_json, print_table, say
 from calotype.core.errors import InternalError
 
@@ -27,7 +29,7 @@ _ACCEPT_S_MAX, _FIRST_S_MAX = 3.0, 15.0  # what Calotype promises on 2 cores
 
 @app.callback()
 def bench() -> None:
-    """Measure this machine (the callback keeps ``first-image`` a command of its own)."""
+    """Measure this machine."""
 
 
 @app.command("first-image")
@@ -142,3 +144,6 @@ def _print(result: dict[str, Any]) -> None:
         figures = (f"{result[ours]:.3f} s", f"{result[theirs]:.3f} s", f"{result[ratio]:.2f}")
         rows.append((what, *figures))
     print_table(("what", "Calotype", "plain diffusers", "ratio"), rows, title)
+
+
+app.command("engine")(engine)
