@@ -23,6 +23,14 @@ EVENT_STREAMS_MAX = 1_000  # server-sent event connections at one time
 PAGE_JOBS_MAX = 100  # jobs in one page of a listing
 ATTEMPTS_MAX = 3  # runs of one job before it fails for good
 ATTEMPTS_TOTAL_MAX = 2 * ATTEMPTS_MAX  # the same, with those that a restarted server lost
+RELAX_WAIT_S_MAX = 300.0  # a relax job that waited this long is promoted
+RELAX_SHARE_MIN = 0.05  # of device-seconds, whatever is reserved for other tiers
+PROMOTED_S_MAX = 30.0  # device-seconds, for each engine, that promoted jobs may run ahead of the
+# share of their tier; paid back out of it afterwards
+FLOOR_LAG_S_MAX = 10.0  # device-seconds, for each engine, that a tier may be behind its floor
+AFFINITY_PASSES_MAX = 64  # jobs whose model is warm that may pass one whose model isn't ...
+AFFINITY_S_MAX = 10.0  # ... for at most this long
+POSITIONS_EXACT_MAX = 10_000  # jobs waiting; with more, a place in the line is an upper estimate
 SAFETY_RETRY_S = 30.0  # a picture that can't be judged is made and judged again after this
 SAFETY_TRIES_MAX = 20  # runs of one job that end unjudged before it fails for good
 STORE_TRIES_MAX = 5  # of one write to the job store, before the server gives up
