@@ -354,7 +354,7 @@ def test_a_folder_that_is_no_model_is_reported_not_raised(bench: Bench, tmp_path
 def test_a_bucket_whose_neighbours_change_the_bits_is_left_out() -> None:
     text = {"embeds": torch.zeros(1, 3, 4), "time_ids": torch.zeros(1, 6)}
     like = Forwards(torch.zeros(1, 1, 2, 2), torch.zeros(1), text)
-    sample = random_forwards(9, (1, 1, 2, 2), like, {"time_ids"})
+    sample = random_forwards(9, like, {"time_ids"})
 
     def sums_from_four_up(forwards: Forwards) -> torch.Tensor:
         mixed = forwards.latents.mean() if len(forwards) == 4 else 0.0

@@ -73,10 +73,8 @@ def _keeps(denoise: Denoise, sample: Forwards, size: int, alone: torch.Tensor) -
     return True
 
 
-def random_forwards(
-    count: int, shape: tuple[int, int, int, int], like: Forwards, same: Collection[str]
-) -> Forwards:
-    """Random forwards with these latents' shape and the widths of ``like``; always the same.
+def random_forwards(count: int, like: Forwards, same: Collection[str]) -> Forwards:
+    """Random forwards with the shapes of ``like``; always the same.
 
     What is ``same`` in all forwards of a size isn't random.
     """
@@ -89,7 +87,7 @@ def random_forwards(
         return tensor[:1].expand(count, *tensor.shape[1:]).contiguous()
 
     return Forwards(
-        latents=noise(count, *shape[1:]),
+        latents=noise(count, *like.latents.shape[1:]),
         timesteps=torch.linspace(999.0, 1.0, count).to(like.latents.device),
         text={
             name: shared(tensor) if name in same else noise(count, *tensor.shape[1:])

@@ -194,9 +194,8 @@ class Engine:
 
     def _prove(self, model: Model, width: int, height: int) -> tuple[int, ...]:
         candidates = bucket_candidates(width, height)
-        like = start_row(_probe(model, width, height), model, self._encodings)
-        shape = model.latent_shape(width, height)
-        sample = random_forwards(candidates[-1] + 1, shape, like.forwards(), like.conditioning)
+        row = start_row(_probe(model, width, height), model, self._encodings)
+        sample = random_forwards(candidates[-1] + 1, row.forwards(), row.conditioning)
 
         def denoise(forwards: Forwards) -> torch.Tensor:
             return self._denoise(model, forwards, len(forwards))

@@ -18,6 +18,7 @@ from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Encoding, Model
 from calotype.engine.forwards import Forwards
 from calotype.engine.samplers import RowSampler
+from calotype.engine.sources import Repaint, begin
 
 
 class NotFinite(InternalError):
@@ -38,6 +39,8 @@ class Row:
     latents: torch.Tensor  # (1, channels, height, width)
     conditions: tuple[Encoding, ...]  # one a forward: (prompt,) or (negative, prompt)
     conditioning: dict[str, torch.Tensor]  # beside the text, the same in each forward: (1, ...)
+    repaint: Repaint | None = None  # what of its source must stay
+    beside: torch.Tensor | None = None  # what an inpainting denoiser sees: (1, c, height, width)
     steps_done: int = 0
     device_s: float = 0.0
 
@@ -60,6 +63,8 @@ class Row:
         """What the next step needs from the model: one forward, or two with guidance."""
         step, count = self.steps_done, len(self.conditions)
         scaled = self.sampler.model_input(self.latents, step)
+        if self.beside is not None:
+            scaled = torch.cat((scaled, self.beside), dim=1)
         timestep = self.sampler.timestep(step).to(scaled.device, torch.float32)
         text = {
             name: torch.cat([condition.tensors[name] for condition in self.conditions])
@@ -87,9 +92,19 @@ class Row:
             prediction, self.steps_done, self.latents, self.generator
         )
         self.steps_done += 1
+        if self.repaint is not None:
+            expected = self._repainted(self.repaint, expected)
         if not torch.isfinite(self.latents).all():
             raise NotFinite(f"the latents aren't finite after step {self.steps_done}")
         return expected
+
+    def _repainted(self, repaint: Repaint, expected: torch.Tensor) -> torch.Tensor:
+        """Put the source back where it must stay; the same of the clean latents expected."""
+        source = repaint.source
+        if not self.is_done:
+            source = self.sampler.noised(source, repaint.noise, self.steps_done)
+        self.latents = repaint.kept(self.latents, source)
+        return repaint.kept(expected, repaint.source)
 
 
 def start_row(
@@ -99,9 +114,9 @@ def start_row(
 
     ``pictures`` are those that came with the row, uint8 (height, width, channels).
 
-    Raises InvalidInput for a size or a sampler that can't be.
+    Raises InvalidInput for a size, a sampler or a strength that can't be.
     """
-    shape = model.latent_shape(command.width, command.height)
+    model.latent_shape(command.width, command.height)
     if command.sampler not in model.samplers:
         raise InvalidInput(
             f"{model.name} can't be sampled with {command.sampler!r}",
@@ -112,16 +127,19 @@ def start_row(
         command.sampler,
         model.scheduler_config,
         lambda one: model.set_steps(one, command.steps, command.width, command.height),
+        1.0 if command.source is None else command.strength,
     )
     generator = torch.Generator("cpu").manual_seed(command.seed)
-    noise = torch.randn(shape, generator=generator).to(model.device)
+    beginning = begin(command, model, sampler, generator, pictures)
     return Row(
         command=command,
         model=model,
         key=row_key(model, command.width, command.height),
         sampler=sampler,
         generator=generator,
-        latents=noise * sampler.noise_scale,
+        latents=beginning.latents,
+        repaint=beginning.repaint,
+        beside=beginning.beside,
         conditions=encodings.conditions(
             model,
             command.prompt,

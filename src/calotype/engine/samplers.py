@@ -176,6 +176,6 @@ class RowSampler:
 
 def _steps_kept(scheduler: Any, steps: int, strength: float) -> int:
     """Of so many steps; diffusers' pipelines round down, but those of flow models up."""
-    if hasattr(scheduler, "scale_noise"):
+    if hasattr(scheduler, "scale_noise") or scheduler.config.get("use_flow_sigmas"):
         return steps - int(max(steps - min(steps * strength, steps), 0))
     return min(int(steps * strength), steps)

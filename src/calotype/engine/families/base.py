@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ import torch
 
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import Sampler
+from calotype.engine.autoencoder import Autoencoder
 from calotype.engine.buckets import steady
 from calotype.engine.forwards import Forwards
 
@@ -56,6 +56,7 @@ class Model(ABC):
         )
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
         self.pixels_per_latent = int(pipeline.vae_scale_factor)  # each way
+        self.autoencoder = Autoencoder(self.vae, self.pixels_per_latent)
         steady(self.denoiser)
 
     @property
@@ -78,6 +79,11 @@ class Model(ABC):
     def size_multiple(self) -> int:
         """Width and height must be multiples of it, in pixels."""
         return self.pixels_per_latent
+
+    @property
+    def sees_mask(self) -> bool:
+        """Whether the denoiser was made for inpainting: it sees the mask and the masked picture."""
+        return int(self.denoiser.config.in_channels) == 2 * self.latent_channels + 1
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The shape of a picture's latents; raise InvalidInput if the size can't be made."""
@@ -121,46 +127,7 @@ class Model(ABC):
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Turn one picture's latents into (3, height, width), float32, about -1..1, on the CPU."""
-        latents = self._unscaled(latents).to(self.vae.dtype)
-        picture: torch.Tensor = self.vae.decode(latents, return_dict=False)[0][0]
-        return picture.float().cpu()
-
-    def encode_picture(self, picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Latents (1, channels, h, w), float32, of a picture (1, 3, height, width) in -1..1.
-
-        A variational encoder draws from the generator, as diffusers' pipelines do.
-        """
-        encoded = self.vae.encode(picture.to(self.device, self.vae.dtype))
-        if hasattr(encoded, "latent_dist"):
-            latents: torch.Tensor = encoded.latent_dist.sample(generator)
-        else:
-            latents = encoded.latents
-        return self._scaled(latents.float())
-
-    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
-        """From the autoencoder's latents to the denoiser's; the inverse of ``_unscaled``."""
-        if (normal := self._normal(latents.device)) is not None:
-            mean, std = normal
-            return (latents - mean) * self.vae.config.scaling_factor / std
-        return (latents - self._shift) * self.vae.config.scaling_factor
-
-    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
-        if (normal := self._normal(latents.device)) is not None:
-            mean, std = normal
-            return latents * std / self.vae.config.scaling_factor + mean
-        return latents / self.vae.config.scaling_factor + self._shift
-
-    @property
-    def _shift(self) -> float:
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
-
-    def _normal(self, device: torch.device) -> Sequence[torch.Tensor] | None:
-        """Mean and deviation of the latents, each (1, channels, 1, 1), where the VAE has them."""
-        config = self.vae.config
-        if not (getattr(config, "latents_mean", None) and getattr(config, "latents_std", None)):
-            return None
-        values = (config.latents_mean, config.latents_std)
-        return [torch.tensor(one, device=device).view(1, -1, 1, 1) for one in values]
+        return self.autoencoder.decode(latents)
 
 
 def tokens_of(tokenizer: Any, text: str, length: int | None = None) -> tuple[torch.Tensor, int]:
