@@ -166,6 +166,11 @@ class Settings(BaseSettings):
         return self.home / "pictures"
 
     @property
+    def inputs_folder(self) -> Path:
+        """Where the pictures lie that people sent, for their jobs to begin from."""
+        return self.home / "inputs"
+
+    @property
     def secrets_folder(self) -> Path:
         """Where the link secret and the development certificate lie."""
         return self.home / "secrets"

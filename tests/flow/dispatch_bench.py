@@ -22,7 +22,10 @@ from calotype.delivery.store import PictureStore
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.ingredients import Larder
+from calotype.flow.pictures import InputPictures
 from calotype.jobs.store import JobStore
+from calotype.pool.adapters import AdapterRegistry
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
 from calotype.pool.reports import EngineDown, EngineHealth, EngineLost, EngineWarm, Report
@@ -147,7 +150,11 @@ class Bench:
     finisher: StubFinisher = field(default_factory=StubFinisher)
 
     def __post_init__(self) -> None:
-        tools = Tools(self.store, self.finisher, self.pictures)
+        inputs = InputPictures(
+            self.store, self.finisher, PictureStore.local(self.folder / "inputs"), self.pictures
+        )
+        self.inputs, self.adapters = inputs, AdapterRegistry([self.folder])
+        tools = Tools(self.store, self.finisher, self.pictures, Larder(self.adapters, inputs))
         self.dispatcher = Dispatcher(tools, self.pool, self.registry)
 
     async def queue(self, spec: Spec = SPEC, tenant: str = "ada", tier: Tier = Tier.FAST) -> Job:

@@ -14,6 +14,24 @@ GUIDANCE_MIN = 0.0  # at most 1 turns classifier-free guidance off
 GUIDANCE_MAX = 20.0
 SEED_MAX = 2**32 - 1  # smallest is 0
 IMAGES_PER_JOB_MAX = 4
+LORAS_PER_JOB_MAX = 5
+LORA_WEIGHT_MIN = -4.0
+LORA_WEIGHT_MAX = 4.0
+CONTROLS_PER_JOB_MAX = 3
+CONTROL_WEIGHT_MIN = 0.0
+CONTROL_WEIGHT_MAX = 2.0
+STRENGTH_MAX = 1.0  # the smallest is what leaves one step
+UPSCALE_PX_MAX = 4_096  # of each side of an upscaled picture; what the model may draw is less
+UPSCALE_STEPS_MIN = 20  # where left open: of few, a weak strength leaves next to none
+
+# Pictures that people send.
+PICTURE_BYTES_MAX = 16 * 1024 * 1024  # of the file
+PICTURE_PX_MIN = 16  # of each side
+PICTURE_PX_MAX = 4_096  # of each side; looked at before anything is decoded
+PICTURES_PER_TENANT_MAX = 1_000  # kept at one time
+PICTURE_BYTES_PER_TENANT_MAX = 2 * 1024**3
+PICTURE_KEPT_S = 7 * 24 * 3600.0  # after it was last sent or named by a job
+PICTURE_SWEEP_S = 3_600.0  # between two looks for those that are kept no longer
 
 # What the platform holds.
 QUEUED_JOBS_MAX = 10_000  # in the line; one more is refused with 429
@@ -50,11 +68,15 @@ ENGINE_HEALTHY_S = 60.0  # ... once an engine was ready this long
 ENGINE_REPORTS_HELD_MAX = 32  # reports of engines not yet taken; then the sockets wait
 ENGINE_LOG_BYTES_MAX = 1024 * 1024  # an engine's log past it starts over with the next process
 ENGINE_COMMANDS_MAX = 256  # read ahead of an engine's loop; past it the server's writes wait
+ROW_WAITS_PASSES_MAX = 16 * ENGINE_ROWS_MAX  # of its own length: a row that waits longer is next
+DECODES_HELD_MAX = 4  # finished rows that wait to be decoded; past it the loop waits
+CURVE_S_MAX = 3.0  # for timing the batch sizes of one size of picture, past the first round
 ENCODINGS_CACHED_MAX = 256  # text encodings an engine keeps
 PICTURES_PER_ROW_MAX = 8  # that one row brings to an engine: source, mask, what guides it
 CONTROL_BYTES_MAX = 16 * 1024**3  # of one ControlNet's weights as they lie on disk
 CONTROLS_BYTES_MAX = 24 * 1024**3  # of all that an engine keeps for rows to come
-SIZES_PROVEN_MAX = 256  # sizes of pictures whose proven batch sizes an engine remembers
+SIZES_PROVEN_MAX = 256  # sizes of pictures whose proven batch sizes an engine remembers, each
+# model's on disk too
 PREVIEWS_PER_IMAGE_MAX = 10  # denoising previews sent for one picture
 FINISHES_MAX = 4  # pictures being judged, encoded and signed at one time
 FINISH_S_MAX = 120.0  # for one of them; past it the processes that do it are replaced

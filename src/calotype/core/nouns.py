@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from calotype.core.kinds import Kind
 from calotype.core.states import JobState
 
 
@@ -39,11 +40,31 @@ class Sampler(StrEnum):
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What a caller wrote; None where the choice is left to the model's defaults or to chance."""
+class LoraUse:
+    """A LoRA in a job."""
 
-    prompt: str
-    negative_prompt: str = ""
+    name: str  # of the registry of adapters
+    weight: float = 1.0  # 0 does nothing
+
+
+@dataclass(frozen=True)
+class ControlUse:
+    """A ControlNet in a job, and the picture that guides it."""
+
+    name: str  # of the registry of adapters
+    picture: str  # id of an input picture or of a finished image
+    weight: float = 1.0
+    start: float = 0.0  # share of the steps, 0..1, from which it works ...
+    end: float = 1.0  # ... and up to which
+    canny: bool | None = None  # take the picture's edges first; None in an Ask: as it was trained
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a caller wrote; None where the choice is left to defaults, the parent or chance."""
+
+    prompt: str | None = None  # needed, unless there is a parent that has one
+    negative_prompt: str | None = None
     model: str | None = None
     width: int | None = None  # pixels
     height: int | None = None  # pixels
@@ -51,8 +72,15 @@ class Ask:
     guidance: float | None = None
     sampler: str | None = None
     seed: int | None = None
-    n: int = 1  # images
+    n: int | None = None  # images
     tier: str = Tier.FAST
+    kind: str | None = None  # else what source and mask make it
+    parent: str | None = None  # id of the image to vary or upscale
+    source: str | None = None  # id of the picture to begin from
+    mask: str | None = None  # id of a picture as large: white where the source may change
+    strength: float | None = None
+    loras: tuple[LoraUse, ...] | None = None
+    controls: tuple[ControlUse, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,19 @@ class Spec:
     sampler: Sampler
     seed: int  # of the first image; image i has (seed + i) modulo 2**32
     n: int  # images
+    kind: Kind = Kind.TEXT
+    parent: str | None = None  # id of the image that is varied or upscaled
+    source: str | None = None  # id of the picture it begins from; a parent is one
+    mask: str | None = None
+    strength: float = 1.0  # share of the steps, and of noise, that the source is given
+    loras: tuple[LoraUse, ...] = ()
+    controls: tuple[ControlUse, ...] = ()
+
+    @property
+    def picture_ids(self) -> tuple[str, ...]:
+        """Every picture it is made from, each once: source, mask, those of its controls."""
+        named = (self.source, self.mask, *(control.picture for control in self.controls))
+        return tuple(dict.fromkeys(each for each in named if each is not None))
 
     def image_seed(self, index: int) -> int:
         """The seed of image ``index`` (0..n-1)."""
@@ -87,6 +128,18 @@ class Image:
     sha256: str  # of the PNG file
     pixels_sha256: str  # of the raw RGB bytes: same job, same machine, same value
     formats: tuple[str, ...]  # stored variants: "png", "webp"
+
+
+@dataclass(frozen=True)
+class InputPicture:
+    """A picture that a job can begin from: one that its tenant sent, or had made."""
+
+    id: str  # "pic_...", or that of a finished image
+    width: int  # pixels
+    height: int  # pixels
+    bytes: int  # of the PNG that is kept of it; 0 for a finished image, which isn't counted
+    sha256: str  # of the raw RGB bytes
+    used_at: datetime  # last sent, or named by a job
 
 
 @dataclass(frozen=True)
@@ -208,3 +261,32 @@ class ModelInfo:
     steps: int  # default
     guidance: float  # default
     sampler: Sampler  # default
+
+
+class AdapterKind(StrEnum):
+    """What can be added to a base model."""
+
+    LORA = "lora"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """A LoRA or a ControlNet as the registry knows it, without loading it."""
+
+    kind: AdapterKind
+    name: str
+    path: str  # a LoRA's safetensors file, a ControlNet's folder
+    build: str  # content hash of its files: first 16 hex digits
+    title: str
+    licence: str
+    bases: tuple[str, ...]  # models or families it was made for; empty: it doesn't say
+    bytes: int  # of its weights
+    steps: int | None = None  # where it wants its own, as LCM does
+    guidance: float | None = None
+    sampler: Sampler | None = None
+    control: str = ""  # what guides a ControlNet, e.g. "canny"
+
+    def suits(self, model: ModelInfo) -> bool:
+        """Whether it says that it was made for this model; one that says nothing may be tried."""
+        return not self.bases or model.name in self.bases or model.family in self.bases

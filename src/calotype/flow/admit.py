@@ -1,58 +1,87 @@
 """From what a caller wrote to a job's spec: every limit is checked here, whoever asks.
 
 Nothing is corrected in silence: a value is taken as it is, or refused with its field and its limit.
-What the caller left open is filled from the model's defaults (and the seed by chance), so that a
-spec is whole and a job can be made again from it.
+What the caller left open is filled from the parent, the LoRAs' or the model's defaults (and the
+seed by chance), so that a spec is whole and a job can be made again from it.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import Collection
-from enum import StrEnum
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput
-from calotype.core.nouns import Ask, ModelInfo, Sampler, Spec, Tier
+from calotype.core.families import FAMILIES
+from calotype.core.kinds import IMAGES, Kind
+from calotype.core.nouns import (
+    AdapterInfo,
+    Ask,
+    ControlUse,
+    InputPicture,
+    LoraUse,
+    ModelInfo,
+    Sampler,
+    Spec,
+    Tier,
+)
+from calotype.flow import begin
+from calotype.flow.checks import check_count, check_range, check_text, one_of, whole
 
-E = TypeVar("E", bound=StrEnum)
 
-_CONTROL = {chr(code) for code in range(32)} - {"\n", "\t", "\r"} | {"\x7f"}
+@dataclass(frozen=True)
+class Found:
+    """What an ask names, looked up: adapters in its order, the tenant's pictures by id."""
+
+    kind: Kind = Kind.TEXT
+    loras: tuple[AdapterInfo, ...] = ()
+    controls: tuple[AdapterInfo, ...] = ()
+    pictures: Mapping[str, InputPicture] = field(default_factory=dict)
+    parent: InputPicture | None = None
 
 
-def spec_of(ask: Ask, model: ModelInfo) -> Spec:
+def spec_of(ask: Ask, model: ModelInfo, found: Found | None = None) -> Spec:
     """The spec of what was asked of this model; raises InvalidInput."""
-    _check_text("prompt", ask.prompt)
-    if not ask.prompt.strip():
-        raise InvalidInput("the prompt is empty", field="prompt", limit={"min_chars": 1})
-    _check_text("negative_prompt", ask.negative_prompt)
-    guidance = model.guidance if ask.guidance is None else ask.guidance
-    _check_range("guidance", guidance, limits.GUIDANCE_MIN, limits.GUIDANCE_MAX)
+    found = found or Found()
+    prompt, negative = _texts(ask, model)
+    guidance = _open(ask.guidance, found.loras, "guidance", model.guidance)
+    check_range("guidance", guidance, limits.GUIDANCE_MIN, limits.GUIDANCE_MAX)
+    steps = _open(ask.steps, found.loras, "steps", model.steps)
+    steps = whole("steps", steps, limits.STEPS_MIN, limits.STEPS_MAX)
     seed = secrets.randbelow(limits.SEED_MAX + 1) if ask.seed is None else ask.seed
-    return Spec(
-        prompt=ask.prompt,
-        negative_prompt=ask.negative_prompt,
+    source = found.pictures[ask.source] if ask.source else found.parent
+    if ask.mask and source is not None:
+        begin.check_mask(found.pictures[ask.mask], source)
+    width, height = begin.size_of(ask, found.kind, model, source)
+    count = IMAGES.get(found.kind, 1) if ask.n is None else ask.n
+    spec = Spec(
+        prompt=prompt,
+        negative_prompt=negative,
         model=model.name,
-        width=_size("width", ask.width, model.width, model),
-        height=_size("height", ask.height, model.height, model),
-        steps=_whole(
-            "steps",
-            model.steps if ask.steps is None else ask.steps,
-            limits.STEPS_MIN,
-            limits.STEPS_MAX,
-        ),
+        width=width,
+        height=height,
+        steps=steps,
         guidance=float(guidance),
-        sampler=_one_of("sampler", ask.sampler, Sampler, model.sampler),
-        seed=_whole("seed", seed, 0, limits.SEED_MAX),
-        n=_whole("n", ask.n, 1, limits.IMAGES_PER_JOB_MAX),
+        sampler=_sampler(ask, model, found.loras),
+        seed=whole("seed", seed, 0, limits.SEED_MAX),
+        n=whole("n", count, 1, limits.IMAGES_PER_JOB_MAX),
+        kind=found.kind,
+        parent=ask.parent,
+        source=source.id if source else None,
+        mask=ask.mask,
+        strength=begin.strength_of(ask, found.kind, steps),
+        loras=_loras(ask.loras or (), found.loras, model),
+        controls=_controls(ask.controls, found.controls, model),
     )
+    begin.check_bytes(spec)
+    return spec
 
 
 def tier_of(ask: Ask) -> Tier:
     """The tier that was asked for; raises InvalidInput."""
-    return _one_of("tier", ask.tier, Tier, Tier.FAST)
+    return one_of("tier", ask.tier, Tier, Tier.FAST)
 
 
 def model_name(ask: Ask, default: str) -> str:
@@ -60,69 +89,92 @@ def model_name(ask: Ask, default: str) -> str:
     return default if ask.model is None else ask.model
 
 
-def _check_text(field: str, text: str) -> None:
-    if len(text) > limits.PROMPT_CHARS_MAX:
+def _texts(ask: Ask, model: ModelInfo) -> tuple[str, str]:
+    if ask.prompt is None:
         raise InvalidInput(
-            f"{field} has {len(text):,} characters; {limits.PROMPT_CHARS_MAX:,} are allowed",
-            field=field,
-            limit={"max_chars": limits.PROMPT_CHARS_MAX},
+            "prompt is missing", field="prompt", limit="a value of its own: there is no default"
         )
-    if any(character in _CONTROL or "\ud800" <= character <= "\udfff" for character in text):
+    check_text("prompt", ask.prompt)
+    if not ask.prompt.strip():
+        raise InvalidInput("the prompt is empty", field="prompt", limit={"min_chars": 1})
+    negative = ask.negative_prompt or ""
+    check_text("negative_prompt", negative)
+    if negative and not FAMILIES[model.family].has_negative_prompt:
         raise InvalidInput(
-            f"{field} has a control character or half a character (a lone surrogate)",
-            field=field,
-            limit="printable text, tabs and line ends",
+            f"{model.name} takes no negative prompt: models of {model.family} can't use one",
+            field="negative_prompt",
+            limit={"max_chars": 0},
         )
+    return ask.prompt, negative
 
 
-def _check_range(field: str, value: float, least: float, most: float) -> None:
-    if not math.isfinite(value) or not least <= value <= most:
+def _open(value: Any, loras: Sequence[AdapterInfo], name: str, default: Any) -> Any:
+    """What was asked, else what the first LoRA wants that has a wish, else the model's own."""
+    if value is not None:
+        return value
+    wishes = (getattr(lora, name) for lora in loras)
+    return next((wish for wish in wishes if wish is not None), default)
+
+
+def _sampler(ask: Ask, model: ModelInfo, loras: Sequence[AdapterInfo]) -> Sampler:
+    own: Sampler = _open(None, loras, "sampler", model.sampler)
+    sampler = one_of("sampler", ask.sampler, Sampler, own)
+    suited = FAMILIES[model.family].samplers
+    if sampler not in suited:
         raise InvalidInput(
-            f"{field} must be from {least:g} to {most:,g}, not {value:g}",
-            field=field,
-            limit={"min": least, "max": most},
+            f"{model.name} can't be sampled with {sampler}: it is a model of {model.family}",
+            field="sampler",
+            limit=[each.value for each in suited],
         )
+    return sampler
 
 
-def _whole(field: str, value: int, least: int, most: int) -> int:
-    # Compared as integers: a huge one would not fit the float of a message.
-    if not least <= value <= most:
+def _loras(
+    uses: Sequence[LoraUse], infos: Sequence[AdapterInfo], model: ModelInfo
+) -> tuple[LoraUse, ...]:
+    check_count("loras", len(uses), limits.LORAS_PER_JOB_MAX)
+    names = [use.name for use in uses]
+    for at, (use, info) in enumerate(zip(uses, infos, strict=True)):
+        place = f"loras[{at}]"
+        if use.name in names[:at]:
+            raise InvalidInput(
+                f"{use.name} is there twice: give it one weight",
+                field=f"{place}.name",
+                limit="once",
+            )
+        _check_suits(place, info, model)
+        least, most = limits.LORA_WEIGHT_MIN, limits.LORA_WEIGHT_MAX
+        check_range(f"{place}.weight", use.weight, least, most)
+    return tuple(replace(use, weight=float(use.weight)) for use in uses)
+
+
+def _controls(
+    uses: Sequence[ControlUse], infos: Sequence[AdapterInfo], model: ModelInfo
+) -> tuple[ControlUse, ...]:
+    check_count("controls", len(uses), limits.CONTROLS_PER_JOB_MAX)
+    whole_uses = []
+    for at, (use, info) in enumerate(zip(uses, infos, strict=True)):
+        place = f"controls[{at}]"
+        _check_suits(place, info, model)
+        least, most = limits.CONTROL_WEIGHT_MIN, limits.CONTROL_WEIGHT_MAX
+        check_range(f"{place}.weight", use.weight, least, most)
+        check_range(f"{place}.start", use.start, 0.0, 1.0)
+        check_range(f"{place}.end", use.end, 0.0, 1.0)
+        if use.start >= use.end:
+            raise InvalidInput(
+                f"it would end at {use.end:g}, before it starts at {use.start:g}",
+                field=f"{place}.end",
+                limit={"above": use.start, "max": 1.0},
+            )
+        canny = info.control == "canny" if use.canny is None else use.canny
+        whole_uses.append(replace(use, canny=canny))
+    return tuple(whole_uses)
+
+
+def _check_suits(place: str, info: AdapterInfo, model: ModelInfo) -> None:
+    if not info.suits(model):
         raise InvalidInput(
-            f"{field} must be from {least} to {most}, not {str(value)[:24]}",
-            field=field,
-            limit={"min": least, "max": most},
+            f"{info.name} was made for {', '.join(info.bases)}, not for {model.name}",
+            field=f"{place}.name",
+            limit=list(info.bases),
         )
-    return value
-
-
-def _size(field: str, value: int | None, default: int, model: ModelInfo) -> int:
-    least = max(model.size_px_min, limits.SIZE_PX_MIN)
-    most = min(model.size_px_max, limits.SIZE_PX_MAX)
-    size = default if value is None else value
-    limit: dict[str, Any] = {"min": least, "max": most, "multiple_of": limits.SIZE_PX_MULTIPLE}
-    if not least <= size <= most:
-        raise InvalidInput(
-            f"{field} must be from {least} to {most} pixels for {model.name}, not {str(size)[:24]}",
-            field=field,
-            limit=limit,
-        )
-    if size % limits.SIZE_PX_MULTIPLE:
-        raise InvalidInput(
-            f"{field} must be a multiple of {limits.SIZE_PX_MULTIPLE} pixels, not {size}",
-            field=field,
-            limit=limit,
-        )
-    return size
-
-
-def _one_of(field: str, value: str | None, kind: type[E], default: E) -> E:
-    if value is None:
-        return default
-    names: Collection[str] = [member.value for member in kind]
-    if value not in names:
-        raise InvalidInput(
-            f"{field} must be one of {', '.join(names)}, not {value[:40]!r}",
-            field=field,
-            limit=list(names),
-        )
-    return kind(value)

@@ -11,19 +11,25 @@ import asyncio
 import base64
 import hashlib
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
 
 from calotype import __version__
-from calotype.core.errors import InternalError, Refused
+from calotype.core.errors import CallerError, InternalError, Refused
 from calotype.core.ids import new_id
-from calotype.core.messages import RowDone, RowFailed, RowStarted, RunRow, StepDone
+from calotype.core.messages import Message, RowDone, RowFailed, RowStarted, StepDone
 from calotype.core.nouns import Image, Job, Lease, ModelInfo, Refusal, Verdict, VerdictKind
 from calotype.delivery.store import PictureStore
 from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.ingredients import Ingredients, Larder
 from calotype.flow.sweep import discard
 from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
-from calotype.pool.reports import Report
+from calotype.pool.reports import EngineDown, Report
 from calotype.provenance.manifest import Manifest
+
+log = structlog.get_logger("calotype.attempt")
 
 INBOX_MAX = 64  # reports; more wait in the pool, and then in the engine
 
@@ -65,6 +71,14 @@ class Tools:
     store: JobStore
     finisher: Finisher
     pictures: PictureStore
+    larder: Larder
+
+
+class Send(Protocol):
+    """How an engine is told something; raises EngineDown."""
+
+    async def __call__(self, engine: str, message: Message, blob: bytes = b"") -> None:
+        """Send a command and its raw bytes."""
 
 
 @dataclass
@@ -77,32 +91,17 @@ class Attempt:
     machine: Machine
     tools: Tools
     device_s: float = 0.0  # measured so far
-    steps_done: dict[int, int] = field(default_factory=dict)  # by image index
+    steps_done: dict[int, float] = field(default_factory=dict)  # by image index: share, 0..1
     tokens_cut: dict[int, int] = field(default_factory=dict)  # the same; told with the next step
+    ingredients: Ingredients = field(default_factory=Ingredients)  # once they are gathered
     stored: list[str] = field(default_factory=list)  # ids of images that may have files
     is_kept: bool = False  # the job store was told of them: whether they stay is its to say
     inbox: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(INBOX_MAX))
     task: asyncio.Task[None] | None = None
 
-    def rows(self) -> list[RunRow]:
-        """The rows to send to the engine, one an image."""
-        spec = self.job.spec
-        return [
-            RunRow(
-                row=self.row_id(index),
-                model=spec.model,
-                prompt=spec.prompt,
-                negative_prompt=spec.negative_prompt,
-                width=spec.width,
-                height=spec.height,
-                steps=spec.steps,
-                guidance=spec.guidance,
-                sampler=spec.sampler,
-                seed=spec.image_seed(index),
-                tier=self.job.tier,
-            )
-            for index in range(spec.n)
-        ]
+    def row_ids(self) -> list[str]:
+        """Names of its rows, one an image."""
+        return [self.row_id(index) for index in range(self.job.spec.n)]
 
     def row_id(self, index: int) -> str:
         """Names a row across attempts: reports of an older attempt can't be mistaken for ours."""
@@ -110,9 +109,8 @@ class Attempt:
 
     @property
     def progress(self) -> float:
-        """Steps done of all steps, 0..1."""
-        spec = self.job.spec
-        return min(1.0, sum(self.steps_done.values()) / (spec.n * spec.steps))
+        """Steps done of all steps, 0..1; how many there are is the engine's to say."""
+        return min(1.0, sum(self.steps_done.values()) / self.job.spec.n)
 
     async def hear(self, report: Report) -> None:
         """Take a report of one of its rows; waits while the inbox is full, but not past its end."""
@@ -122,6 +120,24 @@ class Attempt:
         # A full inbox of an attempt that ends would never be emptied: stop at whichever is first.
         await asyncio.wait({putting, self.task}, return_when=asyncio.FIRST_COMPLETED)
         putting.cancel()
+
+    async def send(self, send: Send) -> None:
+        """Gather what the rows need, and send them to the engine.
+
+        Raises RowsFailed for what is gone or may not be used (any more), and what
+        ``Larder.gather`` raises.
+        """
+        try:
+            self.ingredients = await self.tools.larder.gather(self.job.spec)
+        except CallerError as error:
+            raise RowsFailed(error.detail, is_retryable=False) from error
+        try:
+            for index, name in enumerate(self.row_ids()):
+                row = self.ingredients.row(name, self.job, index)
+                await send(self.lease.engine, row, self.ingredients.blob)
+        except EngineDown:
+            # Its loss is on its way as a report, and brings the job back into the line.
+            log.warning("engine_down", engine=self.lease.engine, job=self.job.id)
 
     async def follow(self) -> list[Picture]:
         """Return every picture, judged; the allowed ones are signed and stored.
@@ -176,7 +192,7 @@ class Attempt:
                 await discard(self.tools.pictures, image_id)
 
     async def _step(self, index: int, step: int, steps: int, preview: bytes) -> None:
-        self.steps_done[index] = step
+        self.steps_done[index] = step / steps
         data: dict[str, object] = {"image": index, "step": step, "steps": steps}
         if preview:
             data["preview"] = "data:image/webp;base64," + base64.b64encode(preview).decode()
@@ -196,6 +212,7 @@ class Attempt:
             torch=self.machine.torch,
             device=self.machine.device,
             pixels_sha256="",
+            made_with=self.ingredients.made_with(self.job.spec),
         )
         raw = Raw(pixels, done.width, done.height, done.scores, manifest)
         finished = await self.tools.finisher.finish(raw)

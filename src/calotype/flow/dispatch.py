@@ -203,12 +203,6 @@ class Dispatcher:
         attempt = Attempt(job, lease, model, machine, self._tools)
         self._attempts[job_id] = attempt
         attempt.task = self._turns.run(self._run(attempt), f"attempt-{job_id}")
-        try:
-            for row in attempt.rows():
-                await self._pool.send(engine, row)
-        except EngineDown:
-            # Its loss is on its way as a report, and brings the job back into the line.
-            log.warning("engine_down", engine=engine, job=job_id)
 
     async def _requeue(self, job_id: str, reason: str, outcome: AttemptState) -> None:
         attempt = self._attempts.pop(job_id)
@@ -236,8 +230,8 @@ class Dispatcher:
             attempt.task.cancel()
             await asyncio.gather(attempt.task, return_exceptions=True)
         try:
-            for row in attempt.rows():
-                await self._pool.send(attempt.lease.engine, CancelRow(row.row))
+            for row in attempt.row_ids():
+                await self._pool.send(attempt.lease.engine, CancelRow(row))
         except EngineDown:
             pass  # then it holds no rows
 
@@ -253,6 +247,7 @@ class Dispatcher:
     async def _follow(self, attempt: Attempt) -> None:
         job_id = attempt.job.id
         try:
+            await attempt.send(self._pool.send)
             pictures = await attempt.follow()
         except RowsFailed as error:
             failed = AttemptFailed(job_id, error.reason, error.is_retryable)

@@ -1,8 +1,10 @@
 """From raw pixels to signed files, off the event loop: judge, encode, sign. It stores nothing.
 
-The work is done in a small pool of processes. Nothing comes back from it without its verdict, and
-only an allowed picture is encoded at all. A process that dies or hangs is replaced and its picture
-done again; what can't be judged or signed raises, and the job is held or fails: never delivered.
+The same for the pictures that people send: read, judge, bring to size; a stranger's file is decoded
+here, and not where the server's secrets are. The work is done in a small pool of processes. Nothing
+comes back from it without its verdict, and only an allowed picture is encoded at all. A process
+that dies or hangs is replaced and its picture done again; what can't be judged or signed raises,
+and the job is held or fails: never delivered.
 """
 
 from __future__ import annotations
@@ -13,21 +15,27 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.nouns import Verdict, VerdictKind
-from calotype.delivery import formats
+from calotype.delivery import formats, inputs
 from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer
 from calotype.safety.pictures import PictureCheck
+
+Given = TypeVar("Given")
+Done = TypeVar("Done")
 
 TRIES = 3  # of one picture when the process that works on it dies or hangs
 
@@ -52,6 +60,36 @@ class Finished:
     pixels_sha256: str
 
 
+@dataclass(frozen=True)
+class TakenIn:
+    """A picture that was sent, judged; without a file unless its verdict allows it."""
+
+    verdict: Verdict
+    png: bytes
+    width: int  # pixels
+    height: int  # pixels
+    pixels_sha256: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A kept picture, and how a row wants it."""
+
+    file: bytes  # PNG
+    width: int  # pixels
+    height: int  # pixels
+    channels: int  # 3: RGB, 1: grey, for a mask
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A kept picture as a row wants it; without bytes unless its verdict allows it."""
+
+    verdict: Verdict
+    raw: bytes  # uint8, height x width x channels
+    pixels_sha256: str  # of all of the kept picture, RGB
+
+
 class Finisher:
     """The pool of finishing processes."""
 
@@ -67,16 +105,33 @@ class Finisher:
         Raises SafetyUnavailable (it can't be judged), SigningFailed, or InternalError when the
         processes keep dying on it, or take more than FINISH_S_MAX.
         """
+        return await self._work(_finish, raw)
+
+    async def take_in(self, data: bytes) -> TakenIn:
+        """Read and judge the file of a picture that was sent.
+
+        Raises InvalidInput for what can't be taken, else as ``finish`` does.
+        """
+        return await self._work(_take_in, data)
+
+    async def bring(self, wanted: Wanted) -> Brought:
+        """Judge a kept picture again, by what is known now, and bring it to size.
+
+        Raises what ``take_in`` does.
+        """
+        return await self._work(_bring, wanted)
+
+    async def _work(self, work: Callable[[Given], Done], given: Given) -> Done:
         loop = asyncio.get_running_loop()
         async with self._at_once:
             for _ in range(TRIES):
                 executor = self._executor
                 try:
                     async with asyncio.timeout(limits.FINISH_S_MAX):
-                        return await loop.run_in_executor(executor, _finish, raw)
+                        return await loop.run_in_executor(executor, work, given)
                 except (BrokenProcessPool, TimeoutError):
                     self._replace(executor)
-        raise InternalError("the processes that finish pictures died or hung on it, every time")
+        raise InternalError("the processes that work on pictures died or hung on it, every time")
 
     def stop(self) -> None:
         """End the processes; what they worked on is lost."""
@@ -149,3 +204,24 @@ def _finish(raw: Raw) -> Finished:
         for form in formats.FORMS
     }
     return Finished(verdict, files, digest)
+
+
+def _take_in(data: bytes) -> TakenIn:
+    pixels = inputs.read(data)
+    height, width, _ = pixels.shape
+    verdict = _tools[0].check.judge_input(pixels)
+    allowed = verdict.kind is VerdictKind.ALLOW
+    png = formats.encode(pixels, "png") if allowed else b""
+    return TakenIn(verdict, png, width, height, _digest(pixels))
+
+
+def _bring(wanted: Wanted) -> Brought:
+    pixels = inputs.read(wanted.file, is_kept=True)
+    verdict = _tools[0].check.judge_input(pixels)
+    allowed = verdict.kind is VerdictKind.ALLOW
+    size = (wanted.width, wanted.height, wanted.channels)
+    return Brought(verdict, inputs.brought(pixels, *size) if allowed else b"", _digest(pixels))
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()

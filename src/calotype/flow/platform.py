@@ -23,7 +23,18 @@ from calotype.core.errors import (
     Refused,
     TooMany,
 )
-from calotype.core.nouns import Ask, Event, Image, Job, Key, ModelInfo, VerdictKind
+from calotype.core.nouns import (
+    AdapterInfo,
+    AdapterKind,
+    Ask,
+    Event,
+    Image,
+    InputPicture,
+    Job,
+    Key,
+    ModelInfo,
+    VerdictKind,
+)
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.links import Links
 from calotype.delivery.store import PictureStore
@@ -33,8 +44,12 @@ from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Finisher
 from calotype.flow.hopeless import unloadable
+from calotype.flow.ingredients import Larder
+from calotype.flow.lookup import Lookup
+from calotype.flow.pictures import SENT, InputPictures
 from calotype.flow.sweep import sweep
 from calotype.jobs.store import JobStore
+from calotype.pool.adapters import AdapterRegistry, embedded_adapters
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry, embedded_folder
 from calotype.provenance import certificates
@@ -57,8 +72,10 @@ class Platform:
         store: JobStore,
         registry: ModelRegistry,
         identity: SigningIdentity,
+        adapters: AdapterRegistry | None = None,
     ) -> None:
         self._settings, self._store, self._registry = settings, store, registry
+        self._adapters = adapters or AdapterRegistry([])
         terms = settings.blocklist
         self._prompts = PromptCheck.from_file(terms) if terms else PromptCheck.default()
         self._links = Links.load_or_create(
@@ -73,7 +90,13 @@ class Platform:
             env={"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {},
             log_folder=settings.home / "logs",
         )
-        tools = Tools(store, self._finisher, self._pictures)
+        self._inputs = InputPictures(
+            store, self._finisher, PictureStore.local(settings.inputs_folder), self._pictures
+        )
+        self._lookup = Lookup(store, self._inputs, self._adapters)
+        larder = Larder(self._adapters, self._inputs)
+        tools = Tools(store, self._finisher, self._pictures, larder)
+        self._letting_go: asyncio.Task[None] | None = None
         self._dispatcher = Dispatcher(tools, self._pool, registry)
         self.new_key: str | None = None  # the secret of the local key, if this start made it
 
@@ -85,20 +108,26 @@ class Platform:
         """
         settings.home.mkdir(parents=True, exist_ok=True)
         registry = ModelRegistry([embedded_folder()], settings.models_folder)
+        adapters = AdapterRegistry([embedded_adapters(), settings.home])
         await asyncio.to_thread(registry.scan)
+        await asyncio.to_thread(adapters.scan)
         identity = await asyncio.to_thread(_identity, settings)
         store = await JobStore.open(settings.database)
-        platform = cls(settings, store, registry, identity)
+        platform = cls(settings, store, registry, identity, adapters)
         platform.new_key = await local_key.ensure(
             store, settings.key_path, tenant=FIRST_TENANT, scopes=SCOPES
         )
         await sweep(store, platform._pictures)
+        await platform._inputs.sweep()
+        platform._letting_go = asyncio.create_task(platform._inputs.let_go_for_ever())
         await platform._pool.start()
         await platform._dispatcher.start()
         return platform
 
     async def stop(self) -> None:
         """End everything that was started; running jobs stay in the store and run again."""
+        if self._letting_go is not None:
+            self._letting_go.cancel()
         await self._dispatcher.stop()
         await self._pool.stop()
         await asyncio.to_thread(self._finisher.stop)
@@ -129,9 +158,10 @@ class Platform:
 
         Raises InvalidInput, Refused (the prompt), ModelBroken, or TooMany (the line is full).
         """
+        ask, found = await self._lookup.found(key.tenant, ask)
         model = self._registry.get(model_name(ask, self.default_model))
         self._check_loadable(model.name)
-        spec, tier = spec_of(ask, model), tier_of(ask)
+        spec, tier = spec_of(ask, model, found), tier_of(ask)
         self._judge("prompt", spec.prompt)
         self._judge("negative_prompt", spec.negative_prompt)
         # Counted in the turn that writes the job: of many at once, no more get in than there is
@@ -188,7 +218,21 @@ class Platform:
     async def picture(self, image_id: str, form: str, *, expires: str, signature: str) -> bytes:
         """A delivered picture's file; raises Unauthorized (a wrong or old link) or NotFound."""
         self._links.check(image_id, form, expires=expires, signature=signature, now=time.time())
+        if image_id.startswith(f"{SENT}_"):
+            return await self._inputs.file(image_id)
         return await self._pictures.get(image_id, form)
+
+    async def take_in(self, key: Key, data: bytes) -> InputPicture:
+        """Keep a picture that jobs can begin from. Raises InvalidInput, Refused, or TooMany."""
+        return await self._inputs.take_in(key.tenant, data)
+
+    async def input_picture(self, key: Key, picture_id: str) -> InputPicture:
+        """A picture that was sent, or a finished image; raises NotFound."""
+        return await self._inputs.find(key.tenant, picture_id)
+
+    def input_path(self, picture: InputPicture) -> str:
+        """The signed address of a picture that jobs can begin from."""
+        return self._links.path(picture.id, "png", now=time.time())
 
     # The installation.
 
@@ -205,6 +249,10 @@ class Platform:
     def models(self) -> list[ModelInfo]:
         """Every usable model."""
         return list(self._registry.list())
+
+    def adapters(self, kind: AdapterKind) -> list[AdapterInfo]:
+        """Every usable LoRA, or ControlNet."""
+        return list(self._adapters.list(kind))
 
     def readiness(self) -> dict[str, Any]:
         """Whether pictures can be made now, and if not, why."""
@@ -230,6 +278,7 @@ class Platform:
             "engines": engines,
             "models": [model.name for model in self.models()],
             "models_broken": self._registry.broken(),
+            "adapters_broken": dict(self._adapters.broken()),
         }
 
     async def broken(self) -> str:

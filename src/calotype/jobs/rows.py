@@ -9,7 +9,19 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from calotype.core.nouns import Event, Image, Job, Key, Refusal, Sampler, Spec, Tier
+from calotype.core.kinds import Kind
+from calotype.core.nouns import (
+    ControlUse,
+    Event,
+    Image,
+    Job,
+    Key,
+    LoraUse,
+    Refusal,
+    Sampler,
+    Spec,
+    Tier,
+)
 from calotype.core.states import JobState
 
 
@@ -29,7 +41,7 @@ def job_of(row: Row[Any], images: Iterable[Image]) -> Job:
         id=row.id,
         tenant=row.tenant,
         tier=Tier(row.tier),
-        spec=Spec(**{**row.spec, "sampler": Sampler(row.spec["sampler"])}),
+        spec=_spec_of(row.spec),
         state=JobState(row.state),
         created_at=row.created_at,
         started_at=row.started_at,
@@ -39,6 +51,19 @@ def job_of(row: Row[Any], images: Iterable[Image]) -> Job:
         images=tuple(images),
         error=row.error,
         refused=tuple(Refusal(**each) for each in row.refused or ()),
+    )
+
+
+def _spec_of(values: dict[str, Any]) -> Spec:
+    """What ``spec_json`` wrote, now or before there were kinds and adapters."""
+    return Spec(
+        **{
+            **values,
+            "sampler": Sampler(values["sampler"]),
+            "kind": Kind(values.get("kind", Kind.TEXT)),
+            "loras": tuple(LoraUse(**each) for each in values.get("loras", ())),
+            "controls": tuple(ControlUse(**each) for each in values.get("controls", ())),
+        }
     )
 
 

@@ -9,6 +9,7 @@ then have changed nothing.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, Select, func, select
@@ -17,9 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from calotype.core import limits
 from calotype.core.errors import InternalError, InvalidInput, NotFound
 from calotype.core.ids import new_id
-from calotype.core.nouns import Event, Image, Job, Key, Lease, Refusal, Spec, Tier
+from calotype.core.nouns import (
+    Event,
+    Image,
+    InputPicture,
+    Job,
+    Key,
+    Lease,
+    Refusal,
+    Spec,
+    Tier,
+)
 from calotype.core.states import AttemptState, JobState
-from calotype.jobs import keys, moves, notes, tables
+from calotype.jobs import keys, moves, notes, pictures, tables
 from calotype.jobs.database import Database, open_database
 from calotype.jobs.log import EventLog
 from calotype.jobs.rows import image_of, job_of
@@ -242,6 +253,36 @@ class JobStore:
         first step raises NotFound for an unknown job. Follows what this process writes.
         """
         return self._log.follow(job_id, after)
+
+    # Pictures to begin from.
+
+    async def add_picture(self, tenant: str, picture: InputPicture) -> None:
+        """Record a picture that was sent, or that it was sent again. Raises TooMany."""
+        await pictures.add(self._database, tenant, picture)
+
+    async def picture(self, picture_id: str, *, tenant: str) -> InputPicture:
+        """A picture that this tenant sent. Raises NotFound."""
+        return await pictures.get(self._database, picture_id, tenant)
+
+    async def image(self, image_id: str, *, tenant: str) -> tuple[Image, Job]:
+        """A delivered image of this tenant, and its job (without images). Raises NotFound."""
+        return await pictures.image(self._database, image_id, tenant)
+
+    async def use_pictures(self, picture_ids: Collection[str]) -> None:
+        """Note that a job names these pictures, so that they are kept on."""
+        await pictures.use(self._database, picture_ids)
+
+    async def drop_pictures(self, *, before: datetime, keep: Collection[str]) -> list[str]:
+        """Forget pictures last of use before then, but for ``keep``; return their ids."""
+        return await pictures.drop_unused(self._database, before=before, keep=keep)
+
+    async def known_pictures(self, picture_ids: Collection[str]) -> set[str]:
+        """Those of these ids that somebody sent."""
+        return await pictures.known(self._database, picture_ids)
+
+    async def count_pictures(self) -> int:
+        """How many pictures people have sent, of those that are kept."""
+        return await pictures.count(self._database)
 
     # Keys.
 

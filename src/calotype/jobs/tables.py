@@ -1,4 +1,4 @@
-"""The six tables, in types that SQLite and PostgreSQL share.
+"""The tables, in types that SQLite and PostgreSQL share.
 
 Knows no rules: what may be written when is said in ``moves``. A change here needs a migration
 beside it; a test compares the two.
@@ -115,6 +115,18 @@ images = Table(
     Column("pixels_sha256", String(64), nullable=False),
     Column("formats", JSON, nullable=False),
     UniqueConstraint("job_id", "index"),
+)
+
+pictures = Table(  # that people sent
+    "pictures",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant", String(100), nullable=False, index=True),
+    Column("width", Integer, nullable=False),  # pixels
+    Column("height", Integer, nullable=False),  # pixels
+    Column("bytes", BigInteger, nullable=False),  # of its file
+    Column("sha256", String(64), nullable=False),  # of its pixels
+    Column("used_at", UtcDateTime, nullable=False, index=True),
 )
 
 keys = Table(

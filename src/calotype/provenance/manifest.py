@@ -5,13 +5,47 @@ The names are those of a job's spec. It holds nothing of who asked: no tenant, n
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from calotype.core.nouns import ModelInfo, Spec
 
 LABEL = "org.calotype.manifest"  # of the C2PA assertion
-VERSION = 1  # of the fields below; a reader refuses what it doesn't know
+# Of the fields below. Those of version 1 are all there and mean the same; it knew of no kinds,
+# sources or adapters, so a manifest without them is of a picture made of its text alone.
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class MadeLora:
+    """A LoRA that was at work."""
+
+    name: str
+    build: str  # content hash of its file
+    weight: float
+
+
+@dataclass(frozen=True)
+class MadeControl:
+    """A ControlNet that was at work, and what guided it."""
+
+    name: str
+    build: str  # content hash of its files
+    picture_sha256: str  # of the guiding picture's raw RGB bytes, before it was resized
+    weight: float
+    start: float  # share of the steps, 0..1
+    end: float
+    canny: bool  # its edges were taken first
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What a picture was made from beside its text and its model."""
+
+    source_sha256: str | None = None  # of the raw RGB bytes, before it was resized
+    mask_sha256: str | None = None  # the same
+    loras: tuple[MadeLora, ...] = ()
+    controls: tuple[MadeControl, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +68,10 @@ class Manifest:
     torch: str  # version
     device: str  # "cpu", "cuda:0"
     pixels_sha256: str  # of the raw RGB bytes before any encoding
+    kind: str = "text"  # of core.kinds
+    parent: str | None = None  # id of the image that was varied or upscaled
+    strength: float = 1.0  # share of the steps, and of noise, that the source was given
+    made_with: MadeWith = field(default_factory=MadeWith)
 
     @classmethod
     def of(
@@ -47,6 +85,7 @@ class Manifest:
         torch: str,
         device: str,
         pixels_sha256: str,
+        made_with: MadeWith | None = None,
     ) -> Manifest:
         """The manifest of image ``index`` (0..n-1) of a job with this spec."""
         return cls(
@@ -66,8 +105,15 @@ class Manifest:
             torch=torch,
             device=device,
             pixels_sha256=pixels_sha256,
+            kind=str(spec.kind),
+            parent=spec.parent,
+            strength=spec.strength,
+            made_with=made_with or MadeWith(),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values, with the version of the fields."""
-        return {"version": VERSION, **asdict(self)}
+        values = asdict(self)
+        made_with = values.pop("made_with")
+        lists = {name: list(made_with.pop(name)) for name in ("loras", "controls")}
+        return {"version": VERSION, **values, **made_with, **lists}

@@ -18,7 +18,9 @@ from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.manifest import LABEL, Manifest
 
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp"}
-GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype"
+GENERATED = f"{_SOURCE_TYPES}/trainedAlgorithmicMedia"
+PAINTED_INTO = f"{_SOURCE_TYPES}/compositeWithTrainedAlgorithmicMedia"  # outside of its mask
 
 
 class SigningFailed(OperatorError):
@@ -63,7 +65,8 @@ class Signer:
 
 
 def _claim(manifest: Manifest, form: str) -> dict[str, Any]:
-    created = {"action": "c2pa.created", "digitalSourceType": GENERATED}
+    source_type = PAINTED_INTO if manifest.made_with.mask_sha256 else GENERATED
+    created = {"action": "c2pa.created", "digitalSourceType": source_type}
     return {
         "claim_generator_info": [{"name": "Calotype", "version": __version__}],
         "format": MEDIA_TYPES[form],

@@ -1,4 +1,4 @@
-"""Judges finished pictures: whole, judgeable, and not one of those known to be blocked.
+"""Judges pictures, finished or sent: whole, judgeable, and none of those known to be blocked.
 
 It sees pixels and the scores the engine sent along, nothing else; it loads no model. It can't tell
 what a new picture shows: that is for classifiers, whose scores will be judged here too.
@@ -86,16 +86,28 @@ class PictureCheck:
         """
         if FINITE not in scores:
             raise SafetyUnavailable(f"the engine sent no score {FINITE!r}", field=FINITE)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            raise SafetyUnavailable(f"not an RGB picture: {pixels.dtype} {pixels.shape}")
+        _check_shape(pixels)
         if scores[FINITE] != 1.0:  # also when it is NaN
             return self._block("integrity", "damaged", 1.0, "The picture came out damaged.")
+        return self._compared(
+            pixels, "The picture came out flat, so it can't be checked; another seed may help."
+        )
+
+    def judge_input(self, pixels: NDArray[np.uint8]) -> Verdict:
+        """Judge a picture that a person sent, height x width x 3, before anything begins from it.
+
+        BLOCK with category "unjudgeable" or "known"; else ALLOW. Raises SafetyUnavailable if it is
+        no such picture.
+        """
+        _check_shape(pixels)
+        return self._compared(pixels, "The picture is flat, so it can't be checked.")
+
+    def _compared(self, pixels: NDArray[np.uint8], if_flat: str) -> Verdict:
         greys = phash.small(pixels)
         # "No match" for a picture that can't be compared would be an answer without a question,
         # and nobody looks at pictures held for review yet: so it is blocked, not let through.
         if phash.contrast(greys) < phash.CONTRAST_MIN:
-            detail = "The picture came out flat, so it can't be checked; another seed may help."
-            return self._block("integrity", "unjudgeable", 1.0, detail)
+            return self._block("integrity", "unjudgeable", 1.0, if_flat)
         nearest = self._known.nearest(phash.hashes(greys))
         if nearest <= phash.DISTANCE_MAX:
             score = 1.0 - nearest / phash.BITS
@@ -104,3 +116,8 @@ class PictureCheck:
 
     def _block(self, check: str, category: str, score: float, detail: str) -> Verdict:
         return Verdict(VerdictKind.BLOCK, check, self.version, category, score, detail)
+
+
+def _check_shape(pixels: NDArray[np.uint8]) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise SafetyUnavailable(f"not an RGB picture: {pixels.dtype} {pixels.shape}")

@@ -1,0 +1,67 @@
+"""Looks up what an ask names: its parent, its adapters, its pictures. Only the tenant's own."""
+
+from __future__ import annotations
+
+from calotype.core import limits
+from calotype.core.errors import InvalidInput, NotFound
+from calotype.core.kinds import Kind
+from calotype.core.nouns import AdapterKind, Ask, InputPicture
+from calotype.flow.admit import Found
+from calotype.flow.begin import Parent, kind_of, pictures_named, taken_over
+from calotype.flow.checks import check_count
+from calotype.flow.pictures import InputPictures
+from calotype.jobs.store import JobStore
+from calotype.pool.adapters import AdapterRegistry
+
+
+class Lookup:
+    """Finds, or refuses under the name of the field."""
+
+    def __init__(self, store: JobStore, pictures: InputPictures, adapters: AdapterRegistry) -> None:
+        self._store, self._pictures, self._adapters = store, pictures, adapters
+
+    async def found(self, tenant: str, ask: Ask) -> tuple[Ask, Found]:
+        """The ask with what it takes over from its parent, and all it names.
+
+        Raises InvalidInput naming the field. Pictures that were sent count as used from now.
+        """
+        kind = kind_of(ask)
+        parent = None
+        if ask.parent is not None:
+            ask, parent = await self._parent(tenant, ask, kind)
+        check_count("loras", len(ask.loras or ()), limits.LORAS_PER_JOB_MAX)
+        check_count("controls", len(ask.controls), limits.CONTROLS_PER_JOB_MAX)
+        found = Found(
+            kind=kind,
+            loras=tuple(
+                self._adapters.get(AdapterKind.LORA, use.name, field=f"loras[{at}].name")
+                for at, use in enumerate(ask.loras or ())
+            ),
+            controls=tuple(
+                self._adapters.get(AdapterKind.CONTROL, use.name, field=f"controls[{at}].name")
+                for at, use in enumerate(ask.controls)
+            ),
+            pictures={
+                picture_id: await self._picture(tenant, field, picture_id)
+                for field, picture_id in pictures_named(ask).items()
+            },
+            parent=parent,
+        )
+        if sent := [each for each, picture in found.pictures.items() if picture.bytes]:
+            await self._store.use_pictures(sent)
+        return ask, found
+
+    async def _parent(self, tenant: str, ask: Ask, kind: Kind) -> tuple[Ask, InputPicture]:
+        assert ask.parent is not None
+        try:
+            image, job = await self._store.image(ask.parent, tenant=tenant)
+            picture = await self._pictures.find(tenant, ask.parent)
+        except NotFound as error:
+            raise InvalidInput(error.detail, field="parent", limit=error.limit) from error
+        return taken_over(ask, kind, Parent(image, job.spec)), picture
+
+    async def _picture(self, tenant: str, field: str, picture_id: str) -> InputPicture:
+        try:
+            return await self._pictures.find(tenant, picture_id)
+        except NotFound as error:
+            raise InvalidInput(error.detail, field=field, limit=error.limit) from error
