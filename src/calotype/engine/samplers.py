@@ -7,9 +7,11 @@ for each row and never shared. It knows nothing of models beyond their scheduler
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -30,7 +32,7 @@ from calotype.core.nouns import Sampler
 _DPMPP: dict[str, Any] = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 _SCHEDULERS: dict[Sampler, tuple[type[Any], dict[str, Any]]] = {  # with what the name stands for
     Sampler.DDIM: (DDIMScheduler, {}),
-    Sampler.DPMPP_2M: (DPMSolverMultistepScheduler, _DPMPP),
+    Sampler.DPMPP_2M: (DPMSolverMultistepScheduler, {**_DPMPP, "use_karras_sigmas": False}),
     Sampler.DPMPP_2M_KARRAS: (
         DPMSolverMultistepScheduler,
         {**_DPMPP, "use_karras_sigmas": True},
@@ -42,7 +44,7 @@ _SCHEDULERS: dict[Sampler, tuple[type[Any], dict[str, Any]]] = {  # with what th
     Sampler.EULER: (EulerDiscreteScheduler, {}),
     Sampler.EULER_A: (EulerAncestralDiscreteScheduler, {}),
     Sampler.HEUN: (HeunDiscreteScheduler, {}),
-    Sampler.UNIPC: (UniPCMultistepScheduler, {}),
+    Sampler.UNIPC: (UniPCMultistepScheduler, {"predict_x0": True}),
     Sampler.LCM: (LCMScheduler, {}),
     Sampler.TCD: (TCDScheduler, {}),
     Sampler.FLOW_EULER: (FlowMatchEulerDiscreteScheduler, {}),
@@ -50,6 +52,9 @@ _SCHEDULERS: dict[Sampler, tuple[type[Any], dict[str, Any]]] = {  # with what th
 }
 # The class's own default clips to -1..1, which is for pixels: latents go beyond.
 _CLIPPING = {Sampler.DDIM, Sampler.LCM, Sampler.TCD}
+# What makes a solver for noise solve along a flow.
+_SOLVERS = {Sampler.DPMPP_2M, Sampler.UNIPC}
+_ALONG_A_FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 
 
 def scheduler_of(sampler: str, config: Mapping[str, Any]) -> Any:
@@ -62,7 +67,47 @@ def scheduler_of(sampler: str, config: Mapping[str, Any]) -> Any:
     kind, forced = _SCHEDULERS[Sampler(sampler)]
     if sampler in _CLIPPING and "clip_sample" not in config:
         forced = {**forced, "clip_sample": False}
+    if sampler in _SOLVERS and "beta_schedule" not in config:  # no noise schedule: a flow model's
+        forced = {**forced, **_ALONG_A_FLOW, "flow_shift": config.get("shift", 1.0)}
     return kind.from_config(dict(config), **forced)
+
+
+def set_flow_steps(
+    scheduler: Any,
+    steps: int,
+    mu: float | None = None,
+    sigmas: np.ndarray[Any, np.dtype[np.float64]] | None = None,
+) -> None:
+    """Set a flow model's scheduler to so many steps.
+
+    ``mu`` is the shift's logarithm, where it depends on the picture's size. ``sigmas`` are noise
+    levels before the shift, from 1 down, for Euler and Heun; the other solvers have their own.
+    """
+    shift = {} if mu is None else {"mu": mu}
+    if isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
+        scheduler.set_timesteps(steps)
+        if mu is not None or sigmas is not None:
+            _space_heun(scheduler, steps, math.exp(mu) if mu is not None else None, sigmas)
+    elif sigmas is not None and isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        scheduler.set_timesteps(sigmas=sigmas, **shift)
+    else:
+        scheduler.set_timesteps(steps, **shift)
+
+
+def _space_heun(
+    scheduler: Any,
+    steps: int,
+    shift: float | None,
+    sigmas: np.ndarray[Any, np.dtype[np.float64]] | None,
+) -> None:
+    """Give diffusers' Heun the noise levels that its Euler has: it can't be told them itself."""
+    count = scheduler.config.num_train_timesteps
+    sigmas = np.linspace(1.0, 1 / count, steps) if sigmas is None else sigmas
+    shift = scheduler.config.shift if shift is None else shift
+    levels = torch.from_numpy(shift * sigmas / (1 + (shift - 1) * sigmas)).float()
+    later = levels[1:].repeat_interleave(2)  # the second run of a step is where the next begins
+    scheduler.timesteps = torch.cat((levels[:1], later)) * count
+    scheduler.sigmas = torch.cat((levels[:1], later, levels.new_zeros(1)))
 
 
 class RowSampler:

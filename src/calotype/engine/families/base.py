@@ -9,13 +9,11 @@ from typing import Any, ClassVar
 import torch
 
 from calotype.core.errors import InvalidInput
+from calotype.core.families import FAMILIES
 from calotype.core.nouns import Sampler
 from calotype.engine.autoencoder import Autoencoder
 from calotype.engine.buckets import steady
 from calotype.engine.forwards import Forwards
-
-NOISE_SAMPLERS = tuple(name for name in Sampler if not name.startswith("flow_"))
-FLOW_SAMPLERS = (Sampler.FLOW_EULER, Sampler.FLOW_HEUN)
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,6 @@ class Model(ABC):
     """
 
     family: ClassVar[str]
-    samplers: ClassVar[tuple[Sampler, ...]] = NOISE_SAMPLERS  # that suit what it has learnt
 
     def __init__(self, name: str, build: str, pipeline: Any, device: torch.device) -> None:
         """Take over a loaded pipeline's components; raise ModelBroken if it needs what we lack."""
@@ -58,6 +55,11 @@ class Model(ABC):
         self.pixels_per_latent = int(pipeline.vae_scale_factor)  # each way
         self.autoencoder = Autoencoder(self.vae, self.pixels_per_latent)
         steady(self.denoiser)
+
+    @property
+    def samplers(self) -> tuple[Sampler, ...]:
+        """Those that suit what it has learnt."""
+        return FAMILIES[self.family].samplers
 
     @property
     def parameter_bytes(self) -> int:

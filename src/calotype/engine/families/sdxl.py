@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from calotype.core.errors import ModelBroken
 from calotype.engine.families.base import Encoding, Model, tokens_of
+from calotype.engine.families.guidance import GuidanceInTime
 from calotype.engine.forwards import Forwards
 
 
-class SDXL(Model):
+class SDXL(GuidanceInTime, Model):
     """Text: ``embeds`` (n, tokens, width), ``pooled`` (n, width), ``time_ids`` (n, 6)."""
 
     family: ClassVar[str] = "sdxl"
@@ -22,8 +22,6 @@ class SDXL(Model):
     def __init__(self, name: str, build: str, pipeline: Any, device: torch.device) -> None:
         super().__init__(name, build, pipeline, device)
         self._zeros_for_empty = bool(pipeline.config.force_zeros_for_empty_prompt)
-        if self.denoiser.config.time_cond_proj_dim is not None:
-            raise ModelBroken(f"{name}: a denoiser that embeds its guidance is not supported yet")
 
     def encode(self, text: str) -> Encoding:
         """Both encoders' last but one hidden states; the second's projection, pooled."""
@@ -44,9 +42,9 @@ class SDXL(Model):
 
     def conditioning(self, width: int, height: int, guidance: float) -> dict[str, torch.Tensor]:
         """``time_ids``: original size, crop, target size, in pixels, of an uncropped picture."""
-        del guidance
         size = [float(height), float(width)]
-        return {"time_ids": torch.tensor([[*size, 0.0, 0.0, *size]], device=self.device)}
+        time_ids = torch.tensor([[*size, 0.0, 0.0, *size]], device=self.device)
+        return {"time_ids": time_ids, **super().conditioning(width, height, guidance)}
 
     def run_denoiser(self, forwards: Forwards, residuals: dict[str, Any]) -> torch.Tensor:
         """One pass of the UNet."""
@@ -56,6 +54,7 @@ class SDXL(Model):
             forwards.latents.to(dtype),
             forwards.timesteps,
             encoder_hidden_states=text["embeds"].to(dtype),
+            timestep_cond=self.guidance_input(forwards),
             added_cond_kwargs=added,
             return_dict=False,
             **residuals,
