@@ -237,7 +237,7 @@ def _clip_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
 
 def _t5_tokenizer() -> T5TokenizerFast:
     letters = [(letter, -8.0) for letter in "abcdefghijklmnopqrstuvwxyz,.▁"]
-    words = [(f"▁{word}", -3.0) for word in _WORDS.split()]
+    words = [(f"▁{word}", -3.0) for word in _WORDS]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     return T5TokenizerFast(vocab=[*special, *words, *letters], extra_ids=0, model_max_length=512)
 
