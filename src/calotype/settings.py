@@ -106,6 +106,10 @@ class Settings(BaseSettings):
         default=None,
         description="File of further terms that prompts may not have, beside the built-in list.",
     )
+    blocked_pictures: Folder | None = Field(
+        default=None,
+        description="File of hashes of pictures that are blocked, sent or made; see safety/phash.",
+    )
     certificate_chain: Folder | None = Field(
         default=None,
         description="PEM chain that signs pictures (C2PA); unset makes a development certificate.",

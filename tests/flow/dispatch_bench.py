@@ -7,6 +7,7 @@ The engine and the finisher are stood in for, and do as they are told. Prompts s
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -18,10 +19,11 @@ from calotype.core.errors import InvalidInput
 from calotype.core.messages import CancelRow, Message, RowDone, RowStarted, RunRow, StepDone
 from calotype.core.nouns import Event, Job, ModelInfo, Sampler, Spec, Tier, Verdict, VerdictKind
 from calotype.core.states import EngineState, JobState
+from calotype.delivery import inputs
 from calotype.delivery.store import PictureStore
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
-from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.finish import Brought, Finished, Finisher, Raw, TakenIn, Wanted
 from calotype.flow.ingredients import Larder
 from calotype.flow.pictures import InputPictures
 from calotype.jobs.store import JobStore
@@ -51,6 +53,7 @@ class StubPool(EnginePool):
     def __init__(self, engines: int = 1) -> None:
         super().__init__(engines=0, models=[])
         self.sent: list[tuple[str, Message]] = []
+        self.blobs: list[int] = []  # bytes that came with each row
         self.models_failed: dict[str, str] = {}
         self.engines = [f"engine-{index}" for index in range(engines)]
         self.down: set[str] = set()
@@ -61,6 +64,7 @@ class StubPool(EnginePool):
         if engine in self.down:
             raise EngineDown(f"{engine} is down")
         self.sent.append((engine, message))
+        self.blobs += [len(blob)] * isinstance(message, RunRow)
         if isinstance(message, RunRow):
             await self._run(engine, message)
         elif isinstance(message, CancelRow):
@@ -115,6 +119,22 @@ class StubFinisher(Finisher):
     def __init__(self) -> None:
         self.answer: Callable[[Raw], Verdict] = lambda raw: ALLOWED
         self.finished: list[str] = []  # ids of images, as they came
+        self.input_verdict: Verdict | Exception = ALLOWED
+
+    async def take_in(self, data: bytes) -> TakenIn:
+        pixels = inputs.read(data)
+        height, width, _ = pixels.shape
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        return TakenIn(self._judged(), data, width, height, digest)
+
+    async def bring(self, wanted: Wanted) -> Brought:
+        raw = bytes(wanted.width * wanted.height * wanted.channels)
+        return Brought(self._judged(), raw, hashlib.sha256(wanted.file).hexdigest())
+
+    def _judged(self) -> Verdict:
+        if isinstance(self.input_verdict, Exception):
+            raise self.input_verdict
+        return self.input_verdict
 
     async def finish(self, raw: Raw) -> Finished:
         self.finished.append(raw.manifest.image)
@@ -150,11 +170,12 @@ class Bench:
     finisher: StubFinisher = field(default_factory=StubFinisher)
 
     def __post_init__(self) -> None:
-        inputs = InputPictures(
+        self.inputs = InputPictures(
             self.store, self.finisher, PictureStore.local(self.folder / "inputs"), self.pictures
         )
-        self.inputs, self.adapters = inputs, AdapterRegistry([self.folder])
-        tools = Tools(self.store, self.finisher, self.pictures, Larder(self.adapters, inputs))
+        self.adapters = AdapterRegistry([self.folder])
+        larder = Larder(self.adapters, self.inputs)
+        tools = Tools(self.store, self.finisher, self.pictures, larder)
         self.dispatcher = Dispatcher(tools, self.pool, self.registry)
 
     async def queue(self, spec: Spec = SPEC, tenant: str = "ada", tier: Tier = Tier.FAST) -> Job:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import calotype
-from calotype.api import events, health, images, jobs
+from calotype.api import events, health, images, jobs, uploads
 from calotype.api.body_limit import BodyLimit
 from calotype.api.events import EventStreams
 from calotype.api.frame import Frame
 from calotype.api.page import install_page
 from calotype.api.problems import install_handlers
+from calotype.core import limits
 from calotype.flow.platform import Platform
 
 
@@ -30,10 +31,10 @@ def create_app(platform: Platform, *, link_ttl_s: int) -> FastAPI:
     app.state.platform = platform
     app.state.link_ttl_s = link_ttl_s
     app.state.streams = EventStreams()
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, others={uploads.PATH: limits.PICTURE_BYTES_MAX})
     app.add_middleware(Frame)  # the last one added is the outermost
     install_handlers(app)
-    for room in (jobs, events, images, health):
+    for room in (jobs, events, images, uploads, health):
         app.include_router(room.router)
     install_page(app)
     return app

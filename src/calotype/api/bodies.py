@@ -8,14 +8,26 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from calotype.api.problems import WrongMediaType, invalid_input, unknown_fields
+from calotype.api.problems import WrongMediaType, invalid_input, unknown_fields, unknown_part
+from calotype.core import limits
 from calotype.core.errors import CallerError, InvalidInput
-from calotype.core.nouns import Ask, Image, Job, ModelInfo, Tier
+from calotype.core.families import FAMILIES
+from calotype.core.nouns import (
+    AdapterInfo,
+    Ask,
+    ControlUse,
+    Image,
+    InputPicture,
+    Job,
+    LoraUse,
+    ModelInfo,
+    Tier,
+)
 from calotype.flow.platform import Platform
 
 
@@ -34,13 +46,48 @@ class Fields(BaseModel):
         return values
 
 
-class JobRequest(Fields):
-    """``POST /v1/jobs``: what is left out is the model's default, or chance for the seed."""
+class Part(BaseModel):
+    """What a caller may name within a field; the same, with the place of what there isn't."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    prompt: str
-    negative_prompt: str = ""
+    @model_validator(mode="before")
+    @classmethod
+    def _know_all(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if name not in cls.model_fields:
+                raise unknown_part(str(name), cls.model_fields)
+        return values
+
+
+class LoraPart(Part):
+    """A LoRA in a job, by its name in ``GET /v1/models``."""
+
+    name: str
+    weight: float = 1.0
+
+
+class ControlPart(Part):
+    """A ControlNet in a job, and the id of the picture that guides it."""
+
+    name: str
+    picture: str
+    weight: float = 1.0
+    start: float = 0.0  # share of the steps, 0..1, from which it works ...
+    end: float = 1.0  # ... and up to which
+    canny: bool | None = None  # take the picture's edges first; left out: as it was trained
+
+
+class JobRequest(Fields):
+    """``POST /v1/jobs``: what is left out is the parent's, else a LoRA's or the model's default.
+
+    A seed that is left out is left to chance.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    prompt: str | None = None  # may be left out where there is a parent
+    negative_prompt: str | None = None
     model: str | None = None
     width: int | None = None  # pixels
     height: int | None = None  # pixels
@@ -48,12 +95,23 @@ class JobRequest(Fields):
     guidance: float | None = None
     sampler: str | None = None
     seed: int | None = None
-    n: int = 1  # images
+    n: int | None = None  # images; 1, of a variation 4
     tier: str = Tier.FAST.value
+    kind: str | None = None  # left out: what source and mask make it
+    parent: str | None = None  # id of the image to vary or upscale
+    source: str | None = None  # id of a picture to begin from
+    mask: str | None = None  # id of a picture as large: white where the source may change
+    strength: float | None = None
+    loras: Annotated[tuple[LoraPart, ...], Field(strict=False)] | None = None
+    controls: Annotated[tuple[ControlPart, ...], Field(strict=False)] = ()
 
     def ask(self) -> Ask:
         """Say the same in the nouns of ``core``."""
-        return Ask(**self.model_dump())
+        values = dict(self)
+        if self.loras is not None:
+            values["loras"] = tuple(LoraUse(**dict(each)) for each in self.loras)
+        values["controls"] = tuple(ControlUse(**dict(each)) for each in self.controls)
+        return Ask(**values)
 
 
 async def job_request(request: Request) -> JobRequest:
@@ -115,6 +173,13 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
         "sampler": spec.sampler.value,
         "seed": spec.seed,
         "n": spec.n,
+        "kind": spec.kind.value,
+        "parent": spec.parent,
+        "source": spec.source,
+        "mask": spec.mask,
+        "strength": spec.strength if spec.source else None,
+        "loras": [asdict(use) for use in spec.loras],
+        "controls": [asdict(use) for use in spec.controls],
         "images": [_image_body(platform, image) for image in job.images],
         "refused": [asdict(refusal) for refusal in job.refused],
         "error": job.error,
@@ -124,6 +189,7 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
 
 def model_body(model: ModelInfo) -> dict[str, Any]:
     """One model as JSON; where it lies on the server's disk is the operator's business."""
+    family = FAMILIES[model.family]
     return {
         "name": model.name,
         "title": model.title,
@@ -133,6 +199,9 @@ def model_body(model: ModelInfo) -> dict[str, Any]:
         "parameter_bytes": model.parameter_bytes,
         "size_px_min": model.size_px_min,
         "size_px_max": model.size_px_max,
+        "size_px_multiple": max(limits.SIZE_PX_MULTIPLE, family.size_px_multiple),
+        "samplers": [sampler.value for sampler in family.samplers],
+        "has_negative_prompt": family.has_negative_prompt,
         "defaults": {
             "width": model.width,
             "height": model.height,
@@ -140,6 +209,33 @@ def model_body(model: ModelInfo) -> dict[str, Any]:
             "guidance": model.guidance,
             "sampler": model.sampler.value,
         },
+    }
+
+
+def adapter_body(adapter: AdapterInfo) -> dict[str, Any]:
+    """One LoRA or ControlNet as JSON; ``bases`` are models or families, none: it doesn't say."""
+    return {
+        "name": adapter.name,
+        "title": adapter.title,
+        "build": adapter.build,
+        "licence": adapter.licence,
+        "bases": list(adapter.bases),
+        "bytes": adapter.bytes,
+        "steps": adapter.steps,
+        "guidance": adapter.guidance,
+        "sampler": adapter.sampler.value if adapter.sampler else None,
+        "control": adapter.control or None,
+    }
+
+
+def input_picture_body(platform: Platform, picture: InputPicture) -> dict[str, Any]:
+    """One picture that jobs can begin from, as JSON."""
+    return {
+        "id": picture.id,
+        "width": picture.width,
+        "height": picture.height,
+        "sha256": picture.sha256,
+        "url": platform.input_path(picture),
     }
 
 

@@ -5,6 +5,8 @@ Starlette has one too; its answer is plain text, and every error here is a probl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,20 +16,29 @@ from calotype.core.errors import BodyTooLarge
 
 
 class BodyLimit:
-    """ASGI middleware: raise BodyTooLarge from ``receive``, or answer it where the size is told."""
+    """ASGI middleware: raise BodyTooLarge from ``receive``, or answer it where the size is told.
 
-    def __init__(self, app: ASGIApp, bytes_max: int = limits.BODY_BYTES_MAX) -> None:
+    ``others`` are the paths whose bodies may be of another size, with it.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        bytes_max: int = limits.BODY_BYTES_MAX,
+        others: Mapping[str, int] | None = None,
+    ) -> None:
         self.app = app
-        self.bytes_max = bytes_max
+        self.bytes_max, self.others = bytes_max, dict(others or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, with a ``receive`` that counts."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        bytes_max = self.others.get(scope["path"], self.bytes_max)
         told = Headers(scope=scope).get("content-length", "")
-        if told.isdecimal() and int(told) > self.bytes_max:
-            await ProblemResponse(self._error())(scope, receive, send)
+        if told.isdecimal() and int(told) > bytes_max:
+            await ProblemResponse(_error(bytes_max))(scope, receive, send)
             return
         received = 0
 
@@ -35,12 +46,12 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.bytes_max:
-                raise self._error()
+            if received > bytes_max:
+                raise _error(bytes_max)
             return message
 
         await self.app(scope, receive_counted, send)
 
-    def _error(self) -> BodyTooLarge:
-        limit = self.bytes_max
-        return BodyTooLarge(f"the body has more than {limit} bytes", field="body", limit=limit)
+
+def _error(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than {limit} bytes", field="body", limit=limit)

@@ -7,9 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
-from calotype.api.bodies import Fields, JobRequest, job_body, job_request, model_body
+from calotype.api.bodies import (
+    Fields,
+    JobRequest,
+    adapter_body,
+    job_body,
+    job_request,
+    model_body,
+)
 from calotype.api.context import CalledPlatform, CallerKey
 from calotype.core import limits
+from calotype.core.nouns import AdapterKind
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -64,5 +72,9 @@ async def cancel_job(platform: CalledPlatform, key: CallerKey, job_id: str) -> d
 
 @router.get("/models", tags=["models"])
 async def list_models(platform: CalledPlatform, _key: CallerKey) -> dict[str, Any]:
-    """List the models that a job can name."""
-    return {"models": [model_body(model) for model in platform.models()]}
+    """List the models that a job can name, and the LoRAs and ControlNets it can add to them."""
+    return {
+        "models": [model_body(model) for model in platform.models()],
+        "loras": [adapter_body(each) for each in platform.adapters(AdapterKind.LORA)],
+        "controls": [adapter_body(each) for each in platform.adapters(AdapterKind.CONTROL)],
+    }

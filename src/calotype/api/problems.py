@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from calotype.core.errors import (
@@ -23,6 +24,7 @@ from calotype.core.errors import (
     Unauthorized,
 )
 
+UNKNOWN = "unknown_field"  # a finding of ours, in pydantic's list
 ERRORS_MAX = 20  # findings told of one request
 _NAME_CHARS_MAX = 64  # of an unknown field's name, told back
 _BOUNDS = ("ge", "gt", "le", "lt", "max_length", "min_length", "expected")  # in pydantic's context
@@ -35,6 +37,8 @@ _WANTED = {  # by the type of pydantic's finding
     "float_type": "a number",
     "finite_number": "a finite number",
     "model_type": "a JSON object",
+    "tuple_type": "a list",
+    "bool_type": "true or false",
 }
 
 
@@ -50,7 +54,7 @@ class WrongMediaType(CallerError):
     """The body isn't of a type that is taken here."""
 
     kind = "wrong-media-type"
-    title = "The body has to be JSON"
+    title = "The body is of another type than this address takes"
     status = 415
 
 
@@ -76,6 +80,12 @@ def invalid_input(findings: Sequence[Mapping[str, Any]]) -> InvalidInput:
     )
 
 
+def unknown_part(name: str, known: Iterable[str]) -> PydanticCustomError:
+    """The same of a field within another, whose place pydantic adds."""
+    told = name[:_NAME_CHARS_MAX]
+    return PydanticCustomError(UNKNOWN, f"there is no field {told}", {"expected": sorted(known)})
+
+
 def unknown_fields(names: Sequence[str], known: Iterable[str]) -> InvalidInput:
     """Name the fields that there aren't, and those that there are."""
     names = [name[:_NAME_CHARS_MAX] for name in names[:ERRORS_MAX]]
@@ -92,14 +102,18 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _field(location: Sequence[Any]) -> str:
-    names = [str(part) for part in location if part not in ("body", "query", "path", "header")]
-    return ".".join(names) or "body"
+    """E.g. ``loras[0].weight``."""
+    parts = [part for part in location if part not in ("body", "query", "path", "header")]
+    names = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
+    return "".join(names).removeprefix(".") or "body"
 
 
 def _detail(finding: Mapping[str, Any]) -> str:
     field, kind = _field(finding["loc"]), finding["type"]
     if kind == "missing":
         return f"{field} is missing"
+    if kind == UNKNOWN:
+        return str(finding["msg"])
     if kind in _WANTED:
         return f"{field} has to be {_WANTED[kind]}"
     return f"{field}: {finding['msg']}"

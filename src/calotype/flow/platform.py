@@ -54,6 +54,7 @@ from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry, embedded_folder
 from calotype.provenance import certificates
 from calotype.provenance.certificates import SigningIdentity
+from calotype.safety.pictures import KnownPictures
 from calotype.safety.prompts import PromptCheck
 from calotype.settings import Settings
 
@@ -82,7 +83,8 @@ class Platform:
             settings.secrets_folder / "links", ttl_s=settings.link_ttl_s
         )
         self._pictures = PictureStore.local(settings.pictures_folder)
-        self._finisher = Finisher(settings.finish_processes, identity)
+        bank = settings.blocked_pictures
+        self._finisher = Finisher(settings.finish_processes, identity, bank)
         threads = settings.engine_threads
         self._pool = EnginePool(
             engines=settings.engines,
@@ -107,6 +109,8 @@ class Platform:
         Raises OperatorError, before anything runs, for what the installation lacks.
         """
         settings.home.mkdir(parents=True, exist_ok=True)
+        if settings.blocked_pictures is not None:
+            KnownPictures.from_file(settings.blocked_pictures)  # or each picture would find it out
         registry = ModelRegistry([embedded_folder()], settings.models_folder)
         adapters = AdapterRegistry([embedded_adapters(), settings.home])
         await asyncio.to_thread(registry.scan)

@@ -11,6 +11,7 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 - ``garbage``: bytes that are no frame
 - ``preview``: 64 KiB of preview with every step
 
+A row that brings a source gives it back as its picture, after its share of the steps.
 ``CALOTYPE_FAKE_STEP_S`` is a step's time in seconds (0.001). A model can be "loaded" if its folder
 has a model_index.json.
 """
@@ -54,7 +55,22 @@ PREVIEW_BYTES = 64 * 1024
 @dataclass
 class _Row:
     command: RunRow
+    blob: bytes
     step: int = 0
+
+    @property
+    def steps(self) -> int:
+        run = self.command
+        return run.steps if run.source is None else int(run.steps * run.strength)
+
+    @property
+    def pixels(self) -> bytes:
+        run = self.command
+        if run.source is None:
+            return bytes([run.seed % 256]) * (run.width * run.height * 3)
+        sizes = _sizes(run)
+        begin = sum(sizes[: run.source])
+        return self.blob[begin : begin + sizes[run.source]]
 
 
 class FakeEngine:
@@ -63,7 +79,7 @@ class FakeEngine:
     def __init__(self, wire: socket.socket, step_s: float) -> None:
         self._wire = wire
         self._writing = threading.Lock()
-        self._commands: queue.Queue[Message | None] = queue.Queue()
+        self._commands: queue.Queue[tuple[Message | None, bytes]] = queue.Queue()
         self._is_hanging = threading.Event()  # doesn't beat
         self._is_stuck = threading.Event()  # doesn't step
         self._step_s = step_s
@@ -83,13 +99,14 @@ class FakeEngine:
     def _take_commands(self) -> bool:
         """Carry out what has come; wait for more when there is nothing to do. False: the end."""
         while not (self._rows and self._commands.empty()):
-            match self._commands.get():
+            command, blob = self._commands.get()
+            match command:
                 case None | Stop():
                     return False
                 case LoadModel() as load:
                     self._load(load)
                 case RunRow() as run:
-                    self._begin(run)
+                    self._begin(run, blob)
                 case CancelRow() as cancel:
                     self._rows.pop(cancel.row, None)
         return True
@@ -101,13 +118,16 @@ class FakeEngine:
         self._models[load.name] = load.build
         self._send(ModelLoaded(load.name, 0.0, 0, (1,)))
 
-    def _begin(self, run: RunRow) -> None:
+    def _begin(self, run: RunRow, blob: bytes) -> None:
         if run.model not in self._models:
             self._send(RowFailed(run.row, f"model {run.model!r} isn't loaded", retryable=False))
             return
+        if sum(_sizes(run)) != len(blob):
+            self._send(RowFailed(run.row, "other pictures than it names", retryable=False))
+            return
         if "forget" in run.prompt.split():
             return
-        self._rows[run.row] = _Row(run)
+        self._rows[run.row] = _Row(run, blob)
         self._send(RowStarted(run.row))
 
     def _step(self, row: _Row) -> None:
@@ -116,13 +136,14 @@ class FakeEngine:
         row.step += 1
         self._steps += 1
         preview = bytes(PREVIEW_BYTES) if "preview" in words else b""
-        self._send(StepDone(run.row, row.step, run.steps), preview)
+        self._send(StepDone(run.row, row.step, row.steps), preview)
         self._misbehave(run, words)
-        if row.step >= run.steps and run.row in self._rows:
+        if row.step >= row.steps and run.row in self._rows:
             del self._rows[run.row]
-            pixels = bytes([run.seed % 256]) * (run.width * run.height * 3)
-            device_s = run.steps * self._step_s
-            self._send(RowDone(run.row, run.width, run.height, {}, device_s), pixels)
+            device_s = row.steps * self._step_s
+            self._send(
+                RowDone(run.row, run.width, run.height, {"finite": 1.0}, device_s), row.pixels
+            )
             print(f"done {run.row}", file=sys.stderr, flush=True)
 
     def _misbehave(self, run: RunRow, words: list[str]) -> None:
@@ -155,11 +176,16 @@ class FakeEngine:
         with self._wire.makefile("rb") as stream:
             while head := stream.read(HEAD_BYTES):
                 body = stream.read(messages.head_length(head))
-                stream.read(messages.blob_length(stream.read(BLOB_HEAD_BYTES)))
-                self._commands.put(messages.decode(body))
-        self._commands.put(None)
+                blob = stream.read(messages.blob_length(stream.read(BLOB_HEAD_BYTES)))
+                self._commands.put((messages.decode(body), blob))
+        self._commands.put((None, b""))
         if self._is_stuck.is_set():  # run() doesn't listen; leave nothing behind
             os._exit(0)
+
+
+def _sizes(run: RunRow) -> list[int]:
+    """Bytes of each of the row's pictures."""
+    return [each.width * each.height * each.channels for each in run.pictures]
 
 
 def main() -> None:
