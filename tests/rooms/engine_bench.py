@@ -143,6 +143,7 @@ class Bench:
         ticks = 0
         while self.engine.tick():
             ticks += 1
+        self.engine.settle()
         return ticks
 
     def said(self, kind: type[M]) -> list[M]:

@@ -123,9 +123,12 @@ class ModelLoaded:
 
     name: str
     seconds: float
-    bytes: int
+    bytes: int  # of its weights
     buckets: tuple[int, ...]  # forward batch sizes proven to give the same bits
     pass_s: tuple[float, ...] = ()  # seconds of a pass in each, at the model's own size
+    size_px: int = 0  # that size: a side of its pictures
+    image_s: float = 0.0  # to encode a text and decode a picture, at that size
+    room_bytes: int = 0  # that its largest pass and a decode need there, beside weights and rows
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from calotype.core import limits
+from calotype.core.cost import Curve
 from calotype.core.errors import CallerError, CalotypeError, NotFound, TooMany
 from calotype.core.messages import (
     CancelRow,
@@ -29,6 +31,8 @@ from calotype.core.messages import (
 )
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.buckets import prove_buckets, random_forwards
+from calotype.engine.curves import CurveStore, Measured, measure
+from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
@@ -50,19 +54,22 @@ class Send(Protocol):
 class Engine:
     """Models and rows of one device. Not thread-safe: one thread commands and ticks."""
 
-    def __init__(self, send: Send, device: torch.device) -> None:
+    def __init__(self, send: Send, device: torch.device, folder: Path | None = None) -> None:
+        """``send`` is called from two threads. What is measured is kept in ``folder``, if any."""
         self._send, self._device = send, device
         self._models: dict[str, tuple[Model, Previewer]] = {}
         self._encodings = Encodings()
         self._rows: dict[str, Row] = {}
         self._policy = BatchPolicy()
-        self._buckets: Recent[str, tuple[int, ...]] = Recent(limits.SIZES_PROVEN_MAX)  # by key
+        self._measured: Recent[str, Measured] = Recent(limits.SIZES_PROVEN_MAX)  # by key
+        self._curves = CurveStore(folder, device)
+        self._decoding = Decoding(self._answer, send, device)
         self.passes = 0  # runs of a denoiser so far; other threads may read it
 
     @property
     def rows_held(self) -> int:
-        """Rows that step or wait; other threads may read it."""
-        return len(self._rows)
+        """Rows that step, wait or are decoded; other threads may read it."""
+        return len(self._rows) + len(self._decoding)
 
     def handle(self, command: Message, blob: bytes = b"") -> None:
         """Obey one command, its frame's bytes beside it; what goes wrong is reported."""
@@ -73,9 +80,10 @@ class Engine:
                 self._admit(command, blob)
             elif isinstance(command, CancelRow):
                 self._drop(command.row)
+                self._decoding.drop(command.row)
 
     def tick(self) -> bool:
-        """Decide, run, absorb: one pass. False when there was nothing to do."""
+        """Decide, run, absorb: one pass. False when no row steps; some may still be decoded."""
         chosen = self._policy.decide()
         if chosen is None:
             return False
@@ -84,6 +92,14 @@ class Engine:
             for row, output in self._run(chosen, rows):
                 self._absorb(row, output)
         return True
+
+    def settle(self) -> None:
+        """Wait for the rows that are being decoded."""
+        self._decoding.settle()
+
+    def close(self) -> None:
+        """Finish the row that is being decoded; what else is held is lost."""
+        self._decoding.close()
 
     def _run(self, chosen: RunPass, rows: Sequence[Row]) -> list[tuple[Row, torch.Tensor]]:
         """Each row and its part of one pass's output; on failure all fail, and none is left."""
@@ -116,7 +132,6 @@ class Engine:
         command = row.command
         try:
             expected = row.absorb(output)
-            picture = row.model.decode(row.latents) if row.is_done else None
         except Exception as error:  # noqa: BLE001 - the other rows go on
             retryable = not isinstance(error, NotFinite)  # the same numbers run away again
             self._fail(command.row, _said(error), retryable=retryable)
@@ -124,8 +139,9 @@ class Engine:
         preview = self._preview(row, expected)
         row.device_s += self._clock() - begun_s
         self._send(StepDone(command.row, row.steps_done, row.steps), preview)
-        if picture is not None:
-            self._finish(row, picture)
+        if row.is_done:
+            self._drop(command.row)
+            self._decoding.put(row)
 
     def _preview(self, row: Row, expected: torch.Tensor) -> bytes:
         """A rough picture now and then, or nothing; what goes wrong isn't worth the row."""
@@ -137,16 +153,22 @@ class Engine:
             print(f"no preview of {row.command.row}: {_said(error)}", file=sys.stderr, flush=True)
             return b""
 
-    def _finish(self, row: Row, picture: torch.Tensor) -> None:
-        command = row.command
-        self._drop(command.row)
-        self._send(
-            RowDone(command.row, command.width, command.height, scores(picture), row.device_s),
-            pixels(picture).numpy().tobytes(),
-        )
+    def _answer(self, row: Row) -> Answer:
+        """A finished row's picture; its failure is that row's only. Called in a thread of its own.
+
+        Its clock goes on while passes run beside it, so on a busy CPU it counts a part of them.
+        """
+        command, begun_s = row.command, self._clock()
+        try:
+            picture = row.model.decode(row.latents)
+            seen, raw = scores(picture), pixels(picture).numpy().tobytes()
+        except Exception as error:  # noqa: BLE001 - the other rows go on
+            return RowFailed(command.row, _said(error), retryable=True), b""
+        row.device_s += self._clock() - begun_s
+        return RowDone(command.row, command.width, command.height, seen, row.device_s), raw
 
     def _admit(self, command: RunRow, blob: bytes) -> None:
-        if command.row in self._rows:
+        if command.row in self._rows or command.row in self._decoding:
             return  # ids are unique per attempt: this one runs, and is answered once
         try:
             row = self._started(command, pictures_of(command, blob))
@@ -160,39 +182,51 @@ class Engine:
 
     def _started(self, command: RunRow, pictures: Sequence[torch.Tensor]) -> Row:
         """The row, in the policy's turns; raise TooMany, NotFound or InvalidInput."""
-        if len(self._rows) >= limits.ENGINE_ROWS_MAX:
+        if self.rows_held >= limits.ENGINE_ROWS_MAX:
             raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
         if command.model not in self._models:
             raise NotFound(f"model {command.model!r} is not loaded here", field="model")
         model = self._models[command.model][0]
         # Before the clock: the first row of a size doesn't pay for what all of that size use.
-        buckets = self._proven(model, command.width, command.height)
+        curve = self._measured_for(model, command.width, command.height).curve
         begun_s = self._clock()
         row = start_row(command, model, self._encodings, pictures)
         row.device_s = self._clock() - begun_s
-        self._policy.add(_turn(row, buckets))
+        self._policy.add(_turn(row, curve))
         return row
 
     def _load(self, command: LoadModel) -> None:
         begun_s = time.perf_counter()
         try:
             model = load_model(command, self._device)
-            buckets = self._proven(model, model.default_size, model.default_size)
+            size = model.default_size
+            measured = self._measured_for(model, size, size)
+            previewer = Previewer(model)
         except CalotypeError as error:
             self._send(ModelFailed(command.name, error.detail))
         except Exception as error:  # noqa: BLE001 - e.g. out of memory; the reason is reported
             self._send(ModelFailed(command.name, _said(error)))
         else:
-            self._models[command.name] = (model, Previewer(model))
-            seconds = time.perf_counter() - begun_s
-            self._send(ModelLoaded(command.name, seconds, model.parameter_bytes, buckets))
+            self._models[command.name] = (model, previewer)
+            loaded = ModelLoaded(
+                command.name,
+                seconds=time.perf_counter() - begun_s,
+                bytes=model.parameter_bytes,
+                buckets=measured.buckets,
+                pass_s=measured.pass_s,
+                size_px=size,
+                image_s=measured.image_s,
+                room_bytes=measured.room_bytes,
+            )
+            self._send(loaded)
 
-    def _proven(self, model: Model, width: int, height: int) -> tuple[int, ...]:
-        """The buckets for pictures of this size, proven once; also what warms the model up."""
+    def _measured_for(self, model: Model, width: int, height: int) -> Measured:
+        """What pictures of this size cost, found out once; also what warms the model up."""
         key = row_key(model, width, height)
-        return self._buckets.get(key, lambda: self._prove(model, width, height))
+        return self._measured.get(key, lambda: self._measure(model, width, height))
 
-    def _prove(self, model: Model, width: int, height: int) -> tuple[int, ...]:
+    def _measure(self, model: Model, width: int, height: int) -> Measured:
+        """Prove the batch sizes, then time them, unless an earlier start did."""
         candidates = bucket_candidates(width, height)
         row = start_row(_probe(model, width, height), model, self._encodings)
         sample = random_forwards(candidates[-1] + 1, row.forwards(), row.conditioning)
@@ -200,7 +234,12 @@ class Engine:
         def denoise(forwards: Forwards) -> torch.Tensor:
             return self._denoise(model, forwards, len(forwards))
 
-        return prove_buckets(denoise, sample, candidates)
+        buckets = prove_buckets(denoise, sample, candidates)
+        known = self._curves.get(model, width, height, buckets)
+        if known is None:
+            known = measure(model, denoise, row.latents, sample, buckets, clock=self._clock)
+            self._curves.put(model, width, height, known)
+        return known
 
     def _clock(self) -> float:
         """Seconds, read when a GPU has done all it was given: or a row pays for another's work.
@@ -208,7 +247,7 @@ class Engine:
         A fault of the GPU itself shows here, and ends the process: what it holds is lost anyway.
         """
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream(self._device).synchronize()  # the thread's: not all of them
         return time.perf_counter()
 
     def _fail(self, row: str, reason: str, *, retryable: bool) -> None:
@@ -220,15 +259,13 @@ class Engine:
         self._rows.pop(row, None)
 
 
-def _turn(row: Row, buckets: tuple[int, ...]) -> RowAdded:
-    command = row.command
+def _turn(row: Row, curve: Curve) -> RowAdded:
     return RowAdded(
-        row=command.row,
+        row=row.command.row,
         key=row.key,
         forwards=len(row.conditions),
-        cost=command.width * command.height / 2**20,
-        weight=TIER_WEIGHTS[Tier(command.tier)],
-        buckets=buckets,
+        weight=TIER_WEIGHTS[Tier(row.command.tier)],
+        curve=curve,
     )
 
 

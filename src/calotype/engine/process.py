@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from calotype.core import limits, messages
 from calotype.core.errors import InternalError
@@ -97,14 +98,17 @@ def serve(fd: int) -> None:
         return Heartbeat(engine.rows_held, engine.passes) if engine else Heartbeat(0, 0)
 
     link.beat(state)
+    from calotype.engine.curves import FOLDER_VARIABLE
     from calotype.engine.loop import Engine  # diffusers, too, takes seconds
 
-    engine = Engine(link.send, device)
+    folder = os.environ.get(FOLDER_VARIABLE)
+    engine = Engine(link.send, device, Path(folder) if folder else None)
     idle = True
     while True:
         while (taken := link.take(wait=idle)) is not None:
             command, blob = taken
             if isinstance(command, Stop):
+                engine.close()
                 return
             engine.handle(command, blob)
             idle = False

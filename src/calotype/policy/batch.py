@@ -1,25 +1,41 @@
 """Decides which rows step next in an engine: rows of one key share the next forward pass.
 
-Weighted fair rotation (stride scheduling, Waldspurger 1995): each row has a virtual time that its
-steps advance by ``forwards x cost / weight``. The row that is furthest behind goes next and fixes
-the key; rows of its key fill the pass, furthest behind first. So a key with large pictures can't
-starve one with small ones, a turbo row takes ten steps for a relax row's one when both wait, and
-every row gets its turn. A newcomer starts one step of its own behind: if it went first, a stream of
-rows of one step, each gone before it is charged, would keep all others waiting for ever. Not
-choosing a row preempts it: nothing else has to happen.
+**Whose turn.** The tiers are classes, and each gets device-seconds by its weight, however many rows
+it has (stride scheduling, Waldspurger 1995: a class has a virtual time that its rows' seconds move
+on, divided by its weight, and the one furthest behind leads). A class that had no rows comes in
+level with the one furthest behind, so a turbo row that arrives takes the very next step. What a
+class has used stays with it while it has no rows: a stream of rows of one step each gains nothing.
+Within a class, the row that has had the fewest seconds leads, and a newcomer comes in one step of
+its own behind that, for the same reason.
 
-It knows nothing of tensors or models: a key is a string, a cost a number.
+**Age.** A row that has gone ``ROW_WAITS_PASSES_MAX`` times the length of its own pass without a
+step leads before all shares. It counts in its own passes so that this is safe for turbo: all the
+rows there can be, all overdue, need no more than the lightest tier's share of the device.
+
+**Who rides along.** Rows of the leader's key and class or a heavier one fill the pass as far as
+batching pays by the measured curve. Lighter rows then take what room is left, and at most so much
+more as makes the pass 10 % longer: a turbo row isn't slowed by what rides with it.
+
+Not choosing a row preempts it: nothing else has to happen. There is no clock: time is what the
+curve says the passes took, so the same rows give the same turns, on a busy machine too. It knows
+nothing of tensors or models: a key is a string.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from calotype.core.cost import Curve
 from calotype.core.errors import InternalError
+from calotype.core.limits import ROW_WAITS_PASSES_MAX
 
-BUCKETS = (2, 4, 8)  # forwards in one pass; why these: engine/buckets.py
+BUCKETS = (2, 4, 8, 16)  # forwards in one pass; why these: engine/buckets.py
 BATCH_PX_MAX = 8 * 512 * 512  # pixels of one pass: batching pays little above it (2.8 x at 512 px
 # and batch 4, 1.02 x at 1,024 px), and a longer pass only delays the next decision
+# Where shorter passes serve all nearly as soon, they are better for those who come meanwhile; and
+# by as much a pass may be lengthened for those who ride along.
+_NEARLY = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,9 +45,8 @@ class RowAdded:
     row: str
     key: str  # rows of one key can share a pass: same model, same shapes
     forwards: int  # a step brings: 2 with guidance, 1 without
-    cost: float  # of one forward, in any unit that all rows share, > 0
-    weight: int  # share of the device against other rows, > 0
-    buckets: tuple[int, ...]  # pass sizes proven for the key, ascending
+    weight: int  # of its class: the class's share of the device against other classes, > 0
+    curve: Curve  # seconds of a pass by proven pass size, of the key
 
 
 @dataclass(frozen=True)
@@ -43,16 +58,27 @@ class RunPass:
     bucket: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Turn:
+    """A row's standing. Times are seconds of charged passes."""
+
     added: RowAdded
     arrival: int
-    virtual: float
+    had_s: float  # of the device, on the scale of its class
+    overdue_at: float  # on the policy's count of all seconds
+
+    @property
+    def step_s(self) -> float:
+        """A step of it alone."""
+        return self.added.curve.seconds(self.added.forwards)
 
 
-def _stride(added: RowAdded) -> float:
-    """What one step moves the row's virtual time by."""
-    return added.forwards * added.cost / added.weight
+@dataclass
+class _Class:
+    """A tier's standing."""
+
+    virtual: float = 0.0  # device-seconds of its rows / its weight
+    least_s: float = 0.0  # what the row that led last had had
 
 
 def bucket_candidates(width: int, height: int) -> tuple[int, ...]:
@@ -62,23 +88,31 @@ def bucket_candidates(width: int, height: int) -> tuple[int, ...]:
 
 
 class BatchPolicy:
-    """The turns of the rows an engine holds. Ties break on arrival."""
+    """The turns of the rows an engine holds. Ties break on weight, then on arrival."""
 
     def __init__(self) -> None:
         self._turns: dict[str, _Turn] = {}
+        self._classes: dict[int, _Class] = {}  # by weight; also those without rows
         self._arrivals = 0
-        self._virtual = 0.0  # where the row last chosen first stood
+        self._virtual = 0.0  # of the class furthest behind, at the last decision
+        self._charged_s = 0.0  # all passes so far
 
     def __len__(self) -> int:
         return len(self._turns)
 
     def add(self, added: RowAdded) -> None:
-        """Take a row in; raise InternalError if it is held already or can't fit its buckets."""
+        """Take a row in; raise InternalError if it is held already or can't be scheduled."""
         if added.row in self._turns:
             raise InternalError(f"row {added.row} is held already")
-        if not added.buckets or added.forwards < 1 or added.cost <= 0 or added.weight < 1:
+        if added.forwards < 1 or added.weight < 1 or min(added.curve.pass_s, default=0.0) <= 0.0:
             raise InternalError(f"row {added.row} can't be scheduled: {added}")
-        self._turns[added.row] = _Turn(added, self._arrivals, self._virtual + _stride(added))
+        mine = self._classes.setdefault(added.weight, _Class())
+        if not any(turn.added.weight == added.weight for turn in self._turns.values()):
+            mine.virtual = max(mine.virtual, self._virtual)
+        turn = _Turn(added, self._arrivals, mine.least_s, self._charged_s)
+        turn.had_s += turn.step_s
+        turn.overdue_at += ROW_WAITS_PASSES_MAX * turn.step_s
+        self._turns[added.row] = turn
         self._arrivals += 1
 
     def drop(self, row: str) -> None:
@@ -86,30 +120,91 @@ class BatchPolicy:
         self._turns.pop(row, None)
 
     def decide(self) -> RunPass | None:
-        """Choose the next pass and move its rows' virtual times on; None when no row is held.
+        """Choose the next pass and charge its rows for it; None when no row is held.
 
         A row that needs more forwards than any proven bucket has goes alone, with ``bucket`` 1:
         its forwards then run one by one.
         """
         if not self._turns:
             return None
-        waiting = sorted(self._turns.values(), key=lambda turn: (turn.virtual, turn.arrival))
-        first = waiting[0].added
-        self._virtual = waiting[0].virtual
-        chosen, forwards = self._fill(waiting, first)
-        for turn in chosen:
-            turn.virtual += _stride(turn.added)
-        bucket = next((size for size in first.buckets if size >= forwards), 1)
+        leader = self._leader()
+        chosen, bucket = self._pass_of(leader)
+        self._charge(chosen, leader.added.curve)
         rows = tuple(turn.added.row for turn in sorted(chosen, key=lambda turn: turn.arrival))
-        return RunPass(first.key, rows, bucket)
+        return RunPass(leader.added.key, rows, bucket)
 
-    def _fill(self, waiting: list[_Turn], first: RowAdded) -> tuple[list[_Turn], int]:
-        """Rows of the first one's key, furthest behind first, as many as its largest bucket has."""
-        chosen: list[_Turn] = []
-        forwards = 0
-        for turn in waiting:
-            fits = forwards + turn.added.forwards <= max(first.buckets)
-            if turn.added.key == first.key and (fits or not chosen):
-                chosen.append(turn)
-                forwards += turn.added.forwards
-        return chosen, forwards
+    def _leader(self) -> _Turn:
+        turns = self._turns.values()
+        self._virtual = min(self._classes[turn.added.weight].virtual for turn in turns)
+        overdue = [turn for turn in turns if turn.overdue_at <= self._charged_s]
+        if overdue:
+            return min(overdue, key=lambda turn: (turn.overdue_at, turn.arrival))
+        leader = min(turns, key=self._place)
+        self._classes[leader.added.weight].least_s = leader.had_s
+        return leader
+
+    def _place(self, turn: _Turn) -> tuple[float, int, float, int]:
+        weight = turn.added.weight
+        return (self._classes[weight].virtual, -weight, turn.had_s, turn.arrival)
+
+    def _pass_of(self, leader: _Turn) -> tuple[list[_Turn], int]:
+        """The rows that step with this one, and the bucket that holds them."""
+        curve, weight = leader.added.curve, leader.added.weight
+        others = sorted(
+            (turn for turn in self._turns.values() if turn.added.key == leader.added.key),
+            key=lambda turn: (turn is not leader, -turn.added.weight, turn.had_s, turn.arrival),
+        )
+        bucket = _best_bucket(curve, [turn for turn in others if turn.added.weight >= weight])
+        if bucket is None:
+            return [leader], 1
+        longest_s = curve.seconds(bucket) * (1 + _NEARLY)
+        room = max(it for it in curve.buckets if it == bucket or curve.seconds(it) <= longest_s)
+        chosen = _that_fit(others, room)
+        forwards = _forwards(chosen)
+        return chosen, next(size for size in curve.buckets if size >= forwards)
+
+    def _charge(self, chosen: list[_Turn], curve: Curve) -> None:
+        """Each row pays for its forwards' part of the pass, padding included, and so its class."""
+        forwards = _forwards(chosen)
+        pass_s = curve.seconds(forwards)
+        self._charged_s += pass_s
+        for turn in chosen:
+            share_s = pass_s * turn.added.forwards / forwards
+            turn.had_s += share_s
+            turn.overdue_at = self._charged_s + ROW_WAITS_PASSES_MAX * turn.step_s
+            self._classes[turn.added.weight].virtual += share_s / turn.added.weight
+
+
+def _forwards(turns: Iterable[_Turn]) -> int:
+    return sum(turn.added.forwards for turn in turns)
+
+
+def _that_fit(turns: list[_Turn], room: int) -> list[_Turn]:
+    """The first ones, in order, that have room together; one that is too large is left out."""
+    chosen: list[_Turn] = []
+    for turn in turns:
+        if turn.added.forwards <= room:
+            chosen.append(turn)
+            room -= turn.added.forwards
+    return chosen
+
+
+def _best_bucket(curve: Curve, turns: list[_Turn]) -> int | None:
+    """The size of passes in which these all get a step soonest, or nearly so in shorter passes.
+
+    None when the first of them fits no bucket.
+    """
+    fitting = [size for size in curve.buckets if size >= turns[0].added.forwards]
+    rounds = {size: _round_s(curve, turns, size) for size in fitting}
+    good = [size for size in fitting if rounds[size] <= min(rounds.values()) * (1 + _NEARLY)]
+    return min(good, key=lambda size: (curve.seconds(size), size), default=None)
+
+
+def _round_s(curve: Curve, turns: list[_Turn], room: int) -> float:
+    """Seconds until each has had a step, in passes of that size as long as they are full."""
+    seconds = 0.0
+    while turns := [turn for turn in turns if turn.added.forwards <= room]:
+        chosen = _that_fit(turns, room)
+        seconds += curve.seconds(_forwards(chosen))
+        turns = [turn for turn in turns if turn not in chosen]
+    return seconds

@@ -1,0 +1,102 @@
+"""Device memory: what is alive at one time, measured, and what an engine will need, predicted.
+
+The prediction is a ledger of four posts: weights, rows and their texts, the activations of the
+largest pass, those of one decode (it overlaps with passes). The first two are sizes of tensors; the
+others are measured once for each size of picture, with its curve.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from calotype.engine.rows import Row
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
+    """Counts the bytes of tensors that operations under it make, while they live; 0 at the start.
+
+    A view adds nothing. What a kernel takes and gives back by itself isn't seen. It may be entered
+    in several threads at one time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: int = 0
+        self.peak: int = 0
+        self._seen: dict[int, weakref.ref[Any]] = {}
+        self._counting = threading.RLock()  # a storage may be freed while another is counted
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation; what it was given was there before."""
+        for given in tree_leaves((args, kwargs)):
+            self._see(given, is_new=False)
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves(made):
+            self._see(one, is_new=True)
+        return made
+
+    def _see(self, leaf: Any, *, is_new: bool) -> None:
+        if not isinstance(leaf, torch.Tensor):
+            return
+        storage = leaf.untyped_storage()
+        with self._counting:
+            if storage._cdata in self._seen:
+                return
+            count = storage.nbytes() if is_new else 0
+            self._seen[storage._cdata] = weakref.ref(storage, self._forget(storage._cdata, count))
+            self.now += count
+            self.peak = max(self.peak, self.now)
+
+    def _forget(self, key: int, count: int) -> Callable[[Any], None]:
+        def forget(_: Any) -> None:
+            with self._counting:
+                del self._seen[key]
+                self.now -= count
+
+        return forget
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Bytes that ``run`` needs at its peak, beside what was there before."""
+    if device.type == "cuda":
+        before: int = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    with LiveBytes() as live:
+        run()
+    return int(live.peak)
+
+
+def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Of all their storages; one that several share counts once."""
+    storages = (it.untyped_storage() for it in tensors)
+    return sum({one._cdata: one.nbytes() for one in storages}.values())
+
+
+def row_bytes(rows: Iterable[Row]) -> int:
+    """Of latents, texts, pictures and samplers' histories; what rows share counts once."""
+    return bytes_of(tensor for row in rows for tensor in _tensors_in(vars(row), depth=4))
+
+
+def _tensors_in(held: Any, depth: int) -> Iterable[torch.Tensor]:
+    """Tensors in plain attributes and collections, but not those of modules (they are weights)."""
+    if isinstance(held, torch.Tensor):
+        yield held
+    elif depth and not isinstance(held, torch.nn.Module):
+        inner: Iterable[Any] = ()
+        if isinstance(held, dict):
+            inner = held.values()
+        elif isinstance(held, list | tuple):
+            inner = held
+        elif type(held).__module__.startswith(("calotype.engine", "diffusers.schedulers")):
+            inner = vars(held).values()
+        for one in inner:
+            yield from _tensors_in(one, depth - 1)
