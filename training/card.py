@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from training import captions, classifier, evaluate, export, loop, scenes, shapes
+from training import adapters_card, captions, classifier, evaluate, export, loop, scenes, shapes
 from training.dataset import Pictures
 from training.preview import grid
 
@@ -158,6 +158,7 @@ def text(folder: Path, report: dict[str, Any], facts: dict[str, Any], hardware: 
         rows="\n".join(rows),
         judge=classifier.in_words({name: judge[name] for name in classifier.GROUPS}),
         verdict=_verdict(report),
+        adapters=adapters_card.listed(),
         negative=report["negative_prompt"],
         tokens=export.tokenizer(folder).model_max_length,
         words_max=captions.WORDS_MAX,

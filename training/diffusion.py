@@ -32,6 +32,7 @@ from training.autoencoder import to_floats
 from training.captions import caption
 from training.dataset import Pictures
 from training.optimisers import NAMES, Optimiser
+from training.scenes import Scene
 from training.text import roughen
 from training.tokenizer import ordinary_words
 
@@ -117,15 +118,24 @@ class Batch:
     levels: torch.Tensor  # (n,), 0 .. 999
     tokens: torch.Tensor  # (n, 48, 224)
     pooled: torch.Tensor  # (n, 128)
+    chosen: list[int] = field(default_factory=list)  # (n), the numbers of the pictures
 
 
 class Source:
-    """Makes the batch of any step; the same one in every run."""
+    """Makes the batch of any step from latents (n, 12, 16, 16) and their scenes, the same one in
+    every run. ``without_text`` is the share of pictures told nothing."""
 
-    def __init__(self, parts: Path, folder: Path) -> None:
-        pictures = Pictures()
-        self.latents = latents_of(pictures, parts, folder)
-        self.scenes = pictures.scenes()
+    def __init__(
+        self,
+        parts: Path,
+        latents: np.ndarray,
+        scenes: list[Scene],
+        *,
+        batch: int = BATCH,
+        without_text: float = WITHOUT_TEXT,
+    ) -> None:
+        self.latents, self.scenes = latents, scenes[: len(latents)]
+        self.size, self.without_text = batch, without_text
         self.reading = Reading(parts)
         self.words = ordinary_words()
         self.shares = level_shares(shapes.scheduler().alphas_cumprod)
@@ -140,13 +150,14 @@ class Source:
         """The batch of step ``step``."""
         rng = random.Random(f"diffusion {step}")
         noises = torch.Generator().manual_seed(step)
-        chosen = rng.sample(range(len(self.scenes)), BATCH)
+        chosen = rng.sample(range(len(self.scenes)), self.size)
         clean = torch.from_numpy(np.stack([self.latents[index] for index in chosen])).float()
         tokens, pooled = self.reading([self._text(index, rng) for index in chosen])
-        told = torch.tensor([rng.random() >= WITHOUT_TEXT for _ in chosen]).to(tokens.dtype)
-        # One level from each 64th of their shares: a steadier loss than levels drawn apart.
-        spread = (torch.arange(BATCH) + torch.rand(BATCH, generator=noises)) / BATCH
+        told = torch.tensor([rng.random() >= self.without_text for _ in chosen]).to(tokens.dtype)
+        # One level from each nth of their shares: a steadier loss than levels drawn apart.
+        spread = (torch.arange(self.size) + torch.rand(self.size, generator=noises)) / self.size
         return Batch(
+            chosen=chosen,
             clean=clean,
             noise=torch.randn(clean.shape, generator=noises),
             levels=torch.searchsorted(self.shares, spread.double()).clamp(max=len(self.shares) - 1),
@@ -203,7 +214,9 @@ class Training:
             self.average.load(saved["average"])
             self.step, self.loss = saved["step"], saved["loss"]
         spent_s = 0.0 if saved is None else saved["spent_s"]
-        self.source = Source(self.parts, self.folder)
+        pictures = Pictures()
+        latents = latents_of(pictures, self.parts, self.folder)
+        self.source = Source(self.parts, latents, pictures.scenes())
         self.budget = loop.Budget(self.minutes, spent_s)
         self.kept = shapes.scheduler().alphas_cumprod
         self.forward: Any = torch.compile(self.unet) if self.is_compiled else self.unet

@@ -155,7 +155,7 @@ def evaluate(
             )
             took_s = round(time.monotonic() - began, 1)
             row = {"steps": steps, "guidance": guidance, "draw_s": took_s}
-            rows.append(row | _judged(judge, pictures, wanted))
+            rows.append(row | judged(judge, pictures, wanted))
         task = progress.add_task("a negative prompt", total=2 * QUICK)
         refusing = refused_nights(
             judge, pipeline, wanted[:QUICK], lambda new: progress.advance(task, new)
@@ -166,7 +166,7 @@ def evaluate(
         "sampler": "dpmpp_2m",
         "threads": torch.get_num_threads(),
         "wall_s": round(time.monotonic() - started, 1),
-        "judge_on_renders": _judged(judge, renders(wanted), wanted),
+        "judge_on_renders": judged(judge, renders(wanted), wanted),
         "rows": rows,
         "negative_prompt": refusing,
     }
@@ -189,7 +189,8 @@ def refused_nights(
     return {"text": NEGATIVE, "pictures": len(texts), **shares}
 
 
-def _judged(judge: Judge, pictures: np.ndarray, wanted: Sequence[Ask]) -> dict[str, float]:
+def judged(judge: Judge, pictures: np.ndarray, wanted: Sequence[Ask]) -> dict[str, float]:
+    """What the judge reads, as shares right: each of ``HEADINGS``, 0 to 1."""
     scenes, lights = [ask.scene for ask in wanted], [ask.is_light_told for ask in wanted]
     shares = accuracies(read(judge, pictures), scenes, lights)
     return {name: round(shares[name], 4) for name in HEADINGS}

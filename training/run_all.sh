@@ -1,5 +1,5 @@
 #!/bin/sh
-# From nothing to a model: each stage that is not done yet, in turn. Safe to start again at any
+# From nothing to a model and its adapters: each stage that is not done yet, in turn. Safe to start again at any
 # time, as long as only one runs: every stage goes on where it was.
 #   MINUTES=240 nohup setsid training/run_all.sh &        logs in training/runs/*.log
 # Where PRIORITY is set (-20 .. 0, root only) the whole session gets it: a desktop or a shared
@@ -27,3 +27,7 @@ stage dataset training.dataset --count "${PICTURES:-48000}"
 [ -e $parts/vae ] || stage autoencoder training.autoencoder --minutes "${VAE_MINUTES:-20}" ${VAE_FLAGS:-}
 stage diffusion training.diffusion --minutes "${MINUTES:-90}" ${UNET_FLAGS:-}
 stage export training.export
+stage style training.style --minutes "${STYLE_MINUTES:-10}"
+stage lcm training.consistency --minutes "${LCM_MINUTES:-25}"
+stage edges training.edges --minutes "${EDGES_MINUTES:-30}"
+stage adapters training.adapters
