@@ -131,6 +131,13 @@ class ModelBroken(OperatorError):
     title = "The model can't be loaded"
 
 
+class AdapterBroken(OperatorError):
+    """A LoRA's or a ControlNet's file is missing, damaged, or not for this base model."""
+
+    kind = "adapter-broken"
+    title = "The adapter can't be used"
+
+
 # Ours.
 
 

@@ -1,0 +1,201 @@
+"""The LoRAs that lie ready beside a base model, within a budget of bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from calotype.core import limits
+from calotype.core.errors import InvalidInput, TooMany
+from calotype.core.messages import RowLora
+from calotype.engine.adapters import Want
+from calotype.engine.forwards import Adapters
+from calotype.engine.lora.layers import layers_of
+from calotype.engine.lora.merging import Merge
+from calotype.engine.lora.reading import Lora, read_lora
+from calotype.engine.lora.work import Current, Work
+from calotype.engine.lora.wrappers import Wrapped, wrapped
+
+
+def lora_key(lora: RowLora) -> str:
+    """Names a LoRA in a bank."""
+    return f"{lora.name}@{lora.build}"
+
+
+class LoraBank:
+    """LoRAs of one base model. For the loop's thread, but what ``wants`` give to read.
+
+    Layers are wrapped when the first LoRA needs them, and given back when the last has gone.
+    """
+
+    def __init__(self, denoiser: torch.nn.Module, bytes_max: int = limits.LORAS_BYTES_MAX) -> None:
+        self._denoiser, self._bytes_max = denoiser, bytes_max
+        self.layers = layers_of(denoiser)
+        self._loras: OrderedDict[str, Lora] = OrderedDict()  # the least recently used first
+        self._wrapped: dict[str, Wrapped] = {}  # by layer
+        self._users: dict[str, frozenset[str]] = {}  # rows, with the keys each needs
+        self._current = Current()
+        self._merge: Merge | None = None
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._loras
+
+    def __len__(self) -> int:
+        return len(self._loras)
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is installed."""
+        return sum(lora.bytes for lora in self._loras.values())
+
+    def check(self, loras: Sequence[RowLora]) -> None:
+        """Raise InvalidInput for too many, for one named twice, and for weights that can't be."""
+        if len(loras) > limits.LORAS_PER_JOB_MAX:
+            raise InvalidInput(
+                f"{len(loras)} LoRAs in one picture", field="loras", limit=limits.LORAS_PER_JOB_MAX
+            )
+        if len({lora_key(lora) for lora in loras}) < len(loras):
+            raise InvalidInput("a LoRA is named twice", field="loras")
+        for lora in loras:
+            if not limits.LORA_WEIGHT_MIN <= lora.weight <= limits.LORA_WEIGHT_MAX:
+                raise InvalidInput(
+                    f"{lora.name} has weight {lora.weight}",
+                    field="loras",
+                    limit=[limits.LORA_WEIGHT_MIN, limits.LORA_WEIGHT_MAX],
+                )
+
+    def use(self, row: str, loras: Sequence[RowLora]) -> None:
+        """Keep these, once they are installed, until the row is ``released``."""
+        if keys := frozenset(lora_key(lora) for lora in loras if lora.weight):
+            self._users[row] = keys
+
+    def release(self, row: str) -> None:
+        """A row has ended, or waits no longer; unknown rows are ignored."""
+        self._users.pop(row, None)
+
+    def wants(self, loras: Iterable[RowLora], prefix: str = "") -> list[Want]:
+        """What has yet to be read for these; ``prefix`` tells this base model from others."""
+        return [
+            Want(
+                key=f"lora:{prefix}:{lora_key(lora)}",
+                read=partial(self.read, lora),
+                install=self.install,
+            )
+            for lora in loras
+            if lora.weight and lora_key(lora) not in self._loras
+        ]
+
+    def read(self, lora: RowLora) -> Lora:
+        """Read and check its file, on the host; for any thread. Raises AdapterBroken."""
+        with torch.inference_mode():
+            return read_lora(Path(lora.path), lora_key(lora), self.layers, self._dtype)
+
+    def install(self, lora: Lora) -> None:
+        """Make it resident, evicting what was used longest ago and no row needs.
+
+        Raises InvalidInput for one larger than the whole budget, and TooMany if rows that run need
+        all that would have to go.
+        """
+        if lora.key in self._loras:
+            return
+        if lora.bytes > self._bytes_max:
+            raise InvalidInput(
+                f"{lora.key} takes {lora.bytes:,} bytes, more than there is for all LoRAs",
+                limit=self._bytes_max,
+            )
+        for key in self._to_evict(lora.bytes):
+            self.evict(key)
+        held = Lora(lora.key, {name: pair.to(self._device) for name, pair in lora.pairs.items()})
+        for name, pair in held.pairs.items():
+            self._wrap(name).bank[lora.key] = pair
+        self._loras[lora.key] = held
+
+    def evict(self, key: str) -> None:
+        """Forget a LoRA; layers that no other needs are themselves again."""
+        for name in self._loras.pop(key).pairs:
+            layer = self._wrapped[name]
+            del layer.bank[key]
+            if not layer.bank:
+                self._put(name, layer.base)
+                del self._wrapped[name]
+
+    @contextmanager
+    def using(self, adapters: Sequence[Adapters]) -> Iterator[None]:
+        """While it lasts, a pass of the denoiser has these, one for each forward."""
+        work = None
+        if any(one.loras for one in adapters):
+            work = Work([one.loras for one in adapters], self._device)
+            for key in dict.fromkeys(entry.key for entry in work.entries):
+                self._loras.move_to_end(key)
+        self._current.work = work if work and work.entries else None
+        try:
+            yield
+        finally:
+            self._current.work = None
+
+    @property
+    def merged(self) -> tuple[RowLora, ...]:
+        """The set that is merged into the base model's weights."""
+        return self._merge.loras if self._merge else ()
+
+    def merge(self, loras: Sequence[RowLora]) -> None:
+        """Add a set to the weights themselves, in place of the one merged before.
+
+        Raises AdapterBroken and leaves the base model's own weights if a file can't be used. No
+        LoRA may be installed then, and no row may run.
+        """
+        self.check(loras)
+        while self._loras:
+            self.evict(next(iter(self._loras)))
+        if self._merge is not None:
+            self._merge.undo()
+            self._merge = None
+        if loras:
+            read = [(self.read(lora), lora.weight) for lora in loras]
+            layers = {name: self._denoiser.get_submodule(name) for name in self.layers.accepted}
+            self._merge = Merge(tuple(loras), read, layers)
+
+    def is_merged(self, loras: Collection[RowLora]) -> bool:
+        """Whether the weights as they are make pictures with exactly these."""
+        return _recipe(loras) == _recipe(self.merged)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._denoiser.dtype
+
+    @property
+    def _device(self) -> torch.device:
+        return self._denoiser.device
+
+    def _to_evict(self, needed: int) -> list[str]:
+        """What must go so that so many bytes are free."""
+        over = self.bytes + needed - self._bytes_max
+        used = frozenset[str]().union(*self._users.values())
+        leaving = []
+        for key, lora in self._loras.items():
+            if over > 0 and key not in used:
+                leaving.append(key)
+                over -= lora.bytes
+        if over > 0:
+            raise TooMany("the LoRAs of running rows leave no room", limit=self._bytes_max)
+        return leaving
+
+    def _wrap(self, name: str) -> Wrapped:
+        if name not in self._wrapped:
+            layer = wrapped(self._denoiser.get_submodule(name), self._current)
+            self._wrapped[name] = layer
+            self._put(name, layer)
+        return self._wrapped[name]
+
+    def _put(self, name: str, layer: torch.nn.Module) -> None:
+        parent, _, last = name.rpartition(".")
+        setattr(self._denoiser.get_submodule(parent), last, layer)
+
+
+def _recipe(loras: Iterable[RowLora]) -> frozenset[tuple[str, float]]:
+    return frozenset((lora_key(lora), lora.weight) for lora in loras if lora.weight)
