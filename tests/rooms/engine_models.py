@@ -368,9 +368,14 @@ class Drawer:
     def ours(self, row: RunRow, blob: bytes = b"") -> Picture:
         """Draw one row, alone: uint8 (height, width, 3)."""
         self.engine.handle(row, blob)
+        self.finish()
+        return self.picture(row)
+
+    def finish(self) -> None:
+        """Run all that is held to the end."""
         while self.engine.tick():
             pass
-        return self.picture(row)
+        self.engine.settle()
 
     def picture(self, row: RunRow) -> Picture:
         """The finished picture of a row that was drawn; the last, if there are more."""
@@ -378,7 +383,7 @@ class Drawer:
             assert not (isinstance(message, RowFailed) and message.row == row.row), message
             if isinstance(message, RowDone) and message.row == row.row:
                 return np.frombuffer(blob, np.uint8).reshape(row.height, row.width, 3)
-        raise AssertionError(f"{row.row} isn't done")
+        raise AssertionError([message for message, _ in self.heard])
 
 
 def apart(one: Picture, other: Picture) -> int:
