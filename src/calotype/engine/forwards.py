@@ -14,7 +14,7 @@ class Steering:
     """A ControlNet at work in one forward."""
 
     control: Any  # engine.controls.Control: the loaded ControlNet
-    picture: torch.Tensor  # (1, 3, height, width), float32, 0..1
+    picture: torch.Tensor  # as its ControlNet sees it: (1, ...), float32
     weight: float
 
 

@@ -31,6 +31,7 @@ from calotype.core.messages import (
 )
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.buckets import prove_buckets, random_forwards
+from calotype.engine.controls import Controls, load_control
 from calotype.engine.curves import CurveStore, Measured, measure
 from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
@@ -59,6 +60,7 @@ class Engine:
         self._send, self._device = send, device
         self._models: dict[str, tuple[Model, Previewer]] = {}
         self._encodings = Encodings()
+        self._controls = Controls()
         self._rows: dict[str, Row] = {}
         self._policy = BatchPolicy()
         self._measured: Recent[str, Measured] = Recent(limits.SIZES_PROVEN_MAX)  # by key
@@ -189,9 +191,13 @@ class Engine:
         model = self._models[command.model][0]
         # Before the clock: the first row of a size doesn't pay for what all of that size use.
         curve = self._measured_for(model, command.width, command.height).curve
+        for wanted in self._controls.missing(command.controls, model):
+            self._controls.put(self._controls.key(wanted, model), load_control(wanted, model))
+        controls = self._controls.of(command.controls, model)
         begun_s = self._clock()
-        row = start_row(command, model, self._encodings, pictures)
+        row = start_row(command, model, self._encodings, pictures, controls)
         row.device_s = self._clock() - begun_s
+        row.prove_controls()
         self._policy.add(_turn(row, curve))
         return row
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from calotype.core.errors import InternalError, InvalidInput
-from calotype.core.messages import RunRow
+from calotype.core.messages import RowControl, RunRow
+from calotype.engine.controls import Control
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Encoding, Model
-from calotype.engine.forwards import Forwards
+from calotype.engine.forwards import Adapters, Forwards, Steering
+from calotype.engine.pictures import edges
 from calotype.engine.samplers import RowSampler
 from calotype.engine.sources import Repaint, begin
 
@@ -41,6 +43,7 @@ class Row:
     conditioning: dict[str, torch.Tensor]  # beside the text, the same in each forward: (1, ...)
     repaint: Repaint | None = None  # what of its source must stay
     beside: torch.Tensor | None = None  # what an inpainting denoiser sees: (1, c, height, width)
+    steered: tuple[tuple[RowControl, Steering], ...] = ()
     steps_done: int = 0
     device_s: float = 0.0
 
@@ -77,7 +80,21 @@ class Row:
             latents=scaled.repeat(count, 1, 1, 1),
             timesteps=timestep.repeat(count),
             text={**text, **beside},
+        ).with_adapters(Adapters(controls=self._steering(step)))
+
+    def _steering(self, step: int) -> tuple[Steering, ...]:
+        """The ControlNets at work in a step: those between whose start and end it lies wholly."""
+        begin, end = step / self.steps, (step + 1) / self.steps
+        return tuple(
+            steering
+            for wanted, steering in self.steered
+            if steering.weight and begin >= wanted.start and end <= wanted.end
         )
+
+    def prove_controls(self) -> None:
+        """Find out which batches keep its ControlNets' bits; does nothing where that is known."""
+        for _, steering in self.steered:
+            steering.control.prove(self.forwards(), steering.picture)
 
     def absorb(self, output: torch.Tensor) -> torch.Tensor:
         """Take the step; return the clean latents that the model now expects, (1, c, h, w).
@@ -108,11 +125,16 @@ class Row:
 
 
 def start_row(
-    command: RunRow, model: Model, encodings: Encodings, pictures: Sequence[torch.Tensor] = ()
+    command: RunRow,
+    model: Model,
+    encodings: Encodings,
+    pictures: Sequence[torch.Tensor] = (),
+    controls: Sequence[Control] = (),
 ) -> Row:
     """Encode the text and draw the first noise, as diffusers' pipelines do.
 
-    ``pictures`` are those that came with the row, uint8 (height, width, channels).
+    ``pictures`` are those that came with the row, uint8 (height, width, channels); ``controls`` its
+    ControlNets, in the command's order.
 
     Raises InvalidInput for a size, a sampler or a strength that can't be.
     """
@@ -130,6 +152,7 @@ def start_row(
         1.0 if command.source is None else command.strength,
     )
     generator = torch.Generator("cpu").manual_seed(command.seed)
+    steered = _steered(command, pictures, controls, generator)
     beginning = begin(command, model, sampler, generator, pictures)
     return Row(
         command=command,
@@ -140,6 +163,7 @@ def start_row(
         latents=beginning.latents,
         repaint=beginning.repaint,
         beside=beginning.beside,
+        steered=steered,
         conditions=encodings.conditions(
             model,
             command.prompt,
@@ -148,6 +172,21 @@ def start_row(
         ),
         conditioning=model.conditioning(command.width, command.height, command.guidance),
     )
+
+
+def _steered(
+    command: RunRow,
+    pictures: Sequence[torch.Tensor],
+    controls: Sequence[Control],
+    generator: torch.Generator,
+) -> tuple[tuple[RowControl, Steering], ...]:
+    """Show each ControlNet its picture, or the picture's edges."""
+    steered = []
+    for wanted, control in zip(command.controls, controls, strict=True):
+        picture = pictures[wanted.picture]
+        hint = control.hint(edges(picture) if wanted.canny else picture, generator)
+        steered.append((wanted, Steering(control, hint, wanted.weight)))
+    return tuple(steered)
 
 
 def row_key(model: Model, width: int, height: int) -> str:

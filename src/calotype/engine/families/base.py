@@ -14,6 +14,7 @@ from calotype.core.nouns import Sampler
 from calotype.engine.autoencoder import Autoencoder
 from calotype.engine.buckets import steady
 from calotype.engine.forwards import Forwards
+from calotype.engine.residuals import residuals
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Model(ABC):
 
     def denoise(self, forwards: Forwards) -> torch.Tensor:
         """One pass of the denoiser: (n, channels, height, width), float32."""
-        return self.run_denoiser(forwards, {})
+        return self.run_denoiser(forwards, residuals(forwards, self.denoiser))
 
     @abstractmethod
     def run_denoiser(self, forwards: Forwards, residuals: dict[str, Any]) -> torch.Tensor:
