@@ -16,6 +16,7 @@ from calotype.cli.bench_drive import Outcome
 from calotype.core.nouns import Tier
 
 SATURATED, TURBO_OVER_RELAX = "saturated", "turbo over relax"
+AIMS = "Aims"  # title of the last table
 OURS, SERIAL = "ours", "serial"
 PERCENTILES = (50, 95, 99)
 P95_SHARE_MAX = 0.5  # of the best peer's, at AIM_LOAD
@@ -78,7 +79,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
     made: list[Table] = []
     for model in result["models"]:
         made += [_runs(model), _tiers(model), _turbo(model)]
-    made.append(("Aims", ("model", "aim", "measured", ""), aims(result)))
+    made.append((AIMS, ("model", "aim", "measured", ""), aims(result)))
     return [table for table in made if table[2]]
 
 
