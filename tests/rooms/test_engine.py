@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +15,12 @@ from diffusers import (
     EulerDiscreteScheduler,
     StableDiffusionXLPipeline,
 )
-from PIL import Image
 
 from calotype.core import limits
 from calotype.core.messages import CancelRow, LoadModel, ModelFailed, RowDone, RowStarted
 from calotype.engine.buckets import prove_buckets, random_forwards
-from calotype.engine.families.base import Encoding, Model
-from calotype.engine.families.loading import load_model
+from calotype.engine.families.base import Encoding
 from calotype.engine.forwards import Forwards
-from calotype.engine.previews import PREVIEW_PX_MAX, Previewer, wants_preview
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
 
 SCHEDULERS = {
@@ -237,49 +233,6 @@ def test_a_prompt_is_encoded_once(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(bench.model, "encode", spied)
     bench.start(run_row("a"), run_row("b", seed=2), run_row("c", prompt="a blue boat"))
     assert encoded == ["a red house under a starry night", "a blue boat"]
-
-
-def test_previews_are_few_small_and_never_of_the_last_step(bench: Bench) -> None:
-    bench.finish(run_row("r", steps=10))
-    previews = bench.previews("r")
-    assert len(previews) == 3  # of steps 1, 5 and 9
-    image = Image.open(io.BytesIO(previews[-1]))
-    assert image.format == "WEBP"
-    assert max(image.size) <= SIZE
-    for steps in range(limits.STEPS_MIN, limits.STEPS_MAX + 1):
-        wanted = [step for step in range(1, steps + 1) if wants_preview(step, steps)]
-        assert len(wanted) <= limits.PREVIEWS_PER_IMAGE_MAX
-        assert steps not in wanted
-
-
-@pytest.fixture(scope="module", params=["light", "heavy"])
-def model(request: pytest.FixtureRequest, tiny: Path) -> Model:
-    """A model with an autoencoder that decodes previews itself, and one with a dear one."""
-    folder = EMBEDDED if request.param == "light" else tiny
-    return load_model(LoadModel("m", str(folder), "b"), torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("width", "height"), [(128, 128), (256, 256), (2048, 64), (64, 2048), (72, 64), (64, 968)]
-)
-def test_previews_are_rough_whatever_the_shape(model: Model, width: int, height: int) -> None:
-    latents = torch.zeros(model.latent_shape(width, height))
-    image = Image.open(io.BytesIO(Previewer(model).preview(latents)))
-    assert 0 < max(image.size) <= min(PREVIEW_PX_MAX, max(width, height) // 2 + 8)
-    assert (image.width > image.height) == (width > height)
-
-
-def test_a_preview_that_fails_is_left_out_and_the_picture_is_made_all_the_same(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken(latents: torch.Tensor) -> bytes:
-        raise RuntimeError(f"no preview of {tuple(latents.shape)}")
-
-    monkeypatch.setattr(bench.engine._models["tiny"][1], "preview", broken)
-    bench.finish(run_row("r"))
-    assert bench.pixels("r")
-    assert bench.previews("r") == []
-    assert "no preview of (1, 4, 8, 8)" in capsys.readouterr().err
 
 
 @pytest.fixture

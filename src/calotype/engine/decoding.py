@@ -92,7 +92,7 @@ class Decoding:
                 while (row := self._next()) is not None:
                     if row.command.row in self._held:
                         self._finish(row)
-        except BaseException:  # e.g. a fault of the GPU: what the process holds is lost anyway
+        except BaseException:  # noqa: BLE001 - e.g. a fault of the GPU: what the process holds is lost anyway
             traceback.print_exc()
             os._exit(1)
 

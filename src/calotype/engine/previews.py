@@ -2,24 +2,35 @@
 
 Nobody has judged what a preview shows: safety judges finished pictures. So previews are rough, half
 the size at most, all the way, and there is none of the last step.
+
+A preview must cost next to nothing, since the pass that all rows wait for comes after it. So it
+isn't decoded: a linear map takes each latent with its eight neighbours to a patch of pixels. It is
+fitted to the model's own decoder when that is loaded, by least squares on latents like a picture's.
+Of vignette at 128 px a preview takes 0.3 ms, where the smallest pass takes 29 ms and a decode of
+latents shrunk to half took 8.5 ms; it is 21.3 dB from the decoded picture at half the size, the
+shrunk one was 20.4 dB.
 """
 
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Iterator
 
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from calotype.core import limits
 from calotype.engine.families.base import Model
 
 PREVIEW_PX_MAX = 192  # longer side of a preview
-# Decoding a preview of the embedded model takes as long as a guided step (32 and 34 ms of CPU): one
-# every other step made a picture 40 % dearer than in the plain pipeline.
-STEPS_PER_PREVIEW_MIN = 4
+STEPS_PER_PREVIEW_MIN = 4  # each is written to a log and sent to a page
 _WEBP_QUALITY = 60
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
+_SAMPLES_MIN, _SAMPLES_MAX = 4, 16  # decoded for the fit
+_FIT_S_MAX = 3.0  # for those past the smallest number
+_SAMPLE_SIDE = 16  # latents
 
 
 def wants_preview(step: int, steps: int) -> bool:
@@ -29,56 +40,74 @@ def wants_preview(step: int, steps: int) -> bool:
 
 
 class Previewer:
-    """Cheap pictures of unfinished latents, for one model.
-
-    A light autoencoder decodes them itself. For a heavy one, a linear map from latents to colours
-    is fitted to it once, at the first preview: least squares over decoded noise.
-    """
+    """Cheap pictures of unfinished latents, for one model."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
-        self._is_light = type(model.vae).__name__ == "AutoencoderTiny"
-        self._map: torch.Tensor | None = None  # (channels + 1, 3)
+        """Fit the map: some decodes of small pictures, once."""
+        self._patch = max(1, model.pixels_per_latent // 2)  # pixels a latent, each way
+        self._weight, self._bias = self._fitted(model)
 
     def preview(self, latents: torch.Tensor) -> bytes:
         """A small, rough WebP of clean latents (1, channels, height, width)."""
-        if self._is_light:
-            picture = self._model.decode(self._reduced(latents))
-        else:
-            picture = self._projected(latents)
-        image = Image.fromarray(pixels(picture).numpy())
-        image.thumbnail((PREVIEW_PX_MAX, PREVIEW_PX_MAX))
+        image = Image.fromarray(pixels(self.picture(latents)).cpu().numpy())
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=0)
         return buffer.getvalue()
 
-    def _reduced(self, latents: torch.Tensor) -> torch.Tensor:
-        """Shrink latents to half each way; more for a large picture, so that it costs no more.
+    def picture(self, latents: torch.Tensor) -> torch.Tensor:
+        """(3, high, wide), about -1..1, of clean latents; neither side above PREVIEW_PX_MAX."""
+        longer = max(latents.shape[-2:])
+        if longer > PREVIEW_PX_MAX:
+            # What is left over at an edge still counts, so a thin picture keeps at least one.
+            factor = -(-longer // PREVIEW_PX_MAX)
+            latents = functional.avg_pool2d(latents, factor, ceil_mode=True)
+            longer = max(latents.shape[-2:])
+        patch = self._patch
+        while patch > 1 and patch * longer > PREVIEW_PX_MAX:
+            patch //= 2
+        weight, bias = (_coarser(it, self._patch, patch) for it in (self._weight, self._bias))
+        framed = functional.pad(latents, (1, 1, 1, 1), mode="replicate")
+        mapped = functional.conv2d(framed, weight, bias)
+        return functional.pixel_shuffle(mapped, patch)[0]
 
-        What is left over at an edge still counts, so a thin picture keeps at least one latent.
-        """
-        latents_max = PREVIEW_PX_MAX // self._model.pixels_per_latent
-        factor = max(2, -(-max(latents.shape[-2:]) // latents_max))
-        return torch.nn.functional.avg_pool2d(latents, factor, ceil_mode=True)
-
-    def _projected(self, latents: torch.Tensor) -> torch.Tensor:
-        if self._map is None:
-            self._map = self._fitted(int(latents.shape[1]))
-        return _with_one(latents[0].cpu()).movedim(0, -1).matmul(self._map).movedim(-1, 0)
-
-    def _fitted(self, channels: int) -> torch.Tensor:
-        noise = torch.randn((1, channels, 16, 16), generator=torch.Generator().manual_seed(0))
-        # Blocks of 4 x 4 equal latents: a colour is what the decoder makes of a whole patch.
-        noise = noise[..., :4, :4].repeat_interleave(4, -1).repeat_interleave(4, -2)
-        decoded = self._model.decode(noise.to(self._model.device))
-        colours = torch.nn.functional.avg_pool2d(decoded[None], self._model.pixels_per_latent)[0]
-        rows = _with_one(noise[0]).flatten(1).T
-        return torch.linalg.lstsq(rows, colours.flatten(1).T).solution
+    def _fitted(self, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map as a convolution of (3 x patch x patch, channels, 3, 3)."""
+        given, wanted = [], []
+        begun_s = time.perf_counter()
+        for at, latents in enumerate(_like_a_picture(model)):
+            if at >= _SAMPLES_MIN and time.perf_counter() - begun_s > _FIT_S_MAX:
+                break
+            picture = model.decode(latents)[None]
+            small = functional.avg_pool2d(picture, model.pixels_per_latent // self._patch)
+            wanted.append(functional.pixel_unshuffle(small, self._patch)[0].flatten(1).T)
+            framed = functional.pad(latents.cpu(), (1, 1, 1, 1), mode="replicate")
+            given.append(functional.unfold(framed, 3)[0].T)
+        rows = torch.cat(given).double()
+        rows = torch.cat((rows, torch.ones_like(rows[:, :1])), dim=1)
+        found = torch.linalg.lstsq(rows, torch.cat(wanted).double()).solution
+        found = found.float().to(model.device)
+        return found[:-1].T.reshape(found.shape[1], -1, 3, 3).contiguous(), found[-1]
 
 
-def _with_one(latents: torch.Tensor) -> torch.Tensor:
-    """(channels, h, w) with one more channel of ones, for the map's constant part."""
-    return torch.cat((latents, torch.ones_like(latents[:1])))
+def _like_a_picture(model: Model) -> Iterator[torch.Tensor]:
+    """Latents (1, channels, 16, 16) of unit variance: noise of five sizes of detail, in sum."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    for _ in range(_SAMPLES_MAX):
+        latents = torch.zeros(1, model.latent_channels, _SAMPLE_SIDE, _SAMPLE_SIDE)
+        for size in (1, 2, 4, 8, 16):
+            side = _SAMPLE_SIDE // size
+            noise = torch.randn((1, model.latent_channels, side, side), generator=generator)
+            latents += functional.interpolate(noise, size=_SAMPLE_SIDE, mode="bilinear")
+        yield (latents / latents.std(dim=(2, 3), keepdim=True)).to(model.device)
+
+
+def _coarser(mapped: torch.Tensor, patch: int, smaller: int) -> torch.Tensor:
+    """The map to patches of fewer pixels: each the mean of those it stands for."""
+    if smaller == patch:
+        return mapped
+    block = patch // smaller
+    parts = mapped.reshape(3, smaller, block, smaller, block, *mapped.shape[1:]).mean(dim=(2, 4))
+    return parts.reshape(3 * smaller * smaller, *mapped.shape[1:])
 
 
 def pixels(picture: torch.Tensor) -> torch.Tensor:
