@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from calotype.cli import bench, demo, doctor, generate, keys, models, serve
+from calotype.cli import again, bench, demo, doctor, generate, keys, models, serve
 from calotype.cli.console import exit_code, say_error
 from calotype.core.errors import CalotypeError
 
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(generate.generate)
+app.command()(again.vary)
+app.command()(again.upscale)
 app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")

@@ -72,6 +72,11 @@ class Client:
         body = {name: value for name, value in ask.items() if value is not None}
         return self._json("POST", "/v1/jobs", json=body)
 
+    def send_picture(self, data: bytes, media_type: str) -> dict[str, Any]:
+        """Send the file of a picture that jobs can begin from."""
+        headers = {"Content-Type": media_type}
+        return self._json("POST", "/v1/pictures", content=data, headers=headers)
+
     def job(self, job_id: str) -> dict[str, Any]:
         """Look at a job."""
         return self._json("GET", f"/v1/jobs/{job_id}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.console import FAILED, AsJson, Home, print_json, say, say_error
+from calotype.cli.console import AsJson, Home
+from calotype.cli.running import Output, check_output, run_job
+
+if TYPE_CHECKING:
+    from calotype.cli.client import Client
+
+_SAMPLERS = "euler, dpmpp_2m, lcm ...; a wrong one names those that suit the model."
 
 
 def generate(
@@ -15,20 +20,32 @@ def generate(
     text: Annotated[str, typer.Argument(help="The prompt.", show_default=False)],
     negative: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the first picture; else chance.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Else the model's own.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Else the LoRA's or the model's own.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to the text.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, dpmpp_2m, euler or euler_a.")] = None,
+    sampler: Annotated[str | None, typer.Option(help=_SAMPLERS)] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     model: Annotated[str | None, typer.Option(help="A name from `calotype models list`.")] = None,
-    n: Annotated[int, typer.Option("-n", help="How many pictures.")] = 1,
+    n: Annotated[int, typer.Option("-n", "--n", help="How many pictures.")] = 1,
     tier: Annotated[str | None, typer.Option(help="turbo, fast or relax.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", help="File to write, .png or .webp; else calotype-<seed>.png here."
-        ),
+    lora: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:WEIGHT; may be there several times.")
     ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE or NAME=FILE:WEIGHT, a ControlNet and what guides it."),
+    ] = None,
+    canny: Annotated[
+        bool | None, typer.Option(help="Take that file's edges first; else as it was trained.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="File or id of a picture to begin from.")
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="File as large as it: white where it may change.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="How far from the source, 0 to 1.")] = None,
+    output: Output = None,
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -37,42 +54,27 @@ def generate(
     Uses the server that runs on this home folder (or CALOTYPE_URL's); without one it starts what
     it needs and ends it afterwards.
     """
-    _check_output(output)
-    from calotype.cli.client import Client
-    from calotype.cli.making import make_pictures, numbered, save_pictures
-    from calotype.cli.manifests import read_manifest, short
-    from calotype.cli.servers import some_server
-    from calotype.settings import Settings
+    from calotype.cli.recipes import check_controls, controls_of, loras_of, sent
 
+    check_output(output)
+    check_controls(control or ())
     ask: dict[str, Any] = {
         "prompt": text,
         "negative_prompt": negative,
         "model": model,
         "n": n,
         "tier": tier,
+        "strength": strength,
+        "loras": loras_of(lora or ()),
     }
     ask |= {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler}
     ask |= {"width": width, "height": height}
-    try:
-        with some_server(Settings(home=home)) as server, Client(server) as client:
-            job = make_pictures(client, ask)
-            paths = save_pictures(client, job, numbered(output, n) if output else None)
-    except KeyboardInterrupt:
-        say_error("cancelled")
-        raise typer.Exit(FAILED) from None
-    manifests = [read_manifest(path) for path in paths]
-    if as_json:
-        print_json({"job": job, "files": [str(path) for path in paths], "manifests": manifests})
-    else:
-        for path, manifest in zip(paths, manifests, strict=True):
-            print(path, flush=True)
-            say(short(manifest))
 
+    def ask_of(client: Client) -> dict[str, Any]:
+        return ask | {
+            "source": sent(client, source) if source else None,
+            "mask": sent(client, mask) if mask else None,
+            "controls": controls_of(client, control or (), canny),
+        }
 
-def _check_output(output: Path | None) -> None:
-    if output is None:
-        return
-    if output.suffix not in (".png", ".webp"):
-        raise typer.BadParameter(f"{output} has to end in .png or .webp", param_hint="-o")
-    if not output.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="-o")
+    run_job(ask_of, output=output, as_json=as_json, home=home)

@@ -86,6 +86,7 @@ def _show(client: Client, job: dict[str, Any]) -> None:
         for kind, data in client.follow(job):
             if kind == "step":
                 done[data["image"]] = data["step"]
+                progress.update(task, total=data["steps"] * job["n"])  # the engine's own count
                 if (cut := data.get("tokens_cut")) and not is_cut:
                     is_cut = True
                     progress.console.print(

@@ -7,6 +7,7 @@ from typing import Any
 
 _LINES = (  # what is shown of a manifest, by its own names
     ("model", "width", "height", "seed", "steps", "guidance", "sampler"),
+    ("kind", "parent", "strength"),  # from version 2 on
     ("build", "calotype", "torch", "device"),
     ("pixels_sha256",),
 )
@@ -26,5 +27,9 @@ def short(manifest: dict[str, Any] | None) -> str:
     """The manifest in a few lines for people: what makes it again, with what, and what it gives."""
     if manifest is None:
         return "  no manifest can be read from it"
-    lines = (", ".join(f"{k} {manifest[k]}" for k in keys if k in manifest) for keys in _LINES)
+    plain = manifest.get("kind", "text") == "text"
+    told = {k: v for k, v in manifest.items() if not (plain and k in _LINES[1]) and v is not None}
+    lines = [", ".join(f"{k} {told[k]}" for k in keys if k in told) for keys in _LINES]
+    added = (*manifest.get("loras", ()), *manifest.get("controls", ()))
+    lines += [f"with {use['name']} {use['build']}, weight {use['weight']:g}" for use in added]
     return "\n".join(f"  {line}" for line in lines if line)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from calotype.cli.console import AsJson, Home, print_json, print_table, say_error
+from calotype.core.nouns import AdapterInfo, AdapterKind
 
 if TYPE_CHECKING:
+    from calotype.pool.adapters import AdapterRegistry
     from calotype.pool.registry import ModelRegistry
     from calotype.settings import Settings
 
@@ -23,13 +25,20 @@ def models() -> None:
 
 @app.command("list")
 def list_models(*, as_json: AsJson = False, home: Home = None) -> None:
-    """List the models, from their folders and without loading them."""
+    """List the models, and what can be added to them, without loading any."""
     from calotype.settings import Settings
 
-    registry = scanned(Settings(home=home))
-    found, broken = registry.list(), registry.broken()
+    settings = Settings(home=home)
+    registry, adapters = scanned(settings), scanned_adapters(settings)
+    found, broken = registry.list(), {**registry.broken(), **adapters.broken()}
+    loras, controls = adapters.list(AdapterKind.LORA), adapters.list(AdapterKind.CONTROL)
     if as_json:
-        print_json({"models": [asdict(model) for model in found], "broken": broken})
+        told = {
+            "models": [asdict(model) for model in found],
+            "loras": [asdict(each) for each in loras],
+            "controls": [asdict(each) for each in controls],
+        }
+        print_json({**told, "broken": broken})
         return
     print_table(
         ("name", "title", "family", "size", "pixels", "steps", "sampler", "licence"),
@@ -47,6 +56,9 @@ def list_models(*, as_json: AsJson = False, home: Home = None) -> None:
             for model in found
         ],
     )
+    if loras or controls:
+        titles = ("adapter", "title", "kind", "size", "for", "licence")
+        print_table(titles, [_adapter_row(each) for each in (*loras, *controls)])
     for name, reason in broken.items():
         say_error(f"{name} can't be used: {reason}")
 
@@ -58,3 +70,23 @@ def scanned(settings: Settings) -> ModelRegistry:
     registry = ModelRegistry([embedded_folder()], settings.models_folder)
     registry.scan()
     return registry
+
+
+def scanned_adapters(settings: Settings) -> AdapterRegistry:
+    """Read the adapters' folders, as the server does."""
+    from calotype.pool.adapters import AdapterRegistry, embedded_adapters
+
+    registry = AdapterRegistry([embedded_adapters(), settings.home])
+    registry.scan()
+    return registry
+
+
+def _adapter_row(adapter: AdapterInfo) -> tuple[str, ...]:
+    return (
+        adapter.name,
+        adapter.title,
+        "LoRA" if adapter.kind is AdapterKind.LORA else "ControlNet",
+        f"{adapter.bytes / 1e6:.1f} MB",
+        ", ".join(adapter.bases) or "it doesn't say",
+        adapter.licence,
+    )

@@ -24,6 +24,9 @@ def serve(
         int | None, typer.Option(help="Jobs of one tenant that may wait.")
     ] = None,
     blocklist: Annotated[Path | None, typer.Option(help="Further blocked terms.")] = None,
+    blocked_pictures: Annotated[
+        Path | None, typer.Option(help="Hashes of blocked pictures.")
+    ] = None,
     certificate_chain: Annotated[Path | None, typer.Option(help="PEM chain for signing.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(help="PEM key for signing.")] = None,
     finish_processes: Annotated[

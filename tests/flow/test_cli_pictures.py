@@ -1,0 +1,85 @@
+"""The command line for jobs that begin from pictures: a real server, a real engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.flow.test_cli import calotype
+from tests.pictures import mask, picture
+from tests.serving import Server, running_server
+
+TEXT = "a red cottage on the left, green hills"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def made(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished picture's file."""
+    file = tmp_path_factory.mktemp("made") / "cottage.png"
+    run(server, "generate", TEXT, "--seed", "5", "--steps", "8", "-o", str(file))
+    return file
+
+
+def run(server: Server, *arguments: str) -> dict[str, Any]:
+    done = calotype(server.home, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    body: dict[str, Any] = json.loads(done.stdout)
+    return body
+
+
+def test_a_picture_is_varied_by_its_file(server: Server, made: Path) -> None:
+    body = run(server, "vary", str(made), "-n", "2", "-o", str(made.with_name("varied.png")))
+    assert [Path(file).name for file in body["files"]] == ["varied-1.png", "varied-2.png"]
+    [first, _] = body["manifests"]
+    assert (first["kind"], first["prompt"], first["strength"]) == ("vary_subtle", TEXT, 0.4)
+    assert first["parent"] == body["job"]["parent"]
+
+
+def test_a_picture_is_upscaled_by_its_id(server: Server, made: Path) -> None:
+    parent = run(server, "vary", str(made), "--strong", "-n", "1", "-o", str(made))["job"]
+    image, file = parent["images"][0]["id"], made.with_name("large.png")
+    job = run(server, "upscale", image, "--by", "2", "-o", str(file))["job"]
+    assert job["kind"] == "upscale_2x"
+    assert Image.open(file).size == (256, 256)
+
+
+def test_a_text_can_begin_from_a_picture_and_change_a_part_of_it(
+    server: Server, tmp_path: Path
+) -> None:
+    picture(128, 128).save(tmp_path / "photo.jpg")
+    mask(128, 128).save(tmp_path / "mask.png")
+    files = ["--source", str(tmp_path / "photo.jpg"), "--mask", str(tmp_path / "mask.png")]
+    file = tmp_path / "out.png"
+    body = run(server, "generate", TEXT, *files, "--steps", "6", "-o", str(file))
+    assert body["job"]["kind"] == "inpaint"
+    assert body["manifests"][0]["mask_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", TEXT, "--lora", "nope:0.5"], "no LoRA named 'nope'"),
+        (["generate", TEXT, "--control", "edges"], "NAME=FILE"),
+        (["generate", TEXT, "--strength", "0.5"], "there is none"),
+        (["upscale", "img_1", "--by", "3"], "not by 3"),
+        (["vary", "img_1"], "no image img_1"),
+        (["vary", "server.log"], "doesn't say which image"),
+        (["vary", "gone.png"], "no file gone.png"),
+        (["generate", TEXT, "--source", "server.log"], "no PNG, JPEG or WebP"),
+    ],
+)
+def test_wrong_use_says_why(server: Server, arguments: list[str], said: str) -> None:
+    done = calotype(server.home, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in " ".join(done.stderr.split())
