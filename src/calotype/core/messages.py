@@ -27,6 +27,7 @@ class LoadModel:
     dtype: str = "auto"  # of the weights: fp32, bf16, fp16, or what suits the device
     quantise: str = ""  # weights only, of the denoiser: int8, fp8, or empty
     compile: tuple[str, ...] = ()  # components for torch.compile: "denoiser", "vae"
+    merged: tuple[RowLora, ...] = ()  # added to the weights: it then makes only rows with these
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__
 # Fields that hold messages' parts: JSON brings them as lists of objects.
 _PARTS: dict[str, type[Any]] = {
     "loras": RowLora,
+    "merged": RowLora,
     "controls": RowControl,
     "pictures": RowPicture,
 }

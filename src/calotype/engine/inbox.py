@@ -21,6 +21,7 @@ class Inbox:
         self._commands: deque[Command] = deque()
         self._size_max = size_max
         self._changed = threading.Condition()
+        self._woken = False
 
     def put(self, command: Message, blob: bytes = b"") -> None:
         """Add a command, waiting while there are too many.
@@ -39,15 +40,22 @@ class Inbox:
             self._changed.notify_all()
 
     def take(self, *, wait: bool) -> Command | None:
-        """The next command; None when there is none, unless told to wait for one."""
+        """The next command; None when there is none, unless told to wait for one or for a wake."""
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._commands)
+                self._changed.wait_for(lambda: self._commands or self._woken)
+                self._woken = False
             if not self._commands:
                 return None
             command = self._commands.popleft()
             self._changed.notify_all()
             return command
+
+    def wake(self) -> None:
+        """End the wait for a command, now or the next: there is something else to do."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def _drop(self, row: str) -> None:
         kept = [

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +18,14 @@ import torch
 
 from calotype.core import limits
 from calotype.core.cost import Curve
-from calotype.core.errors import CallerError, CalotypeError, NotFound, TooMany
+from calotype.core.errors import (
+    CallerError,
+    CalotypeError,
+    Conflict,
+    NotFound,
+    OperatorError,
+    TooMany,
+)
 from calotype.core.messages import (
     CancelRow,
     LoadModel,
@@ -30,6 +39,7 @@ from calotype.core.messages import (
     StepDone,
 )
 from calotype.core.nouns import TIER_WEIGHTS, Tier
+from calotype.engine.adapters import Loader, Want
 from calotype.engine.buckets import prove_buckets, random_forwards
 from calotype.engine.controls import Controls, load_control
 from calotype.engine.curves import CurveStore, Measured, measure
@@ -55,12 +65,24 @@ class Send(Protocol):
 class Engine:
     """Models and rows of one device. Not thread-safe: one thread commands and ticks."""
 
-    def __init__(self, send: Send, device: torch.device, folder: Path | None = None) -> None:
-        """``send`` is called from two threads. What is measured is kept in ``folder``, if any."""
+    def __init__(
+        self,
+        send: Send,
+        device: torch.device,
+        folder: Path | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``send`` is called from two threads. What is measured is kept in ``folder``, if any.
+
+        ``wake`` is called from a thread when an adapter is read, and the next tick has work.
+        """
         self._send, self._device = send, device
         self._models: dict[str, tuple[Model, Previewer]] = {}
         self._encodings = Encodings()
         self._controls = Controls()
+        self._loaded: dict[str, LoadModel] = {}  # as each model was asked for
+        self._loader = Loader(wake)
+        self._waiting: dict[str, tuple[RunRow, Sequence[torch.Tensor]]] = {}  # for adapters
         self._rows: dict[str, Row] = {}
         self._policy = BatchPolicy()
         self._measured: Recent[str, Measured] = Recent(limits.SIZES_PROVEN_MAX)  # by key
@@ -71,7 +93,7 @@ class Engine:
     @property
     def rows_held(self) -> int:
         """Rows that step, wait or are decoded; other threads may read it."""
-        return len(self._rows) + len(self._decoding)
+        return len(self._rows) + len(self._waiting) + len(self._decoding)
 
     def handle(self, command: Message, blob: bytes = b"") -> None:
         """Obey one command, its frame's bytes beside it; what goes wrong is reported."""
@@ -86,6 +108,7 @@ class Engine:
 
     def tick(self) -> bool:
         """Decide, run, absorb: one pass. False when no row steps; some may still be decoded."""
+        self._admit_settled()
         chosen = self._policy.decide()
         if chosen is None:
             return False
@@ -170,29 +193,59 @@ class Engine:
         return RowDone(command.row, command.width, command.height, seen, row.device_s), raw
 
     def _admit(self, command: RunRow, blob: bytes) -> None:
-        if command.row in self._rows or command.row in self._decoding:
+        held = (self._rows, self._waiting, self._decoding)
+        if any(command.row in rows for rows in held):
             return  # ids are unique per attempt: this one runs, and is answered once
         try:
-            row = self._started(command, pictures_of(command, blob))
-        except CallerError as error:
-            self._fail(command.row, error.detail, retryable=isinstance(error, TooMany))
+            if self.rows_held >= limits.ENGINE_ROWS_MAX:
+                raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
+            self._begin(command, pictures_of(command, blob))
         except Exception as error:  # noqa: BLE001 - the other rows go on
-            self._fail(command.row, _said(error), retryable=True)
-        else:
-            self._rows[command.row] = row
-            self._send(RowStarted(command.row, row.tokens_cut))
+            self._refuse(command.row, error)
 
-    def _started(self, command: RunRow, pictures: Sequence[torch.Tensor]) -> Row:
-        """The row, in the policy's turns; raise TooMany, NotFound or InvalidInput."""
-        if self.rows_held >= limits.ENGINE_ROWS_MAX:
-            raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
+    def _admit_settled(self) -> None:
+        """Begin the rows whose adapters have come; fail those whose adapters can't be had."""
+        with torch.inference_mode():
+            for settled in self._loader.settle():
+                command, pictures = self._waiting.pop(settled.row)
+                try:
+                    if settled.error is not None:
+                        raise settled.error
+                    self._begin(command, pictures)
+                except Exception as error:  # noqa: BLE001 - the other rows go on
+                    self._refuse(settled.row, error)
+
+    def _begin(self, command: RunRow, pictures: Sequence[torch.Tensor]) -> None:
+        """Start the row, or let it wait for its adapters. Raises what ``_refuse`` tells."""
         if command.model not in self._models:
             raise NotFound(f"model {command.model!r} is not loaded here", field="model")
         model = self._models[command.model][0]
+        command = replace(command, loras=model.loras.beside(command.loras))
+        model.loras.use(command.row, command.loras)
+        if wants := self._wants(command, model):
+            self._loader.ask(command.row, wants)
+            self._waiting[command.row] = (command, pictures)
+            return
+        row = self._started(command, model, pictures)
+        self._rows[command.row] = row
+        self._send(RowStarted(command.row, row.tokens_cut))
+
+    def _wants(self, command: RunRow, model: Model) -> list[Want]:
+        """The row's adapters that have yet to be read."""
+        controls = [
+            Want(
+                self._controls.key(wanted, model),
+                partial(load_control, wanted, model),
+                partial(self._controls.put, self._controls.key(wanted, model)),
+            )
+            for wanted in self._controls.missing(command.controls, model)
+        ]
+        return [*model.loras.wants(command.loras), *controls]
+
+    def _started(self, command: RunRow, model: Model, pictures: Sequence[torch.Tensor]) -> Row:
+        """The row, in the policy's turns; raise InvalidInput."""
         # Before the clock: the first row of a size doesn't pay for what all of that size use.
         curve = self._measured_for(model, command.width, command.height).curve
-        for wanted in self._controls.missing(command.controls, model):
-            self._controls.put(self._controls.key(wanted, model), load_control(wanted, model))
         controls = self._controls.of(command.controls, model)
         begun_s = self._clock()
         row = start_row(command, model, self._encodings, pictures, controls)
@@ -204,7 +257,7 @@ class Engine:
     def _load(self, command: LoadModel) -> None:
         begun_s = time.perf_counter()
         try:
-            model = load_model(command, self._device)
+            model = self._model(command)
             size = model.default_size
             measured = self._measured_for(model, size, size)
             previewer = Previewer(model)
@@ -214,6 +267,7 @@ class Engine:
             self._send(ModelFailed(command.name, _said(error)))
         else:
             self._models[command.name] = (model, previewer)
+            self._loaded[command.name] = command
             loaded = ModelLoaded(
                 command.name,
                 seconds=time.perf_counter() - begun_s,
@@ -225,6 +279,26 @@ class Engine:
                 room_bytes=measured.room_bytes,
             )
             self._send(loaded)
+
+    def _model(self, command: LoadModel) -> Model:
+        """The model asked for: read, or the resident one if only what is merged is another set."""
+        known = self._loaded.get(command.name)
+        if known and known != command and replace(known, merged=command.merged) == command:
+            rows = (*(row.command for row in self._rows.values()), *self._waiting_commands())
+            if any(row.model == command.name for row in rows):
+                raise Conflict(f"{command.name} has rows: nothing can be merged into it now")
+            model = self._models[command.name][0]
+            self._loaded[command.name] = replace(command, merged=())  # until it is done
+        else:
+            model = load_model(command, self._device)
+        try:
+            model.loras.merge(command.merged)
+        finally:
+            model.build = model.loras.build_of(command.build)
+        return model
+
+    def _waiting_commands(self) -> list[RunRow]:
+        return [command for command, _ in self._waiting.values()]
 
     def _measured_for(self, model: Model, width: int, height: int) -> Measured:
         """What pictures of this size cost, found out once; also what warms the model up."""
@@ -260,9 +334,20 @@ class Engine:
         self._drop(row)
         self._send(RowFailed(row, reason, retryable))
 
+    def _refuse(self, row: str, error: Exception) -> None:
+        """A wrong request or file is wrong at the next attempt, too; what is full may have room."""
+        if isinstance(error, CallerError | OperatorError):
+            self._fail(row, error.detail, retryable=isinstance(error, TooMany | Conflict))
+        else:
+            self._fail(row, _said(error), retryable=True)
+
     def _drop(self, row: str) -> None:
         self._policy.drop(row)
+        self._loader.drop(row)
+        self._waiting.pop(row, None)
         self._rows.pop(row, None)
+        for model, _ in self._models.values():
+            model.loras.release(row)
 
 
 def _turn(row: Row, curve: Curve) -> RowAdded:

@@ -46,6 +46,10 @@ class Link:
         """The next command, urgent ones first; None when there is none, unless told to wait."""
         return self._inbox.take(wait=wait)
 
+    def wake(self) -> None:
+        """End a wait for commands; may be called from any thread."""
+        self._inbox.wake()
+
     def beat(self, state: Callable[[], Heartbeat]) -> None:
         """Send ``state()`` every HEARTBEAT_S from a thread, however long a pass takes."""
         pause = threading.Event()
@@ -102,7 +106,7 @@ def serve(fd: int) -> None:
     from calotype.engine.loop import Engine  # diffusers, too, takes seconds
 
     folder = os.environ.get(FOLDER_VARIABLE)
-    engine = Engine(link.send, device, Path(folder) if folder else None)
+    engine = Engine(link.send, device, Path(folder) if folder else None, link.wake)
     idle = True
     while True:
         while (taken := link.take(wait=idle)) is not None:

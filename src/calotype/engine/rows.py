@@ -18,6 +18,7 @@ from calotype.engine.controls import Control
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Encoding, Model
 from calotype.engine.forwards import Adapters, Forwards, Steering
+from calotype.engine.lora.bank import lora_key
 from calotype.engine.pictures import edges
 from calotype.engine.samplers import RowSampler
 from calotype.engine.sources import Repaint, begin
@@ -80,7 +81,11 @@ class Row:
             latents=scaled.repeat(count, 1, 1, 1),
             timesteps=timestep.repeat(count),
             text={**text, **beside},
-        ).with_adapters(Adapters(controls=self._steering(step)))
+        ).with_adapters(Adapters(self._loras, self._steering(step)))
+
+    @property
+    def _loras(self) -> tuple[tuple[str, float], ...]:
+        return tuple((lora_key(lora), lora.weight) for lora in self.command.loras)
 
     def _steering(self, step: int) -> tuple[Steering, ...]:
         """The ControlNets at work in a step: those between whose start and end it lies wholly."""

@@ -14,6 +14,7 @@ from calotype.core.nouns import Sampler
 from calotype.engine.autoencoder import Autoencoder
 from calotype.engine.buckets import steady
 from calotype.engine.forwards import Forwards
+from calotype.engine.lora.bank import LoraBank
 from calotype.engine.residuals import residuals
 
 
@@ -56,6 +57,7 @@ class Model(ABC):
         self.pixels_per_latent = int(pipeline.vae_scale_factor)  # each way
         self.autoencoder = Autoencoder(self.vae, self.pixels_per_latent)
         steady(self.denoiser)
+        self.loras = LoraBank(self.denoiser)
 
     @property
     def samplers(self) -> tuple[Sampler, ...]:
@@ -122,7 +124,8 @@ class Model(ABC):
 
     def denoise(self, forwards: Forwards) -> torch.Tensor:
         """One pass of the denoiser: (n, channels, height, width), float32."""
-        return self.run_denoiser(forwards, residuals(forwards, self.denoiser))
+        with self.loras.using(forwards.adapters):
+            return self.run_denoiser(forwards, residuals(forwards, self.denoiser))
 
     @abstractmethod
     def run_denoiser(self, forwards: Forwards, residuals: dict[str, Any]) -> torch.Tensor:

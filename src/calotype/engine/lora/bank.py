@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from calotype.core import limits
-from calotype.core.errors import InvalidInput, TooMany
+from calotype.core.errors import AdapterBroken, Conflict, InvalidInput, TooMany
 from calotype.core.messages import RowLora
 from calotype.engine.adapters import Want
 from calotype.engine.forwards import Adapters
@@ -53,47 +54,49 @@ class LoraBank:
         """Of all that is installed."""
         return sum(lora.bytes for lora in self._loras.values())
 
-    def check(self, loras: Sequence[RowLora]) -> None:
-        """Raise InvalidInput for too many, for one named twice, and for weights that can't be."""
-        if len(loras) > limits.LORAS_PER_JOB_MAX:
-            raise InvalidInput(
-                f"{len(loras)} LoRAs in one picture", field="loras", limit=limits.LORAS_PER_JOB_MAX
-            )
-        if len({lora_key(lora) for lora in loras}) < len(loras):
-            raise InvalidInput("a LoRA is named twice", field="loras")
-        for lora in loras:
-            if not limits.LORA_WEIGHT_MIN <= lora.weight <= limits.LORA_WEIGHT_MAX:
-                raise InvalidInput(
-                    f"{lora.name} has weight {lora.weight}",
-                    field="loras",
-                    limit=[limits.LORA_WEIGHT_MIN, limits.LORA_WEIGHT_MAX],
-                )
+    def beside(self, loras: Sequence[RowLora]) -> tuple[RowLora, ...]:
+        """Those that a row needs beside the weights as they are; none of a set that is merged.
+
+        Raises InvalidInput for too many, for one named twice, for weights that can't be, and on a
+        compiled denoiser, whose other rows would get other bits; Conflict if another set is merged.
+        """
+        _check(loras)
+        if self._merge is not None:
+            if _recipe(loras) != _recipe(self.merged):
+                names = ", ".join(lora.name for lora in self.merged)
+                raise Conflict(f"this engine has {names} merged, and makes only rows with that")
+            return ()
+        wanted = tuple(lora for lora in loras if lora.weight)
+        if wanted and getattr(self._denoiser, "_compiled_call_impl", None) is not None:
+            raise InvalidInput("a compiled model takes LoRAs only merged into it", field="loras")
+        return wanted
 
     def use(self, row: str, loras: Sequence[RowLora]) -> None:
         """Keep these, once they are installed, until the row is ``released``."""
-        if keys := frozenset(lora_key(lora) for lora in loras if lora.weight):
-            self._users[row] = keys
+        if loras:
+            self._users[row] = frozenset(lora_key(lora) for lora in loras)
 
     def release(self, row: str) -> None:
         """A row has ended, or waits no longer; unknown rows are ignored."""
         self._users.pop(row, None)
 
-    def wants(self, loras: Iterable[RowLora], prefix: str = "") -> list[Want]:
-        """What has yet to be read for these; ``prefix`` tells this base model from others."""
+    def wants(self, loras: Iterable[RowLora]) -> list[Want]:
+        """What has yet to be read for these."""
         return [
-            Want(
-                key=f"lora:{prefix}:{lora_key(lora)}",
-                read=partial(self.read, lora),
-                install=self.install,
-            )
+            # Another load of the same model has a bank of its own: its wants aren't these.
+            Want(f"lora:{id(self)}:{lora_key(lora)}", partial(self.read, lora), self.install)
             for lora in loras
-            if lora.weight and lora_key(lora) not in self._loras
+            if lora_key(lora) not in self._loras
         ]
 
     def read(self, lora: RowLora) -> Lora:
         """Read and check its file, on the host; for any thread. Raises AdapterBroken."""
-        with torch.inference_mode():
-            return read_lora(Path(lora.path), lora_key(lora), self.layers, self._dtype)
+        try:
+            with torch.inference_mode():
+                return read_lora(Path(lora.path), lora_key(lora), self.layers, self._dtype)
+        except AdapterBroken as error:
+            detail = f"the LoRA {lora.name!r}: {error.detail}"
+            raise AdapterBroken(detail, field="loras", limit=error.limit) from error
 
     def install(self, lora: Lora) -> None:
         """Make it resident, evicting what was used longest ago and no row needs.
@@ -149,7 +152,7 @@ class LoraBank:
         Raises AdapterBroken and leaves the base model's own weights if a file can't be used. No
         LoRA may be installed then, and no row may run.
         """
-        self.check(loras)
+        _check(loras)
         while self._loras:
             self.evict(next(iter(self._loras)))
         if self._merge is not None:
@@ -160,9 +163,12 @@ class LoraBank:
             layers = {name: self._denoiser.get_submodule(name) for name in self.layers.accepted}
             self._merge = Merge(tuple(loras), read, layers)
 
-    def is_merged(self, loras: Collection[RowLora]) -> bool:
-        """Whether the weights as they are make pictures with exactly these."""
-        return _recipe(loras) == _recipe(self.merged)
+    def build_of(self, build: str) -> str:
+        """Names the weights as they are: a base model's build, and what is merged into it."""
+        if not self.merged:
+            return build
+        recipe = repr(sorted(_recipe(self.merged))).encode()
+        return f"{build}+{hashlib.sha256(recipe).hexdigest()[:16]}"
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -195,6 +201,22 @@ class LoraBank:
     def _put(self, name: str, layer: torch.nn.Module) -> None:
         parent, _, last = name.rpartition(".")
         setattr(self._denoiser.get_submodule(parent), last, layer)
+
+
+def _check(loras: Sequence[RowLora]) -> None:
+    if len(loras) > limits.LORAS_PER_JOB_MAX:
+        raise InvalidInput(
+            f"{len(loras)} LoRAs in one picture", field="loras", limit=limits.LORAS_PER_JOB_MAX
+        )
+    if len({lora_key(lora) for lora in loras}) < len(loras):
+        raise InvalidInput("a LoRA is named twice", field="loras")
+    for lora in loras:
+        if not limits.LORA_WEIGHT_MIN <= lora.weight <= limits.LORA_WEIGHT_MAX:
+            raise InvalidInput(
+                f"{lora.name} has weight {lora.weight}",
+                field="loras",
+                limit=[limits.LORA_WEIGHT_MIN, limits.LORA_WEIGHT_MAX],
+            )
 
 
 def _recipe(loras: Iterable[RowLora]) -> frozenset[tuple[str, float]]:

@@ -51,7 +51,7 @@ class Merge:
 
 def _merged(name: str, own: torch.Tensor, read: Sequence[tuple[Lora, float]]) -> torch.Tensor:
     """A layer's weight with all that is added to it, in the weight's dtype."""
-    if own.dtype not in {torch.float32, torch.float16, torch.bfloat16}:
+    if hasattr(own, "__tensor_flatten__"):  # several tensors in one: torchao's
         raise AdapterBroken(f"{name} is quantised: nothing can be merged into it")
     total = own.detach().float()
     for lora, weight in read:
