@@ -326,8 +326,9 @@ class Dispatcher:
     async def _listen(self) -> None:
         async for report in self._pool.reports():
             match report.message:
-                case EngineWarm(models=models, rows_max=rows_max):
+                case EngineWarm(models=models, rows_max=rows_max, costs=costs):
                     async with self._turns.take():
+                        self._costs.begin(costs)
                         await self._fail_unloadable()
                         await self._tell(EngineUp(report.engine, models, rows_max))
                 case EngineLost(reason=reason):

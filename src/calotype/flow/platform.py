@@ -89,7 +89,8 @@ class Platform:
         self._pool = EnginePool(
             engines=settings.engines,
             models=registry.list(),
-            env={"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {},
+            env={"CALOTYPE_ENGINE_FOLDER": str(settings.home / "engine")}
+            | ({"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {}),
             log_folder=settings.home / "logs",
         )
         self._inputs = InputPictures(

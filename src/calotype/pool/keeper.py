@@ -147,8 +147,7 @@ class Keeper:
             case Heartbeat():
                 pass  # ``heard`` has judged it
             case ModelLoaded():
-                self._life.models_warm.append(message.name)
-                await self._announce_if_warm()
+                await self._announce_if_warm()  # ``heard`` has noted it
             case ModelFailed():
                 self._life.models_failed[message.name] = message.reason
                 await self._announce_if_warm()
@@ -163,7 +162,8 @@ class Keeper:
             failed = "; ".join(f"{name}: {why}" for name, why in self._life.models_failed.items())
             self._move(EngineState.READY, failed)
             self._life.ready_at = asyncio.get_running_loop().time()
-            await self._emit(EngineWarm(tuple(self._life.models_warm), limits.ENGINE_ROWS_MAX))
+            models, costs = tuple(self._life.models_warm), dict(self._life.costs)
+            await self._emit(EngineWarm(models, limits.ENGINE_ROWS_MAX, costs))
 
     async def _emit(self, message: Message | EngineWarm, blob: bytes = b"") -> None:
         """Hand a report on. While the reader makes us wait, the engine's silence is our doing."""

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calotype.core import limits
-from calotype.core.messages import CancelRow, Heartbeat, Message, RowDone, RowFailed, RunRow
+from calotype.core.cost import CostModel, Curve
+from calotype.core.messages import (
+    CancelRow,
+    Heartbeat,
+    Message,
+    ModelLoaded,
+    RowDone,
+    RowFailed,
+    RunRow,
+)
 from calotype.core.nouns import ModelInfo
 
 
@@ -49,6 +58,7 @@ class Life:
     torch: str | None = None
     models_warm: list[str] = field(default_factory=list)
     models_failed: dict[str, str] = field(default_factory=dict)  # name -> reason
+    costs: dict[str, CostModel] = field(default_factory=dict)  # of the warm models, by name
     rows: int = 0  # by the last heartbeat
     steps: int = 0  # by the last heartbeat
     rows_owed: set[str] = field(default_factory=set)  # sent there, not cancelled, end not heard of
@@ -77,7 +87,15 @@ class Life:
                 return
         elif isinstance(message, RowDone | RowFailed):
             self.rows_owed.discard(message.row)
+        elif isinstance(message, ModelLoaded):
+            self._loaded(message)
         self.worked_at = now
+
+    def _loaded(self, model: ModelLoaded) -> None:
+        self.models_warm.append(model.name)
+        if model.pass_s:
+            curve = Curve(model.buckets, model.pass_s)
+            self.costs[model.name] = CostModel.measured(curve, model.size_px, model.image_s)
 
     def overdue(self, now: float, pace: Pace) -> str:
         """What we have waited for too long; empty if all is well."""

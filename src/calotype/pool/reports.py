@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from calotype.core.cost import CostModel
 from calotype.core.errors import InternalError
 from calotype.core.messages import Message
 from calotype.core.states import EngineState
@@ -24,6 +25,7 @@ class EngineWarm:
 
     models: tuple[str, ...]  # warm there
     rows_max: int  # rows it may hold at once
+    costs: Mapping[str, CostModel] = field(default_factory=dict)  # measured there, by model
 
 
 @dataclass(frozen=True)
