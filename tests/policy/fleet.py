@@ -6,7 +6,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from calotype.core.decisions import Decision, FailJob, RequeueJob, StartAttempt
+from calotype.core.decisions import Decision, FailJob, PromoteJob, RequeueJob, StartAttempt
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
@@ -30,9 +30,10 @@ def queued(
     rows: int = 1,
     cost_s: float = 1.0,
     attempt: int = 0,
+    user: str = "",
 ) -> JobQueued:
     """A waiting job."""
-    return JobQueued(job_id, tenant, tier, model, rows, cost_s, attempt)
+    return JobQueued(job_id, tenant, tier, model, rows, cost_s, attempt, user)
 
 
 class Fleet:
@@ -47,6 +48,7 @@ class Fleet:
         self.starts: list[str] = []
         self.attempts: Counter[str] = Counter()
         self.failed: dict[str, str] = {}  # job -> reason
+        self.lost_on: defaultdict[str, set[str]] = defaultdict(set)  # job -> engines
 
     def feed(self, event: PolicyEvent) -> list[Decision]:
         """Give the line an event, carry out what it answers, check the laws."""
@@ -80,12 +82,19 @@ class Fleet:
                 last = [job for job in together if self._begun(job) >= ATTEMPTS_MAX]
                 assert not last, f"{last} aren't alone on {name}"
             if held == 0:
-                idle = [job.job_id for job in waiting if job.model in engine.models]
+                idle = [job.job_id for job in waiting if self._could_run(job, engine)]
                 assert not idle, f"{idle} wait while {name} idles"
         positions = sorted(self.line.position(job.job_id) or 0 for job in waiting)
         assert positions == list(range(1, len(waiting) + 1))
         for job in self.running:
             assert self.line.position(job) is None
+
+    def _could_run(self, job: JobQueued, engine: EngineUp) -> bool:
+        """It has the model, and the job didn't fail there while another engine has it too."""
+        others = (one.engine for one in self.engines.values() if job.model in one.models)
+        lost_on = self.lost_on[job.job_id]
+        is_avoided = engine.engine in lost_on and any(name not in lost_on for name in others)
+        return job.model in engine.models and not is_avoided
 
     def _begun(self, job: str) -> int:
         return self.jobs[job].attempt + self.attempts[job]
@@ -98,8 +107,11 @@ class Fleet:
                 self.running.pop(event.job_id, None)
                 self.jobs.pop(event.job_id, None)
             case AttemptFailed():
-                self.running.pop(event.job_id, None)
+                if where := self.running.pop(event.job_id, None):
+                    self.lost_on[event.job_id].add(where)
             case EngineUp() | EngineGone():
+                for job in self.jobs_on(event.engine):
+                    self.lost_on[job].add(event.engine)
                 self.running = {j: e for j, e in self.running.items() if e != event.engine}
                 self.engines.pop(event.engine, None)
                 if isinstance(event, EngineUp):
@@ -111,16 +123,23 @@ class Fleet:
         assert job not in self.running, "a decision about a job that runs"
         match decision:
             case StartAttempt(_, engine):
-                assert self.jobs[job].model in self.engines[engine].models
+                assert self._could_run(self.jobs[job], self.engines[engine])
                 self.running[job] = engine
                 self.starts.append(job)
                 self.attempts[job] += 1
                 assert self.attempts[job] <= ATTEMPTS_MAX
-            case RequeueJob():
+            case RequeueJob() | PromoteJob():
                 pass
             case FailJob(_, reason):
                 self.failed[job] = reason
                 del self.jobs[job]
+
+
+class Quick(Fleet):
+    """A fleet that doesn't check its laws after each event: for long runs."""
+
+    def check(self) -> None:
+        """Not now."""
 
 
 class Clockwork:

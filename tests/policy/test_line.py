@@ -20,7 +20,12 @@ from calotype.core.events import (
     JobCancelled,
     JobSettled,
 )
-from calotype.core.limits import ATTEMPTS_MAX, QUEUED_JOBS_MAX
+from calotype.core.limits import (
+    ATTEMPTS_MAX,
+    POSITIONS_EXACT_MAX,
+    QUEUED_JOBS_MAX,
+    RELAX_WAIT_S_MAX,
+)
 from calotype.core.nouns import Tier
 from calotype.policy.line import Line
 from tests.policy.fleet import Clockwork, Fleet, queued
@@ -49,7 +54,9 @@ def saturated(noise: random.Random, jobs: int, rows_max: int) -> dict[tuple[str,
     fleet.up("e0", rows_max=rows_max)
     fleet.up("e1", rows_max=rows_max)
     clockwork = Clockwork(fleet, lambda job: job.cost_s * noise.uniform(0.7, 1.6))
-    for _ in range(jobs):
+    for at in range(jobs):
+        if at == jobs // 4:  # by then relax has had all that it may have on credit
+            clockwork.used_s.clear()
         ended = clockwork.step()
         top_up(ended.tier, ended.tenant)
     return clockwork.used_s
@@ -57,7 +64,7 @@ def saturated(noise: random.Random, jobs: int, rows_max: int) -> dict[tuple[str,
 
 @pytest.mark.parametrize("rows_max", [2, 6])
 def test_saturated_tiers_share_device_seconds_ten_to_five_to_one(rows_max: int) -> None:
-    used = saturated(random.Random(7), 4_000, rows_max)
+    used = saturated(random.Random(7), 9_000, rows_max)
     whole = sum(used.values())
     for tier, share in zip(TIERS, (10 / 16, 5 / 16, 1 / 16), strict=True):
         of_tier = [used[tier, tenant] for tenant in ("ann", "bob", "eve")]
@@ -448,4 +455,16 @@ def test_full_line_answers_for_positions() -> None:
         line.on(queued(f"j{at}", tenant=f"t{at % 50}", tier=TIERS[at % 3]), 0)
     positions = [line.position(f"j{at}") for at in range(QUEUED_JOBS_MAX)]
     assert sorted(positions) == list(range(1, QUEUED_JOBS_MAX + 1))  # type: ignore[type-var]
-    assert line.next_deadline() is None
+    assert line.next_deadline() == RELAX_WAIT_S_MAX
+
+
+def test_place_in_a_very_long_line_is_an_upper_estimate() -> None:
+    line = Line()
+    many = POSITIONS_EXACT_MAX + 1
+    for at in range(many):
+        line.on(queued(f"j{at}", tenant=f"t{at % 10}", tier=TIERS[at % 3]), 0)
+    first, last = line.position("j0"), line.position(f"j{many - 1}")
+    assert first is not None
+    assert 1 <= first <= many
+    assert last is not None
+    assert last <= many

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Why a job starts; anything but its turn goes into the job's log.
+WHY = {
+    "turn": "its tier, its tenant and its user were furthest behind their shares",
+    "reserved": "its tier had fewer devices than are reserved for it",
+    "promoted": "it had waited its tier's maximum",
+    "guaranteed": "its tier had fallen behind the share it gets at least",
+}
+
 
 @dataclass(frozen=True)
 class StartAttempt:
@@ -11,6 +19,16 @@ class StartAttempt:
 
     job_id: str
     engine: str
+    why: str = "turn"  # of WHY
+    is_cold: bool = False  # the engine has to load the job's model first
+
+
+@dataclass(frozen=True)
+class PromoteJob:
+    """Record that the job has waited its tier's maximum and goes before others from now on."""
+
+    job_id: str
+    waited_s: float
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,7 @@ class FailJob:
 
     job_id: str
     reason: str
+    is_poison: bool = False  # it ended its engines: quarantined, never to be tried again as it is
 
 
-Decision = StartAttempt | RequeueJob | FailJob
+Decision = StartAttempt | PromoteJob | RequeueJob | FailJob

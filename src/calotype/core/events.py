@@ -18,6 +18,8 @@ class JobQueued:
     rows: int  # images
     cost_s: float  # predicted device-seconds of all its rows
     attempt: int = 0  # attempts begun so far
+    user: str = ""  # of the tenant, who shares it evenly with its others; "" is one of them
+    waited_s: float = 0.0  # before this was told: in the line of a server that was restarted
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class EngineUp:
     """An engine is ready and holds no rows."""
 
     engine: str
-    models: tuple[str, ...]  # warm there
+    models: tuple[str, ...]  # warm there, the one used last at the end
     rows_max: int
+    models_max: int = 0  # it loads any model when empty, and keeps so many; 0: only what is warm
 
 
 @dataclass(frozen=True)
@@ -61,4 +64,11 @@ class EngineGone:
     reason: str = ""  # why, for the jobs' logs
 
 
-PolicyEvent = JobQueued | JobCancelled | JobSettled | AttemptFailed | EngineUp | EngineGone
+@dataclass(frozen=True)
+class TimePassed:
+    """Nothing happened, but ``next_deadline`` has come."""
+
+
+PolicyEvent = (
+    JobQueued | JobCancelled | JobSettled | AttemptFailed | EngineUp | EngineGone | TimePassed
+)

@@ -1,227 +1,274 @@
-"""Whose turn it is: fair shares of device-seconds, between tiers by weight, between tenants evenly.
+"""Whose turn it is: fair shares of device-seconds, between tiers by weight, then evenly.
 
-Start-time fair queueing (Goyal, Vin and Cheng, "Start-time fair queuing", 1996) at two levels.
-Every tier, and within a tier every tenant, has a *virtual time*: the device-seconds charged to it,
-divided by its weight. The one that is furthest behind goes next, and is charged when its job
-starts. The level's *clock* is the largest virtual time at which a job has started. Whoever comes
-back with nothing waiting is moved up to the clock, so idle time earns no credit; whoever is ahead
-stays ahead. Between two that both wait, charged device-seconds per weight never differ by more
-than their two largest jobs (the paper's theorem 1, for predicted cost).
+Start-time fair queueing (Goyal, Vin and Cheng, "Start-time fair queuing", SIGCOMM 1996) at three
+levels: tiers by weight, within a tier its tenants, within a tenant its users; a user's jobs go by
+age. Each of them has a *virtual time*: the device-seconds charged to it, divided by its weight. The
+one that is furthest behind goes next, and is charged the predicted cost when its job starts; what
+was measured replaces it. The level's *clock* is the largest virtual time at which a job has
+started. Whoever comes back with nothing waiting is moved up to the clock, so idle time earns no
+credit; whoever is ahead stays ahead. Between two that both wait, charged device-seconds per weight
+never differ by more than their two largest jobs (the paper's theorem 1, for predicted cost).
 
-Virtual time is counted in whole ticks, so that a charge taken back leaves no trace and the same
-history always gives the same order. It knows nothing of engines: that is ``place``.
+Three things go before the fair order, in this order; ``first`` says which did:
+
+- *guaranteed*: a tier with a floor that has fallen behind it by ``FLOOR_LAG_S_MAX`` of each engine.
+- *reserved*: a tier that wants rows and runs fewer than are reserved for it.
+- *promoted*: a job that waited its tier's maximum. It starts on credit: the cost goes to the
+  tier's *debt*, not its virtual time, and at each later start the tier pays back a quarter more
+  than the start costs. Debt is bounded by ``promoted_s_max`` of each engine. So a promotion changes
+  when a tier gets its share, never how much; and a tenant with a thousand late jobs sets the others
+  of its tier back by a quarter of one job at most.
+
+The last two change nothing when nothing is reserved or late. Virtual time is counted in whole
+ticks, so that a charge taken back leaves no trace and the same history always gives the same order.
+It knows nothing of engines: that is ``place``.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from heapq import heapify, heappop
-from itertools import accumulate
+from collections.abc import Collection, Iterable, Mapping
+from heapq import heappop, heappush
 from typing import Any
 
-from calotype.core.events import JobQueued
-from calotype.core.nouns import TIER_WEIGHTS, Tier
+from calotype.core import limits
+from calotype.core.nouns import Tier
+from calotype.policy.lanes import Entry
+from calotype.policy.queue import Found
+from calotype.policy.replay import in_order
+from calotype.policy.rules import Rules
+from calotype.policy.tiers import PPM, TierAccount
 
-_TICKS_PER_S = 1_000_000
-_SCALE = math.lcm(*TIER_WEIGHTS.values())  # makes every division by a weight come out whole
-_LANES_KEPT = 64  # tenants in a tier, before those that say nothing are dropped
+TICKS_PER_S = 1_000_000
+_PAYBACK = 4  # debt is paid with one part in this many of a start's cost
+_RANKS = ("guaranteed", "reserved", "promoted", "turn")  # who goes first
+_GUARANTEED, _RESERVED, _PROMOTED, _TURN = range(4)
 
 
 def ticks(device_s: float) -> int:
     """Device-seconds as whole ticks; at least one, so that virtual time always moves."""
-    return max(1, round(device_s * _TICKS_PER_S))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A job as the line holds it, waiting or running."""
-
-    job: JobQueued  # ``attempt`` counts the attempts begun so far
-    seq: int  # order of arrival, kept when the job comes back
-    cost: int  # ticks charged when it starts
-
-
-def _seq(entry: Entry) -> int:
-    return entry.seq
-
-
-@dataclass
-class _Lane:
-    """One tenant within one tier."""
-
-    virtual: int = 0
-    waiting: list[Entry] = field(default_factory=list)  # by seq
-    running: int = 0  # entries charged and not yet settled
-    is_resumed: bool = False  # restored as waiting: its first job back is no return from idleness
-
-
-@dataclass
-class _Tier:
-    """One service class. ``virtual`` is its own; ``clock`` is that of its tenants."""
-
-    slowness: int  # virtual ticks for one tick of cost: _SCALE / weight
-    virtual: int = 0
-    clock: int = 0
-    waiting: int = 0
-    lanes: dict[str, _Lane] = field(default_factory=dict)
-    lanes_max: int = _LANES_KEPT  # more, and it is time to drop some
-    is_resumed: bool = False
-
-    def lane(self, tenant: str) -> _Lane:
-        """The tenant's lane, made if it isn't there.
-
-        Lanes that say nothing are dropped now and then: when there are twice as many as last time.
-        """
-        if tenant not in self.lanes:
-            if len(self.lanes) >= self.lanes_max:
-                self.lanes = {name: lane for name, lane in self.lanes.items() if self.matters(lane)}
-                self.lanes_max = max(_LANES_KEPT, 2 * len(self.lanes))
-            self.lanes[tenant] = _Lane(virtual=self.clock)
-        return self.lanes[tenant]
-
-    def in_turn(self) -> Iterator[_Lane]:
-        """Lanes with waiting jobs, furthest behind first; ties go to the job that came first."""
-        heap = [
-            (lane.virtual, lane.waiting[0].seq, name)
-            for name, lane in self.lanes.items()
-            if lane.waiting
-        ]
-        heapify(heap)
-        while heap:
-            yield self.lanes[heappop(heap)[2]]
-
-    def tags(self) -> list[tuple[int, Entry]]:
-        """Waiting entries in the order they would start, with the tier's virtual time at each."""
-        starts = sorted(
-            (tag, entry.seq, entry)
-            for lane in self.lanes.values()
-            for tag, entry in zip(
-                accumulate((one.cost for one in lane.waiting), initial=lane.virtual),
-                lane.waiting,
-                strict=False,  # the last sum is where the lane ends: nobody starts there
-            )
-        )
-        costs = (entry.cost * self.slowness for _, _, entry in starts)
-        tags = accumulate(costs, initial=self.virtual)
-        return [(tag, entry) for tag, (_, _, entry) in zip(tags, starts, strict=False)]
-
-    def matters(self, lane: _Lane) -> bool:
-        """False if the lane says no more than one made afresh would."""
-        is_used = bool(lane.waiting) or lane.running > 0 or lane.is_resumed
-        return is_used or lane.virtual > self.clock
+    return max(1, round(device_s * TICKS_PER_S))
 
 
 class FairQueue:
-    """The waiting jobs, and what each tier and tenant has been charged."""
+    """The waiting jobs, and what each tier, tenant and user has been charged."""
 
-    def __init__(self, standing: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, standing: Mapping[str, Any] | None = None, rules: Rules | None = None
+    ) -> None:
         """Start even, or from what ``standing`` returned before a restart."""
+        self.rules = rules or Rules()
         self._clock = 0
-        self._tiers = {tier: _Tier(_SCALE // weight) for tier, weight in TIER_WEIGHTS.items()}
+        scale = math.lcm(*self.rules.weights.values())  # every division by a weight comes out whole
+        self._tiers = {tier: TierAccount(tier, self.rules, scale) for tier in Tier}
+        self._list = list(self._tiers.values())
+        self._floored = [tier for tier in self._list if tier.floor_ppm]
+        self._promoting = [tier for tier in self._list if tier.wait_s_max is not None]
+        self._debt_max = self._lag_max = 0  # ticks; ticks x ppm
+        self.kinds: dict[str, int] = {}  # jobs that wait, by kind
+        self.resize(0, 0)
         if standing is not None:
             self._restore(standing)
 
-    @property
-    def waiting(self) -> int:
-        """Jobs that wait."""
-        return sum(tier.waiting for tier in self._tiers.values())
+    def resize(self, engines: int, rows: int) -> None:
+        """So many engines are up, with room for so many rows in all."""
+        self._debt_max = ticks(self.rules.promoted_s_max * engines)
+        self._lag_max = ticks(limits.FLOOR_LAG_S_MAX * max(1, engines)) * PPM
+        for tier in self._tiers.values():
+            tier.reserved = math.floor(tier.share * rows + 1e-9)
 
     def add(self, entry: Entry) -> None:
-        """Let a job wait: behind those of its tenant that came before it."""
-        tier, lane = self._where(entry)
-        if not tier.waiting and not tier.is_resumed:
-            tier.virtual = max(tier.virtual, self._clock)
-        if not lane.waiting and not lane.is_resumed:
-            lane.virtual = max(lane.virtual, tier.clock)
-        tier.is_resumed = lane.is_resumed = False
-        insort(lane.waiting, entry, key=_seq)
-        tier.waiting += 1
+        """Let a job wait: behind those of its user that came before it."""
+        tier = self._tiers[entry.job.tier]
+        tenant = tier.tenant(entry.job.tenant)
+        user = tier.user(tenant, entry.job.user)
+        if not tier.waiting:
+            tier.behind = min(tier.behind, 0)
+            if not tier.is_resumed:
+                tier.virtual = max(tier.virtual, self._clock)
+        if not tenant.waiting and not tenant.is_resumed:
+            tenant.virtual = max(tenant.virtual, tier.clock)
+        if not user.waiting and not user.is_resumed:
+            user.virtual = max(user.virtual, tenant.clock)
+        tier.is_resumed = tenant.is_resumed = user.is_resumed = False
+        tenant.waiting += 1
+        user.waiting += 1
+        entry.tier, entry.tenant, entry.user = tier, tenant, user
+        entry.is_waiting, entry.why = True, ""
+        self.kinds[entry.kind] = self.kinds.get(entry.kind, 0) + 1
+        tier.races.add(entry)
+        if entry.is_late:
+            tier.late.add(entry)
+        elif tier.wait_s_max is not None:
+            heappush(tier.deadlines, (entry.queued_at + tier.wait_s_max, entry.seq, entry))
 
     def remove(self, entry: Entry) -> None:
         """Take a waiting job out, uncharged."""
-        tier, lane = self._where(entry)
-        at = bisect_left(lane.waiting, entry.seq, key=_seq)
-        assert lane.waiting[at].seq == entry.seq, "the job isn't waiting"
-        del lane.waiting[at]
-        tier.waiting -= 1
+        tier = entry.tier
+        self._leave(tier, entry)
+        tier.races.touch(entry)
 
-    def start(self, entry: Entry) -> None:
+    def first(self, kinds: Collection[str] | None = None, tier: Tier | None = None) -> Found | None:
+        """The job whose turn it is, of these kinds and this tier (None: any), and why."""
+        ranked = [
+            (self._rank(one), one.virtual, at, one)  # ``at`` breaks ties by the table
+            for at, one in enumerate(self._list)
+            if one.races.live and (tier is None or one is self._tiers[tier])
+        ]
+        ranked.sort()
+        for rank, _, _, one in ranked:
+            entry = (one.late if rank == _PROMOTED else one.races).first(kinds)
+            if entry is not None:
+                return entry, _RANKS[rank]
+        if ranked and ranked[0][0] != _TURN:  # promoted tiers without a late job of these kinds
+            for _, _, one in sorted(it[1:] for it in ranked if it[0] == _PROMOTED):
+                if (entry := one.races.first(kinds)) is not None:
+                    return entry, "turn"
+        return None
+
+    def start(self, entry: Entry, why: str = "turn") -> None:
         """Take a waiting job out and charge its predicted cost."""
-        self.remove(entry)
-        tier, lane = self._where(entry)
-        self._clock = max(self._clock, tier.virtual)
-        tier.clock = max(tier.clock, lane.virtual)
-        lane.running += 1
-        self._charge(entry, entry.cost)
+        tier = entry.tier
+        self._weigh_floors(tier, entry.cost)
+        if why != "promoted":
+            furthest = tier.virtual if why == "turn" else self._furthest_behind()
+            self._clock = max(self._clock, furthest)
+            tier.clock = max(tier.clock, entry.tenant.virtual)
+            entry.tenant.clock = max(entry.tenant.clock, entry.user.virtual)
+            if tier.debt:
+                paid = min(tier.debt, entry.cost // _PAYBACK)
+                tier.debt -= paid
+                tier.virtual += paid * tier.slowness
+        self._leave(tier, entry)
+        entry.why = why
+        entry.tenant.running += 1
+        entry.user.running += 1
+        tier.rows += entry.job.rows
+        self._charge(tier, entry, entry.cost)
 
     def settle(self, entry: Entry) -> None:
         """A started job is over; its charge stands until ``correct``."""
-        self._where(entry)[1].running -= 1
+        entry.tier.rows -= entry.job.rows
+        entry.tenant.running -= 1
+        entry.user.running -= 1
 
     def correct(self, entry: Entry, cost: int) -> None:
         """Replace what the started job was charged by ``cost`` ticks (0: it was lost)."""
-        self._charge(entry, cost - entry.cost)
+        if cost == entry.cost:
+            return
+        tier = entry.tier
+        if tier.tenants.get(entry.job.tenant) is not entry.tenant:  # dropped as idle meanwhile
+            entry.tenant = tier.tenant(entry.job.tenant)
+            entry.user = tier.user(entry.tenant, entry.job.user)
+        self._charge(tier, entry, cost - entry.cost)
+        if cost < entry.cost and entry.tenant.waiting:
+            tier.races.touch(entry)
+            if tier.late.live:
+                tier.late.touch(entry)
 
-    def in_turn(self) -> Iterator[Entry]:
-        """Waiting jobs, the one whose turn it is first.
+    def promote(self, now: float) -> list[Entry]:
+        """Jobs that have now waited their tier's maximum: they may start on credit."""
+        late: list[Entry] = []
+        for tier in self._promoting:
+            while tier.deadlines and tier.deadlines[0][0] <= now:
+                entry = heappop(tier.deadlines)[2]
+                if entry.is_waiting and not entry.is_late:
+                    entry.is_late = True
+                    tier.late.add(entry)
+                    late.append(entry)
+        return late
 
-        After it come those that may go when it can't: the rest of its tenant, then of its tier,
-        then of the other tiers. (That isn't the order in which all would start: see ``order``.)
-        Lazy: the first one costs as much as there are tenants waiting in the tier.
-        """
-        behind = [tier for tier in self._tiers.values() if tier.waiting]
-        for tier in sorted(behind, key=lambda one: one.virtual):  # stable: ties by the table
-            for lane in tier.in_turn():
-                yield from lane.waiting
+    def next_deadline(self) -> float | None:
+        """When the next waiting job will have waited its tier's maximum, in seconds."""
+        found = []
+        for tier in self._tiers.values():
+            while tier.deadlines and not tier.deadlines[0][2].is_waiting:
+                heappop(tier.deadlines)
+            if tier.deadlines:
+                found.append(tier.deadlines[0][0])
+        return min(found, default=None)
 
     def order(self) -> list[Entry]:
         """Every waiting job in the order they would start if each fitted: an exact replay.
 
-        With nobody coming or going, each job starts at its owner's virtual time plus the costs of
-        those before it, so the order is a sort by that: O(n log n).
+        With nobody coming or going and nothing but turns, O(n log n).
         """
-        tags = [pair for tier in self._tiers.values() for pair in tier.tags()]
-        tags.sort(key=lambda pair: pair[0])  # stable: ties by the table, as in_turn has it
-        return [entry for _, entry in tags]
+        return in_order(
+            [
+                (tier.virtual, tier.slowness, list(tier.races.entries()))
+                for tier in self._tiers.values()
+            ]
+        )
+
+    def ahead_most(self, entry: Entry) -> int:
+        """Waiting jobs that can go before this one by fair shares, at most; an estimate.
+
+        Its user's older jobs at most, each of which may wait for one of every other that shares;
+        by numbers of jobs, as if all cost the same.
+        """
+        tier = self._tiers[entry.job.tier]
+        weights = sum(
+            self.rules.weights[name] for name, one in self._tiers.items() if one.races.live
+        )
+        sharers = max(1, min(len(tier.tenants), tier.waiting))
+        users = max(1, min(len(entry.tenant.users), entry.tenant.waiting))
+        turns = entry.user.waiting * users * sharers * weights // self.rules.weights[entry.job.tier]
+        return min(turns, sum(self.kinds.values()) - 1)
 
     def standing(self, running: Iterable[Entry]) -> dict[str, Any]:
         """What each has been charged, as JSON, as if the ``running`` jobs had not started."""
-        tiers: dict[str, Any] = {}
-        for name, tier in self._tiers.items():
-            tenants = {
-                tenant: [lane.virtual, bool(lane.waiting)]
-                for tenant, lane in tier.lanes.items()
-                if tier.matters(lane)
-            }
-            tiers[str(name)] = {
-                "virtual": tier.virtual,
-                "clock": tier.clock,
-                "waiting": bool(tier.waiting),
-                "tenants": tenants,
-            }
+        tiers = {str(name): tier.saved() for name, tier in self._tiers.items()}
         for entry in running:
             saved = tiers[str(entry.job.tier)]
-            saved["virtual"] -= entry.cost * self._tiers[entry.job.tier].slowness
-            saved["tenants"][entry.job.tenant][0] -= entry.cost
+            tenant = saved["tenants"][entry.job.tenant]
+            tenant[0] -= entry.cost
+            tenant[3][entry.job.user][0] -= entry.cost
+            if entry.why == "promoted":
+                saved["debt"] -= entry.cost
+            else:
+                saved["virtual"] -= entry.cost * self._tiers[entry.job.tier].slowness
         return {"clock": self._clock, "tiers": tiers}
 
-    def _charge(self, entry: Entry, cost: int) -> None:
-        tier, lane = self._where(entry)
-        lane.virtual += cost
-        tier.virtual += cost * tier.slowness
+    def _rank(self, tier: TierAccount) -> int:
+        """What brings it before others, as an index into ``_RANKS``."""
+        if tier.floor_ppm and tier.behind >= self._lag_max:
+            return _GUARANTEED
+        if tier.rows < tier.reserved:
+            return _RESERVED
+        return _PROMOTED if tier.late.live and tier.debt < self._debt_max else _TURN
 
-    def _where(self, entry: Entry) -> tuple[_Tier, _Lane]:
-        tier = self._tiers[entry.job.tier]
-        return tier, tier.lane(entry.job.tenant)
+    def _furthest_behind(self) -> int:
+        return min(tier.virtual for tier in self._tiers.values() if tier.races.live)
+
+    def _weigh_floors(self, started: TierAccount, cost: int) -> None:
+        """A tier that waits while others start falls behind its floor; starts bring it ahead."""
+        for tier in self._floored:
+            if tier.races.live:
+                due = tier.floor_ppm - (PPM if tier is started else 0)
+                tier.behind = max(tier.behind + due * cost, -self._lag_max)
+
+    def _leave(self, tier: TierAccount, entry: Entry) -> None:
+        assert entry.is_waiting, "the job isn't waiting"
+        entry.is_waiting = False
+        entry.tenant.waiting -= 1
+        entry.user.waiting -= 1
+        if self.kinds[entry.kind] == 1:
+            del self.kinds[entry.kind]
+        else:
+            self.kinds[entry.kind] -= 1
+        tier.races.left()
+        if entry.is_late:
+            tier.late.left()
+
+    def _charge(self, tier: TierAccount, entry: Entry, cost: int) -> None:
+        entry.user.virtual += cost
+        entry.tenant.virtual += cost
+        if entry.why == "promoted":
+            tier.debt += cost
+        else:
+            tier.virtual += cost * tier.slowness
 
     def _restore(self, standing: Mapping[str, Any]) -> None:
         self._clock = standing["clock"]
         for name, saved in standing["tiers"].items():
-            tier = self._tiers[Tier(name)]
-            tier.virtual, tier.clock = saved["virtual"], saved["clock"]
-            tier.is_resumed = saved["waiting"]
-            for tenant, (virtual, is_waiting) in saved["tenants"].items():
-                tier.lanes[tenant] = _Lane(virtual=virtual, is_resumed=is_waiting)
+            self._tiers[Tier(name)].restore(saved)

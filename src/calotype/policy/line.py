@@ -17,16 +17,23 @@ A job's last attempt has its engine to itself. When an engine dies, all jobs on 
 attempt, though one alone may have killed it; alone, it can take no neighbour down with it, and what
 is lost then is lost by its own doing.
 
+A job that fails is tried again on another engine, if one is up that could run it: it then waits for
+that one, though the engine where it failed idles.
+
+Model affinity: where an engine may load models, a job whose model isn't warm on an engine that is
+free can be passed by the next of its tier whose model is, but only so often and so long
+(``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then its model is loaded. An engine never idles for
+the sake of it.
+
 Events about jobs it doesn't know (late ones, or twice) change nothing and are no error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
-from calotype.core.decisions import Decision, RequeueJob, StartAttempt
+from calotype.core.decisions import Decision, PromoteJob, RequeueJob, StartAttempt
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
@@ -35,34 +42,37 @@ from calotype.core.events import (
     JobQueued,
     JobSettled,
     PolicyEvent,
+    TimePassed,
 )
-from calotype.core.limits import ATTEMPTS_MAX
-from calotype.policy.fair import Entry, FairQueue, ticks
-from calotype.policy.place import WHOLE_ENGINE, Fleet
+from calotype.core.limits import ATTEMPTS_MAX, POSITIONS_EXACT_MAX
+from calotype.policy.fair import FairQueue, ticks
+from calotype.policy.lanes import Entry
+from calotype.policy.place import WHOLE_ENGINE, Engine, Fleet
+from calotype.policy.queue import Queue
 from calotype.policy.retry import after_failure
+from calotype.policy.rules import Rules
 
 _CANCELLED_KEPT_MAX = 1_000  # cancelled in mid-run, their measured cost not yet told
-
-
-@dataclass(frozen=True)
-class _Run:
-    entry: Entry
-    engine: str
-    rows: int  # taken of the engine
 
 
 class Line:
     """All jobs that wait or run, and the engines they run on."""
 
-    def __init__(self, standing: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        standing: Mapping[str, Any] | None = None,
+        rules: Rules | None = None,
+        queue: Queue | None = None,
+    ) -> None:
         """An empty line; ``standing`` is what ``standing()`` gave before a restart."""
-        self._fair = FairQueue(standing)
+        self._queue: Queue = queue or FairQueue(standing, rules)
         self._fleet = Fleet()
         self._waiting: dict[str, Entry] = {}
-        self._running: dict[str, _Run] = {}
+        self._running: dict[str, Entry] = {}
         self._cancelled: dict[str, Entry] = {}  # charged, rows freed, JobSettled not yet seen
         self._seq = 0
         self._positions: dict[str, int] | None = None  # None: stale
+        self._elsewhere: dict[str, tuple[str, tuple[str, ...]]] = {}  # kind: model, engines avoided
 
     @property
     def waiting(self) -> int:
@@ -72,8 +82,11 @@ class Line:
     def on(self, event: PolicyEvent, now: float) -> list[Decision]:
         """Take in a fact; answer what to do, in order. ``now`` in seconds, never going back."""
         self._positions = None
-        decisions = self._absorb(event)
-        return decisions + self._start_what_fits()
+        decisions = self._absorb(event, now)
+        if late := self._queue.promote(now):
+            decisions += [PromoteJob(one.job.job_id, now - one.queued_at) for one in late]
+        self._start_what_fits(decisions, now)
+        return decisions
 
     def position(self, job_id: str) -> int | None:
         """The job's place in the line (1 starts next), or None if it doesn't wait.
@@ -81,130 +94,222 @@ class Line:
         By fair order alone, as things stand: jobs that come later can go before it, and a job
         whose model no engine has warm keeps its place while others pass. The whole order is
         replayed when first asked after an event, O(n log n), and kept until the next one: some
-        20 ms for 10,000 waiting jobs, then a look-up.
+        20 ms for 10,000 waiting jobs, then a look-up. With more than that waiting
+        (``POSITIONS_EXACT_MAX``) it is an upper estimate, in O(1).
         """
-        if job_id not in self._waiting:
+        entry = self._waiting.get(job_id)
+        if entry is None:
             return None
+        if len(self._waiting) > POSITIONS_EXACT_MAX:
+            return 1 + self._queue.ahead_most(entry)
         if self._positions is None:
-            order = self._fair.order()
-            self._positions = {entry.job.job_id: at for at, entry in enumerate(order, start=1)}
+            order = self._queue.order()
+            self._positions = {each.job.job_id: at for at, each in enumerate(order, start=1)}
         return self._positions[job_id]
 
     def next_deadline(self) -> float | None:
-        """When to be called again though nothing happened; None: not needed, as so far always."""
-        return None
+        """When to be called again (``TimePassed``) though nothing happened; None: not needed."""
+        return self._queue.next_deadline()
 
     def standing(self) -> dict[str, Any]:
-        """What each tier and tenant has been charged, as JSON, to keep over a restart.
+        """What each tier, tenant and user has been charged, as JSON, to keep over a restart.
 
         Running jobs count as not started: after a restart they wait again. Without it a rebuilt
         line is right in every other way, and begins even between tiers and tenants.
         """
-        return self._fair.standing(run.entry for run in self._running.values())
+        return self._queue.standing(self._running.values())
 
-    def _absorb(self, event: PolicyEvent) -> list[Decision]:
+    def _absorb(self, event: PolicyEvent, now: float) -> list[Decision]:
         match event:
             case JobQueued():
-                return self._queue(event)
-            case JobCancelled():
-                self._cancel(event.job_id)
+                return self._take_in(event, now)
             case JobSettled():
                 self._settle(event.job_id, event.device_s)
+            case JobCancelled():
+                self._cancel(event.job_id)
             case AttemptFailed():
-                if event.job_id in self._running:
-                    runs = [self._running[event.job_id]]
-                    return self._lose(runs, event.reason, event.is_retryable)
+                if entry := self._running.get(event.job_id):
+                    return self._lose([entry], event.reason, is_retryable=event.is_retryable)
             case EngineUp():
                 # Up again without a word of its end: what ran there is lost all the same.
                 decisions = self._lose_engine(event.engine)
-                self._fleet.up(event.engine, event.models, event.rows_max)
+                self._fleet.up(event.engine, event.models, event.rows_max, event.models_max)
+                self._queue.resize(len(self._fleet), self._fleet.rows)
                 return decisions
             case EngineGone():
                 return self._lose_engine(event.engine, event.reason)
+            case TimePassed():
+                pass
         return []
 
-    def _queue(self, job: JobQueued) -> list[Decision]:
+    def _take_in(self, job: JobQueued, now: float) -> list[Decision]:
         assert job.rows > 0, "a job without images"
         if job.job_id in self._waiting or job.job_id in self._running:
             return []
         if job.attempt >= ATTEMPTS_MAX:  # lost its last attempt while the server was down
             return [after_failure(job.job_id, job.attempt, "every attempt was lost")]
         self._seq += 1
-        self._wait(Entry(job, self._seq, ticks(job.cost_s)))
+        self._wait(Entry(job, self._seq, ticks(job.cost_s), now - job.waited_s))
         return []
 
     def _cancel(self, job_id: str) -> None:
         if entry := self._waiting.pop(job_id, None):
-            self._fair.remove(entry)
-        elif run := self._running.get(job_id):
-            self._end(run)
-            self._cancelled[job_id] = run.entry
+            self._queue.remove(entry)
+        elif entry := self._running.get(job_id):
+            self._end(entry)
+            self._cancelled[job_id] = entry
             if len(self._cancelled) > _CANCELLED_KEPT_MAX:
                 self._cancelled.pop(next(iter(self._cancelled)))
 
     def _settle(self, job_id: str, device_s: float) -> None:
-        if run := self._running.get(job_id):
-            self._end(run)
-            self._fair.correct(run.entry, ticks(device_s))
+        if entry := self._running.get(job_id):
+            self._end(entry)
+            self._queue.correct(entry, ticks(device_s))
         elif entry := self._cancelled.pop(job_id, None):
-            self._fair.correct(entry, ticks(device_s))
+            self._queue.correct(entry, ticks(device_s))
 
     def _lose_engine(self, engine: str, reason: str = "") -> list[Decision]:
-        self._fleet.gone(engine)
-        runs = [run for run in self._running.values() if run.engine == engine]
+        lost = [self._running[job] for job in self._fleet.gone(engine)]
+        self._queue.resize(len(self._fleet), self._fleet.rows)
         said = f"{engine} is gone: {reason}" if reason else f"{engine} is gone"
-        return self._lose(runs, said, is_retryable=True)
+        return self._lose(lost, said, died=True)
 
-    def _lose(self, runs: list[_Run], reason: str, is_retryable: bool) -> list[Decision]:
+    def _lose(
+        self, lost: list[Entry], reason: str, *, is_retryable: bool = True, died: bool = False
+    ) -> list[Decision]:
         """Take back what the attempts were charged: losing them isn't the tenants' doing."""
         decisions: list[Decision] = []
         back = []
-        for run in runs:
-            self._end(run)
-            self._fair.correct(run.entry, 0)
-            job = run.entry.job
-            answer = after_failure(job.job_id, job.attempt, reason, is_retryable=is_retryable)
+        for entry in lost:
+            self._end(entry)
+            self._queue.correct(entry, 0)
+            answer = after_failure(
+                entry.job.job_id,
+                entry.attempt,
+                reason,
+                is_retryable=is_retryable,
+                deaths=entry.deaths + died,
+            )
             decisions.append(answer)
             if isinstance(answer, RequeueJob):
-                back.append(run.entry)
+                back.append(entry.again(died=died))
         for entry in back:  # after all are taken back, so that their order doesn't matter
             self._wait(entry)
         return decisions
 
     def _wait(self, entry: Entry) -> None:
+        if entry.avoid:
+            entry.kind = f"{entry.job.model}, not on {', '.join(entry.avoid)}"
+            self._elsewhere[entry.kind] = entry.job.model, entry.avoid
+        # At its last attempt it takes all the rows there are: it is alone on its engine.
+        entry.rows = WHOLE_ENGINE if entry.attempt + 1 == ATTEMPTS_MAX else entry.job.rows
         self._waiting[entry.job.job_id] = entry
-        self._fair.add(entry)
+        self._queue.add(entry)
 
-    def _end(self, run: _Run) -> None:
-        del self._running[run.entry.job.job_id]
-        self._fair.settle(run.entry)
-        self._fleet.free(run.engine, run.rows)
+    def _end(self, entry: Entry) -> None:
+        job_id = entry.job.job_id
+        del self._running[job_id]
+        self._queue.settle(entry)
+        self._fleet.free(entry.engine, job_id, entry.rows)
 
-    def _start_what_fits(self) -> list[Decision]:
-        decisions: list[Decision] = []
-        while found := self._next():
-            entry, engine = found
-            rows = _rows_taken(entry.job)
-            job = replace(entry.job, attempt=entry.job.attempt + 1)
-            del self._waiting[job.job_id]
-            self._fair.start(entry)
-            self._fleet.take(engine, rows)
-            self._running[job.job_id] = _Run(replace(entry, job=job), engine, rows)
-            decisions.append(StartAttempt(job.job_id, engine))
-        return decisions
+    def _start_what_fits(self, decisions: list[Decision], now: float) -> None:
+        queue, fleet = self._queue, self._fleet
+        while self._waiting and fleet.opened:
+            found = self._next_loading(now) if fleet.idling else self._next_warm()
+            if found is None:
+                return
+            entry, why, engine = found
+            job_id = entry.job.job_id
+            del self._waiting[job_id]
+            queue.start(entry, why)
+            entry.attempt += 1
+            entry.engine = engine.name
+            is_cold = fleet.take(engine.name, job_id, entry.job.model, entry.rows)
+            self._running[job_id] = entry
+            decisions.append(StartAttempt(job_id, engine.name, why, is_cold))
 
-    def _next(self) -> tuple[Entry, str] | None:
-        turn = self._fleet.turn()
-        if turn.is_over:
-            return None
-        for entry in self._fair.in_turn():
-            if engine := turn.engine_for(entry.job.model, _rows_taken(entry.job)):
-                return entry, engine
-            if turn.is_over:
-                return None
+    def _next_warm(self) -> tuple[Entry, str, Engine] | None:
+        """The next start while no empty engine may load: where the model is warm.
+
+        A job that has its model warm but not enough room *holds* those engines: nobody behind it
+        may take the rows it waits for, or a job of four images would never start among jobs of
+        one. An engine so held is never empty, so none idles while a job that could run there waits.
+        """
+        kinds = self._fleet.open_kinds(self._queue.kinds)
+        if self._elsewhere:
+            kinds += self._open_elsewhere()
+        held: dict[str, tuple[str, ...]] = {}
+        while kinds and (found := self._queue.first(kinds)):
+            entry, why = found
+            model, avoid = entry.job.model, self._avoided(entry) if entry.avoid else ()
+            if engine := self._fleet.warm(model, entry.rows, held, avoid):
+                return entry, why, engine
+            held[model] = tuple(name for name in avoid if name in held.get(model, avoid))
+            kinds.remove(entry.kind)
         return None
 
+    def _next_loading(self, now: float) -> tuple[Entry, str, Engine] | None:
+        """The next start while an empty engine may load: whoever's turn it is can have it."""
+        found = self._queue.first(self._able_kinds())
+        if found is None:
+            return self._next_warm()
+        entry, why = found
+        avoid = self._avoided(entry)
+        if engine := self._fleet.warm(entry.job.model, entry.rows, None, avoid):
+            return entry, why, engine
+        idle = self._fleet.idle(avoid)
+        assert idle is not None, "of kinds that an idle engine can take"
+        if self._may_be_passed(entry, now) and (passing := self._passing(entry, idle)):
+            if not entry.passed:
+                entry.passed_at = now
+            entry.passed += 1
+            return passing
+        return entry, why, idle
 
-def _rows_taken(job: JobQueued) -> int:
-    """Rows that a waiting job will take of its engine: its images, or at the last all there are."""
-    return WHOLE_ENGINE if job.attempt + 1 == ATTEMPTS_MAX else job.rows
+    def _passing(self, entry: Entry, idle: Engine) -> tuple[Entry, str, Engine] | None:
+        """The next of the entry's tier whose model the idle engine has warm."""
+        kinds = [kind for kind in idle.models if kind in self._queue.kinds]
+        found = self._queue.first(kinds, entry.job.tier) if kinds else None
+        if found is None:
+            return None
+        other, why = found
+        return other, why, idle
+
+    def _may_be_passed(self, entry: Entry, now: float) -> bool:
+        rules = self._queue.rules
+        if entry.is_late or entry.passed >= rules.affinity_passes_max:
+            return False
+        return not entry.passed or now - entry.passed_at < rules.affinity_s_max
+
+    def _open_elsewhere(self) -> list[str]:
+        """Kinds of jobs that failed somewhere, for which another engine has room."""
+        kinds = []
+        for kind in self._waiting_elsewhere():
+            model, avoid = self._elsewhere[kind]
+            if self._fleet.warm(model, 1, None, self._barred(model, avoid)):
+                kinds.append(kind)
+        return kinds
+
+    def _able_kinds(self) -> list[str] | None:
+        """Kinds that an idle engine can take; None: all of them can be taken."""
+        if not self._elsewhere:
+            return None
+        barred = [
+            kind
+            for kind in self._waiting_elsewhere()
+            if not self._fleet.idle(self._barred(*self._elsewhere[kind]))
+        ]
+        return [kind for kind in self._queue.kinds if kind not in barred] if barred else None
+
+    def _waiting_elsewhere(self) -> list[str]:
+        """Kinds of jobs that wait for another engine than where they failed."""
+        for kind in [kind for kind in self._elsewhere if kind not in self._queue.kinds]:
+            del self._elsewhere[kind]
+        return list(self._elsewhere)
+
+    def _avoided(self, entry: Entry) -> tuple[str, ...]:
+        return self._barred(entry.job.model, entry.avoid)
+
+    def _barred(self, model: str, avoid: tuple[str, ...]) -> tuple[str, ...]:
+        """Engines to avoid, if there is another that could run the model."""
+        return avoid if self._fleet.has_other(model, avoid) else ()

@@ -1,88 +1,229 @@
 """Which engine: one that has the model warm and room for all of the job's rows.
 
 It knows the engines, what is warm on each and how many rows each holds; nothing of whose turn it
-is. A job's rows all go to one engine.
+is. A job's rows all go to one engine. Of those that fit, the one with most free rows is chosen; of
+equals, the one that came up first. An engine that may load (``models_max``) takes a job whose model
+it lacks when it is empty, and forgets what it used longest ago.
+
+For each model there is a heap of its engines by free rows. A key that has become too good (rows
+were taken) is mended when it surfaces; one that became better is entered again. So each change is
+one step of a heap for each model that the engine has warm.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from heapq import heapify, heappop, heappush, heapreplace
 
 WHOLE_ENGINE = 1_000_000  # rows: more than any engine has, so only an empty one fits, and no other
+_FEW = 4  # engines with room, whose models are then looked at, and not the models that wait
+_STALE_KEPT = 64  # keys that were entered again, before a heap is worth making anew
+
+Held = Mapping[str, tuple[str, ...]]  # models whose engines are kept free, but for these engines
 
 
-@dataclass
-class _Engine:
-    name: str
-    models: tuple[str, ...]  # warm
-    rows_max: int
-    rows: int = 0  # held now
+class Engine:
+    """An engine that is up."""
+
+    __slots__ = ("is_open", "jobs", "models", "models_max", "name", "order", "rows", "rows_max")
+
+    def __init__(
+        self, name: str, order: int, models: Iterable[str], rows_max: int, models_max: int
+    ) -> None:
+        self.name = name
+        self.order = order  # in which they came up
+        self.models = dict.fromkeys(models)  # warm, the one used last at the end
+        self.rows_max = rows_max
+        self.models_max = models_max  # it loads what it lacks, up to so many; 0: never
+        self.rows = 0  # held now
+        self.is_open = False  # has room for a row, and is up
+        self.jobs: dict[str, None] = {}  # that run there, in order of their starts
 
     def fits(self, rows: int) -> bool:
         """Room for that many more. An empty engine takes any job: it would never fit otherwise."""
         return self.rows == 0 or self.rows + rows <= self.rows_max
+
+    def __lt__(self, other: Engine) -> bool:
+        return self.order < other.order
+
+
+class _Ranked:
+    """Engines of one model by free rows, most first; of equals, the one that came up first.
+
+    Those without rows, or (not ``is_empty``) those that hold some. An engine that was closed, or is
+    of the other sort now, is dropped when it surfaces.
+    """
+
+    def __init__(self, *, is_empty: bool) -> None:
+        self._is_empty = is_empty
+        self._heap: list[tuple[int, Engine]] = []
+        self._keys: dict[Engine, int] = {}
+
+    def enter(self, engine: Engine) -> None:
+        key = engine.rows - engine.rows_max
+        if self._keys.get(engine, 1) > key:  # keys are below 0
+            self._keys[engine] = key
+            heappush(self._heap, (key, engine))
+            if len(self._heap) > 2 * len(self._keys) + _STALE_KEPT:
+                self._heap = [(key, one) for one, key in self._keys.items()]
+                heapify(self._heap)
+
+    def best(self) -> Engine | None:
+        heap, keys = self._heap, self._keys
+        while heap:
+            key, engine = heap[0]
+            if keys.get(engine) != key:
+                heappop(heap)
+            elif not self._has(engine):
+                heappop(heap)
+                del keys[engine]
+            elif (now := engine.rows - engine.rows_max) != key:
+                keys[engine] = now
+                heapreplace(heap, (now, engine))
+            else:
+                return engine
+        return None
+
+    def all(self) -> list[Engine]:
+        """In no useful order."""
+        return [engine for engine in self._keys if self._has(engine)]
+
+    def _has(self, engine: Engine) -> bool:
+        return engine.is_open and (engine.rows == 0) is self._is_empty
 
 
 class Fleet:
     """The engines that are up, in the order they came up."""
 
     def __init__(self) -> None:
-        self._engines: dict[str, _Engine] = {}
+        self._engines: dict[str, Engine] = {}
+        self._order = 0
+        self._empty: dict[str, _Ranked] = {}  # by model
+        self._partly: dict[str, _Ranked] = {}  # by model
+        self.idling: dict[str, Engine] = {}  # empty and able to load, the longest idle first
+        self.opened: dict[str, Engine] = {}  # with room for a row
+        self.rows = 0  # room in all
 
-    def up(self, name: str, models: tuple[str, ...], rows_max: int) -> None:
+    def __len__(self) -> int:
+        return len(self._engines)
+
+    def up(self, name: str, models: Iterable[str], rows_max: int, models_max: int = 0) -> None:
         """Count on an engine that holds no rows."""
         assert rows_max > 0, "an engine without room"
-        self._engines[name] = _Engine(name, models, rows_max)
+        self._order += 1
+        engine = Engine(name, self._order, models, rows_max, models_max)
+        self._engines[name] = engine
+        self.rows += rows_max
+        self._admit(engine)
 
-    def gone(self, name: str) -> None:
-        """Count on it no longer; not an error if it isn't known."""
-        self._engines.pop(name, None)
+    def gone(self, name: str) -> list[str]:
+        """Count on it no longer; the jobs that ran there. Not an error if it isn't known."""
+        engine = self._engines.pop(name, None)
+        if engine is None:
+            return []
+        self.rows -= engine.rows_max
+        self._close(engine)
+        return list(engine.jobs)
 
-    def take(self, name: str, rows: int) -> None:
-        """Give an engine rows to hold."""
+    def take(self, name: str, job: str, model: str, rows: int) -> bool:
+        """Give an engine a job's rows to hold; True if it has to load the model first."""
         engine = self._engines[name]
         assert engine.fits(rows), "more rows than the engine may hold"
+        is_cold = model not in engine.models
+        engine.jobs[job] = None
+        was_empty = engine.rows == 0
         engine.rows += rows
+        if is_cold:
+            self._load(engine, model)
+        if was_empty or not engine.fits(1):  # else its keys are mended when they surface
+            self._close(engine)
+            if engine.fits(1):
+                self._admit(engine)
+        if engine.models_max > 1:
+            engine.models[model] = engine.models.pop(model)  # used last
+        return is_cold
 
-    def free(self, name: str, rows: int) -> None:
-        """Rows are off the engine; nothing to do if it is gone."""
-        if name in self._engines:
-            self._engines[name].rows -= rows
-            assert self._engines[name].rows >= 0, "more rows came off the engine than it held"
+    def free(self, name: str, job: str, rows: int) -> None:
+        """The job's rows are off the engine; nothing to do if it is gone."""
+        engine = self._engines.get(name)
+        if engine is None:
+            return
+        del engine.jobs[job]
+        engine.rows -= rows
+        assert engine.rows >= 0, "more rows came off the engine than it held"
+        if engine.fits(1):
+            self._admit(engine)
 
-    def turn(self) -> Turn:
-        """Look for places, beginning with the job whose turn it is."""
-        return Turn([one for one in self._engines.values() if one.fits(1)])
+    def open_kinds(self, waiting: Collection[str]) -> list[str]:
+        """Of these models, those that some engine has warm and room for a row."""
+        if len(self.opened) > _FEW:
+            return [model for model in waiting if self.warm(model, 1)]
+        models = dict.fromkeys([model for one in self.opened.values() for model in one.models])
+        return [model for model in models if model in waiting]
 
+    def idle(self, avoid: tuple[str, ...] = ()) -> Engine | None:
+        """An empty engine that may load a model: the longest idle."""
+        if not avoid:
+            return next(iter(self.idling.values()), None)
+        return next((one for one in self.idling.values() if one.name not in avoid), None)
 
-class Turn:
-    """One look along the line, in order.
+    def warm(
+        self, model: str, rows: int, held: Held | None = None, avoid: tuple[str, ...] = ()
+    ) -> Engine | None:
+        """The engine on which a job of this model and so many rows starts, or None.
 
-    A job that has its model warm but not enough room *holds* those engines: nobody behind it may
-    take the rows it waits for, or a job of four images would never start among jobs of one. An
-    engine so held is never empty, so no engine idles while a job that could run there waits.
-    """
-
-    def __init__(self, engines: list[_Engine]) -> None:
-        self._open = engines
-        self._models = {model for engine in engines for model in engine.models}  # warm there
-
-    @property
-    def is_over(self) -> bool:
-        """True when no engine is left that anyone could start on."""
-        return not self._open
-
-    def engine_for(self, model: str, rows: int) -> str | None:
-        """The engine this job starts on, or None; then what it waits for is held for it.
-
-        Of those that fit, the one with most free rows; of equals, the one that came up first.
+        Engines with a ``held`` model are left out, and those to avoid: then each engine that has
+        the model and room is looked at.
         """
-        if model not in self._models:  # a long line of such jobs must be quick to pass
-            return None
-        warm = [one for one in self._open if model in one.models]
-        fitting = [one for one in warm if one.fits(rows)]
-        if fitting:
-            return max(fitting, key=lambda one: one.rows_max - one.rows).name
-        self._open = [one for one in self._open if model not in one.models]
-        self._models.discard(model)
-        return None
+        partly, empty = self._partly.get(model), self._empty.get(model)
+        if held or avoid:
+            found = [*(partly.all() if partly else ()), *(empty.all() if empty else ())]
+            fitting = [one for one in found if one.fits(rows) and _is_free(one, held, avoid)]
+            return min(fitting, key=lambda one: (one.rows - one.rows_max, one.order), default=None)
+        some = partly.best() if partly else None
+        none = empty.best() if empty else None
+        if some is None or not some.fits(rows):
+            return none
+        if none is None:
+            return some
+        mine, other = some.rows - some.rows_max, none.rows - none.rows_max
+        return some if (mine, some.order) < (other, none.order) else none
+
+    def has_other(self, model: str, avoid: tuple[str, ...]) -> bool:
+        """Whether an engine is up, busy or not, that could run this model and isn't avoided."""
+        return any(
+            name not in avoid and (model in one.models or one.models_max > 0)
+            for name, one in self._engines.items()
+        )
+
+    def _load(self, engine: Engine, model: str) -> None:
+        assert engine.models_max > 0, "an engine that may not load"
+        while len(engine.models) >= engine.models_max:
+            del engine.models[next(iter(engine.models))]
+        engine.models[model] = None
+
+    def _admit(self, engine: Engine) -> None:
+        """Let jobs be placed there."""
+        engine.is_open = True
+        self.opened[engine.name] = engine
+        places = self._partly if engine.rows else self._empty
+        for model in engine.models:
+            if (ranked := places.get(model)) is None:
+                ranked = places[model] = _Ranked(is_empty=not engine.rows)
+            ranked.enter(engine)
+        if engine.models_max and not engine.rows:
+            self.idling[engine.name] = engine
+
+    def _close(self, engine: Engine) -> None:
+        """Nothing is placed there until it is admitted again."""
+        engine.is_open = False
+        self.opened.pop(engine.name, None)
+        self.idling.pop(engine.name, None)
+
+
+def _is_free(engine: Engine, held: Held | None, avoid: tuple[str, ...]) -> bool:
+    if engine.name in avoid:
+        return False
+    return not held or all(
+        model not in held or engine.name in held[model] for model in engine.models
+    )

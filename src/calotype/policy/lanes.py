@@ -1,0 +1,332 @@
+"""Waiting jobs of one tier, by kind, tenant and user: whose job is first, in O(log n).
+
+A tree of *races*. A race is a heap of entrants by (virtual time, arrival of its first job): the
+kinds of a tier race, in a kind its tenants, in a tenant its users; at the leaf jobs wait in order
+of arrival. Tenants' and users' accounts are shared by all kinds: whoever was served in one kind has
+moved on in every other.
+
+Virtual times mostly grow, so a race doesn't follow them: a key that has grown too small is mended
+when it surfaces. One that must become smaller (a charge taken back) is *touched*: entered again,
+and the older key is passed over when it surfaces. Both cost one step of a heap for each change.
+
+A job that leaves is only marked; ``Races.sweep`` drops the marked ones once they are the most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import TYPE_CHECKING
+
+from calotype.core.events import JobQueued
+
+if TYPE_CHECKING:
+    from calotype.policy.tiers import TierAccount
+
+_DEAD_KEPT = 1_000  # jobs that left and still lie in the heaps, before a sweep is worth it
+
+
+class Account:
+    """What a tenant or a user was charged, in ticks, and whether it waits or runs."""
+
+    __slots__ = ("is_resumed", "running", "virtual", "waiting")
+
+    def __init__(self, virtual: int = 0, *, is_resumed: bool = False) -> None:
+        self.virtual = virtual
+        self.waiting = 0  # jobs
+        self.running = 0  # jobs charged and not yet settled
+        self.is_resumed = is_resumed  # restored as waiting: its first job is no return from idle
+
+    def matters(self, clock: int) -> bool:
+        """False if it says no more than one made afresh would."""
+        return self.waiting > 0 or self.running > 0 or self.is_resumed or self.virtual > clock
+
+
+class Tenant(Account):
+    """One tenant within one tier."""
+
+    __slots__ = ("clock", "kinds", "users")
+
+    def __init__(self, virtual: int = 0, *, is_resumed: bool = False) -> None:
+        super().__init__(virtual, is_resumed=is_resumed)
+        self.clock = 0  # of its users
+        self.users: dict[str, Account] = {}
+        self.kinds: dict[str, None] = {}  # in which it may have jobs waiting
+
+
+class Entry:
+    """A job as the line holds it, waiting or running."""
+
+    __slots__ = (
+        "attempt",
+        "avoid",
+        "cost",
+        "deaths",
+        "engine",
+        "is_late",
+        "is_waiting",
+        "job",
+        "kind",
+        "passed",
+        "passed_at",
+        "queued_at",
+        "rows",
+        "seq",
+        "tenant",
+        "tier",
+        "user",
+        "why",
+    )
+
+    def __init__(self, job: JobQueued, seq: int, cost: int, queued_at: float = 0.0) -> None:
+        self.job = job
+        self.seq = seq  # order of arrival, kept when the job comes back
+        self.cost = cost  # ticks charged when it starts
+        self.queued_at = queued_at  # seconds
+        self.kind = job.model  # jobs of one kind can start in the same places
+        self.attempt = job.attempt  # attempts begun so far
+        self.is_waiting = False
+        self.is_late = False  # has waited its tier's maximum
+        self.why = ""  # it started out of turn, if it did: a word of decisions.WHY
+        self.passed = 0  # by how many whose model was warm
+        self.passed_at = 0.0  # when the first one did, seconds
+        self.avoid: tuple[str, ...] = ()  # engines where it failed
+        self.deaths = 0  # engines that died while it ran there
+        self.engine = ""  # where it runs
+        self.rows = 0  # taken of that engine
+        self.tier: TierAccount  # these three are set when it waits
+        self.tenant: Tenant
+        self.user: Account
+
+    def again(self, *, died: bool) -> Entry:
+        """The same job for another attempt, elsewhere if it can be: it may start on time again.
+
+        Another object, since this one still lies, marked, in the heaps.
+        """
+        other = Entry(self.job, self.seq, self.cost, self.queued_at)
+        other.attempt, other.deaths = self.attempt, self.deaths + died
+        other.is_late = self.is_late
+        other.avoid = (*(name for name in self.avoid if name != self.engine), self.engine)
+        return other
+
+    def __lt__(self, other: object) -> bool:
+        return False  # met only by what it was in an earlier attempt
+
+
+class _Jobs:
+    """Jobs of one kind and user, in order of arrival: a leaf.
+
+    They come in that order, but for those that come back after a lost attempt.
+    """
+
+    __slots__ = ("_back", "_line", "at", "name", "seq", "user")
+
+    def __init__(self, name: str, user: str) -> None:
+        self.name = name
+        self.user = user
+        self.at, self.seq = 0, -1  # its key in the race above; -1: it isn't entered
+        self._line: deque[Entry] = deque()
+        self._back: list[tuple[int, Entry]] = []
+
+    def first(self) -> Entry | None:
+        line, back = self._line, self._back
+        while line and not line[0].is_waiting:
+            line.popleft()
+        if not back:
+            return line[0] if line else None
+        while back and not back[0][1].is_waiting:
+            heappop(back)
+        if back and (not line or back[0][0] < line[0].seq):
+            return back[0][1]
+        return line[0] if line else None
+
+    def add(self, entry: Entry) -> bool:
+        """True if it is the first now."""
+        if self._line and entry.seq < self._line[-1].seq:
+            heappush(self._back, (entry.seq, entry))
+        else:
+            self._line.append(entry)
+        return self.first() is entry
+
+    def as_race(self) -> _Race:
+        """A race of users with this one in it: another has come."""
+        self.seq = -1
+        race = _Race(self.name, 2)
+        for entry in sorted(self.entries(), key=lambda one: one.seq):
+            race.add(entry)
+        return race
+
+    def touch(self, entry: Entry) -> None:
+        """Nothing to enter again: jobs don't move."""
+
+    def entries(self) -> Iterator[Entry]:
+        held = (*self._line, *(entry for _, entry in self._back))
+        return (entry for entry in held if entry.is_waiting)
+
+    def __lt__(self, other: object) -> bool:
+        return False  # met only by its own older key
+
+
+class _Race:
+    """Entrants by virtual time, the furthest behind first; ties to the job that came first."""
+
+    __slots__ = ("_depth", "_entrants", "_heap", "at", "name", "seq")
+
+    def __init__(self, name: str, depth: int) -> None:
+        self.name = name
+        self.at, self.seq = 0, -1  # its key in the race above; -1: it isn't entered
+        self._depth = depth  # 0: kinds race, 1: tenants, 2: users
+        self._heap: list[tuple[int, int, _Race | _Jobs]] = []
+        self._entrants: dict[str, _Race | _Jobs] = {}
+
+    def first(self) -> Entry | None:
+        """The job whose turn it is; None when nobody waits."""
+        heap, is_last = self._heap, self._depth == 2
+        while heap:
+            at, seq, entrant = heap[0]
+            if entrant.seq != seq or entrant.at != at:
+                heappop(heap)  # entered again since, further ahead
+                continue
+            entry = entrant.first()
+            if entry is None:
+                heappop(heap)
+                entrant.seq = -1
+                del self._entrants[entrant.name]
+                continue
+            now = entry.user.virtual if is_last else entry.tenant.virtual
+            if now == at and entry.seq == seq:
+                return entry
+            entrant.at, entrant.seq = now, entry.seq
+            heapreplace(heap, (now, entry.seq, entrant))
+        return None
+
+    def add(self, entry: Entry) -> bool:
+        """Let a job wait here; True if the race's first may have changed."""
+        name = self._name(entry)
+        entrant = self._entrants.get(name)
+        if entrant is None:
+            leaf = self._depth > 0  # a tenant of one user is a leaf as well
+            entrant = _Jobs(name, entry.job.user) if leaf else _Race(name, 1)
+            self._entrants[name] = entrant
+        elif self._depth == 1 and isinstance(entrant, _Jobs) and entrant.user != entry.job.user:
+            entrant = self._entrants[name] = entrant.as_race()
+        if not entrant.add(entry) and entrant.seq >= 0:
+            return False
+        self._enter(entrant)
+        return True
+
+    def touch(self, entry: Entry) -> None:
+        """The accounts of this entry's owners have become smaller, or a first job has gone."""
+        entrant = self._entrants.get(self._name(entry))
+        if entrant is not None:
+            entrant.touch(entry)
+            self._enter(entrant)
+
+    def of(self, name: str) -> _Race | _Jobs | None:
+        """The entrant of that name."""
+        return self._entrants.get(name)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every job that waits here, in no useful order."""
+        for entrant in self._entrants.values():
+            yield from entrant.entries()
+
+    def _name(self, entry: Entry) -> str:
+        return (entry.kind, entry.job.tenant, entry.job.user)[self._depth]
+
+    def _enter(self, entrant: _Race | _Jobs) -> None:
+        entry = entrant.first()
+        if entry is None:
+            return  # found out and dropped when it surfaces
+        at = entry.user.virtual if self._depth == 2 else entry.tenant.virtual
+        if entrant.seq < 0 or (at, entry.seq) < (entrant.at, entrant.seq):
+            entrant.at, entrant.seq = at, entry.seq
+            heappush(self._heap, (at, entry.seq, entrant))
+            if len(self._heap) > 2 * len(self._entrants) + _DEAD_KEPT:
+                self._heap = [(one.at, one.seq, one) for one in self._entrants.values()]
+                heapify(self._heap)
+
+    def __lt__(self, other: object) -> bool:
+        return False  # met only by its own older key
+
+
+class Races:
+    """The waiting jobs of one tier, or (not ``is_whole``) some of them a second time."""
+
+    def __init__(self, *, is_whole: bool = True) -> None:
+        self._is_whole = is_whole
+        self._kinds = _Race("", 0)
+        self.live = self._dead = 0  # that wait; that left and are still in the heaps
+
+    def first(self, kinds: Collection[str] | None) -> Entry | None:
+        """The job whose turn it is among those of these kinds; None: of any kind."""
+        if kinds is None:
+            return self._resolved(self._kinds.first(), None)
+        if len(kinds) == 1:
+            (kind,) = kinds
+            race = self._kinds.of(kind)
+            return race.first() if race is not None else None
+        best: Entry | None = None
+        for kind in kinds:
+            race = self._kinds.of(kind)
+            entry = race.first() if race is not None else None
+            if entry is not None and (best is None or _key(entry) < _key(best)):
+                best = entry
+        return self._resolved(best, kinds)
+
+    def add(self, entry: Entry) -> None:
+        """Let a job wait; its accounts are set."""
+        entry.tenant.kinds[entry.kind] = None
+        self._kinds.add(entry)
+        self.live += 1
+
+    def left(self) -> None:
+        """A job was marked as no longer waiting."""
+        self.live -= 1
+        self._dead += 1
+        if self._dead > self.live + _DEAD_KEPT:
+            self.sweep()
+
+    def touch(self, entry: Entry) -> None:
+        """The entry's owners were charged less: they may come sooner, in all their kinds."""
+        for kind in list(entry.tenant.kinds):
+            race = self._kinds.of(kind)
+            jobs = race.of(entry.job.tenant) if isinstance(race, _Race) else None
+            first = jobs.first() if jobs is not None else None
+            if first is None:
+                if self._is_whole:
+                    del entry.tenant.kinds[kind]
+                continue
+            if isinstance(jobs, _Race) and (mine := jobs.of(entry.job.user)) is not None:
+                first = mine.first() or first
+            self._kinds.touch(first)
+
+    def sweep(self) -> None:
+        """Drop what was only marked: O(n), once in n departures."""
+        kept = sorted(self.entries(), key=lambda entry: entry.seq)
+        self._kinds, self.live, self._dead = _Race("", 0), 0, 0
+        for entry in kept:
+            self.add(entry)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every job that waits, in no useful order."""
+        return self._kinds.entries()
+
+    def _resolved(self, entry: Entry | None, kinds: Iterable[str] | None) -> Entry | None:
+        """Kinds race by tenant; where a tenant has several users, the furthest behind goes."""
+        if entry is None or len(entry.tenant.users) < 2 or len(entry.tenant.kinds) < 2:
+            return entry
+        allowed = entry.tenant.kinds if kinds is None else kinds
+        best = entry
+        for kind in allowed:
+            race = self._kinds.of(kind)
+            jobs = race.of(entry.job.tenant) if isinstance(race, _Race) else None
+            one = jobs.first() if jobs is not None else None
+            if one is not None and (one.user.virtual, one.seq) < (best.user.virtual, best.seq):
+                best = one
+        return best
+
+
+def _key(entry: Entry) -> tuple[int, int]:
+    return entry.tenant.virtual, entry.seq
