@@ -1,10 +1,11 @@
-"""The states of a job, an attempt and an engine, as tables of legal moves.
+"""The states of a job, an attempt, an engine and a breaker, as tables of legal moves.
 
 A *job* waits in the line (``queued``), runs on an engine (``running``), and ends once:
 ``succeeded``, ``failed`` or ``cancelled``. An engine that dies sends it back to ``queued``. When a
 required safety check can't run, the job is held in ``pending_safety``: its pictures are dropped,
 never delivered unjudged, and after a while it goes back to ``queued``. An *attempt* is one lease on
-one engine. An *engine* is a process on a device.
+one engine. An *engine* is a process on a device. A *breaker* stands before what may fail again and
+again (loading a component on a device, a safety check): ``policy/breaker.py``.
 
 A move that isn't in the table raises and changes nothing.
 """
@@ -57,11 +58,19 @@ class EngineState(StrEnum):
     DEAD = "dead"
 
 
+class BreakerState(StrEnum):
+    """Whether something that failed is tried again."""
+
+    CLOSED = "closed"  # it works: tried whenever it is wanted
+    OPEN = "open"  # it failed too often in a row: not tried for a while
+    HALF_OPEN = "half_open"  # one try is under way, to see
+
+
 def _table(moves: dict[S, tuple[S, ...]]) -> Mapping[S, frozenset[S]]:
     return MappingProxyType({state: frozenset(after) for state, after in moves.items()})
 
 
-_J, _A, _E = JobState, AttemptState, EngineState
+_J, _A, _E, _B = JobState, AttemptState, EngineState, BreakerState
 
 JOB_MOVES = _table(
     {
@@ -89,6 +98,13 @@ ENGINE_MOVES = _table(
         _E.READY: (_E.DRAINING, _E.DEAD),
         _E.DRAINING: (_E.READY, _E.DEAD),
         _E.DEAD: (_E.STARTING,),
+    }
+)
+BREAKER_MOVES = _table(
+    {
+        _B.CLOSED: (_B.OPEN,),
+        _B.OPEN: (_B.HALF_OPEN,),
+        _B.HALF_OPEN: (_B.CLOSED, _B.OPEN),
     }
 )
 
