@@ -48,6 +48,7 @@ from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
 from calotype.engine.forwards import Forwards, joined
+from calotype.engine.memory import Ledger, row_bytes
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import Previewer, pixels, scores, wants_preview
 from calotype.engine.recent import Recent
@@ -94,6 +95,16 @@ class Engine:
     def rows_held(self) -> int:
         """Rows that step, wait or are decoded; other threads may read it."""
         return len(self._rows) + len(self._waiting) + len(self._decoding)
+
+    def ledger(self) -> Ledger:
+        """The device memory to reckon with for all it has loaded, measured and holds."""
+        sizes = self._measured.values()
+        return Ledger(
+            weights=sum(model.parameter_bytes for model, _ in self._models.values()),
+            rows=row_bytes([*self._rows.values()]),
+            largest_pass=max((max(size.pass_bytes) for size in sizes), default=0),
+            decode=max((size.decode_bytes for size in sizes), default=0),
+        )
 
     def handle(self, command: Message, blob: bytes = b"") -> None:
         """Obey one command, its frame's bytes beside it; what goes wrong is reported."""

@@ -20,6 +20,10 @@ class Recent(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def values(self) -> list[V]:
+        """All that is kept."""
+        return [*self._kept.values()]
+
     def get(self, key: K, make: Callable[[], V]) -> V:
         """What is kept under the key, or made now and kept; if making raises, nothing is."""
         if key not in self._kept:
