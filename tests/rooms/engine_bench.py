@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -109,6 +110,19 @@ def run_row(row: str, **changes: object) -> RunRow:
     return RunRow(row=row, **fields)  # type: ignore[arg-type]
 
 
+def run_to_end(engine: Engine) -> int:
+    """Tick until no row is held, waiting for adapters that are being read; the passes it took."""
+    ticks = 0
+    while True:
+        if engine.tick():
+            ticks += 1
+        elif loads := engine._loader._loads:
+            wait([future for _, future in loads.values()])
+        else:
+            engine.settle()
+            return ticks
+
+
 class Bench:
     """An engine on the CPU, and all it says."""
 
@@ -140,11 +154,7 @@ class Bench:
     def finish(self, *rows: RunRow) -> int:
         """Run these and all that is held to the end; the number of passes it took."""
         self.start(*rows)
-        ticks = 0
-        while self.engine.tick():
-            ticks += 1
-        self.engine.settle()
-        return ticks
+        return run_to_end(self.engine)
 
     def said(self, kind: type[M]) -> list[M]:
         return [message for message, _ in self.heard if isinstance(message, kind)]

@@ -49,7 +49,7 @@ from calotype.core.messages import LoadModel, Message, ModelLoaded, RowDone, Row
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
 from calotype.engine.loop import Engine
-from tests.rooms.engine_bench import EMBEDDED, SIZE
+from tests.rooms.engine_bench import EMBEDDED, SIZE, run_to_end
 
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 PROMPT = "a red house under a starry night"
@@ -373,9 +373,7 @@ class Drawer:
 
     def finish(self) -> None:
         """Run all that is held to the end."""
-        while self.engine.tick():
-            pass
-        self.engine.settle()
+        run_to_end(self.engine)
 
     def picture(self, row: RunRow) -> Picture:
         """The finished picture of a row that was drawn; the last, if there are more."""
