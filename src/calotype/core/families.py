@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 from calotype.core.nouns import Sampler
 
+# A checkpoint in its maker's own layout, beside model_index.json and the components' folders.
+SINGLE_FILE = "model.safetensors"
+DTYPES = ("auto", "fp32", "bf16", "fp16")  # of the weights; auto: what suits the device
+QUANTISED = ("", "int8", "fp8")  # weights of the denoiser's blocks; empty: as they are
+COMPILED = ("denoiser", "vae")  # components that may go through torch.compile
+
 _NOISE_SAMPLERS = tuple(name for name in Sampler if not name.startswith("flow_"))
 # Those that solve along a flow, too; the others' noise schedules mean nothing to such a model.
 _FLOW_SAMPLERS = (Sampler.FLOW_EULER, Sampler.FLOW_HEUN, Sampler.DPMPP_2M, Sampler.UNIPC)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from calotype.core.errors import ModelBroken
+from calotype.core.families import DTYPES
 from calotype.engine.threads import thread_count
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def prepare_device() -> torch.device:
@@ -21,6 +25,13 @@ def prepare_device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def weights_dtype(device: torch.device) -> torch.dtype:
-    """How weights are held there: float32 on the CPU, float16 on a GPU."""
-    return torch.float32 if device.type == "cpu" else torch.float16
+def weights_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
+    """How weights are held there: as named, or float32 on the CPU, float16 on a GPU.
+
+    Raises ModelBroken on an unknown name.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if name not in _DTYPES:
+        raise ModelBroken(f"there is no dtype {name!r}", field="dtype", limit=[*DTYPES])
+    return _DTYPES[name]

@@ -13,6 +13,7 @@ from calotype.core.families import FAMILIES
 from calotype.core.nouns import Sampler
 from calotype.engine.autoencoder import Autoencoder
 from calotype.engine.buckets import steady
+from calotype.engine.families.quantising import stored_bytes
 from calotype.engine.forwards import Forwards
 from calotype.engine.lora.bank import LoraBank
 from calotype.engine.residuals import residuals
@@ -68,7 +69,7 @@ class Model(ABC):
     def parameter_bytes(self) -> int:
         """Device memory of all weights."""
         parts = (self.vae, self.denoiser, *self.encoders)
-        return sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+        return sum(stored_bytes(p) for part in parts for p in part.parameters())
 
     @property
     def default_size(self) -> int:
