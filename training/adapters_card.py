@@ -70,12 +70,11 @@ def lcm_table(report: dict[str, Any]) -> str:
             str(row["steps"]),
             f"{row['guidance']:g}",
             *_read(row),
-            f"{row['contrast']:.1f}",
-            f"{row['draw_s']:.0f}",
+            f"{row['contrast']:.1f}" if "contrast" in row else "",
         ]
         for row in report["rows"]
     ]
-    return _table(["sampler", "steps", "guidance", *_HEADINGS, "contrast", "s"], rows)
+    return _table(["sampler", "steps", "guidance", *_HEADINGS, "contrast"], rows)
 
 
 def cyanotype_table(report: dict[str, Any]) -> str:
@@ -128,6 +127,7 @@ def text(adapter: Adapter, report: dict[str, Any], facts: dict[str, int]) -> str
         count=report["pictures"],
         table=TABLES[adapter.name](report),
         reference_off=report.get("renders_redrawn", {}).get("off_colour", 0.0),
+        contrast=report.get("contrast_of_renders", 0.0),
         batch=BATCHES[adapter.name],
         **facts,
     )

@@ -85,6 +85,7 @@ class Distillation:
 
     def __init__(self, parts: Path, folder: Path) -> None:
         self.parts, self.folder = parts, folder
+        self.fresh: list[torch.nn.Parameter] = []
         self.teacher = UNet2DConditionModel.from_pretrained(parts / "unet").eval()
         self.teacher.requires_grad_(requires_grad=False)
         self.slow = deepcopy(self.teacher)

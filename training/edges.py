@@ -4,13 +4,14 @@
 copy of the UNet's way down that reads an edge map beside the noisy latents and adds what it makes
 of it to the frozen UNet, through convolutions that start at zero. The map is ``engine.canny`` of
 the render, at thresholds that differ from picture to picture, as three equal channels of 0 and 1.
-One caption in four is withheld, so that edges alone are read too.
+Two captions in five are withheld, so that edges alone are read too.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from calotype.engine.canny import HIGH, LOW, canny
 from training import diffusion, finetune, loop, shapes
 from training.dataset import Pictures
 
-WITHOUT_TEXT = 0.25
-BATCH = 48
+WITHOUT_TEXT = 0.4
+BATCH = 24
+NEW = "controlnet_"  # names of what is no copy of the UNet: it reads the map, and hands over
+READER_S, READER_RATE, READER_BATCH = 100, 3e-3, 64
 USUAL = 0.6  # share of maps at canny's own thresholds; the others are at half to twice of them
 WIDTHS = (8, 16, 32, 64)  # of what reads the map, at 128, 64, 32 and 16 pixels a side
 CONTROLNET = "controlnet"  # folder of the averaged weights, in runs
@@ -65,6 +68,10 @@ class Edges:
         self.module = ControlNetModel.from_unet(
             self.unet, conditioning_embedding_out_channels=WIDTHS
         ).train()
+        self.fresh = [
+            weight for name, weight in self.module.named_parameters() if name.startswith(NEW)
+        ]
+        self.is_new = not (folder / "checkpoint.pt").exists()
         for net in (self.unet, self.module):
             net.set_attn_processor(AttnProcessor())
         pictures = Pictures()
@@ -74,12 +81,43 @@ class Edges:
             parts, latents, pictures.scenes(), batch=BATCH, without_text=WITHOUT_TEXT
         )
         self.kept = shapes.scheduler().alphas_cumprod
+        if self.is_new:
+            self._teach_reader()
+
+    def _edges_of(self, chosen: list[int]) -> Tensor:
+        bits = np.stack([self.maps[index] for index in chosen])
+        return condition(np.unpackbits(bits, axis=-1))
+
+    def _teach_reader(self) -> None:
+        """Teach what reads the map to see in it what it can of the clean latents.
+
+        It starts at zero in the paper, and hears nothing until the zero convolutions behind it
+        have moved: the first thousands of steps are lost. This takes the place of those.
+        """
+        reader = self.module.controlnet_cond_embedding
+        torch.nn.init.kaiming_normal_(reader.conv_out.weight, nonlinearity="linear")
+        head = torch.nn.Conv2d(reader.conv_out.out_channels, shapes.LATENT_CHANNELS, 1)
+        steps = torch.optim.AdamW([*reader.parameters(), *head.parameters()], lr=READER_RATE)
+        rng = random.Random("reader")
+        latents, started, mean = self.source.latents, time.monotonic(), 1.0
+        while (spent_s := time.monotonic() - started) < READER_S:
+            chosen = rng.sample(range(len(latents)), READER_BATCH)
+            clean = torch.from_numpy(np.stack([latents[index] for index in chosen])).float()
+            with torch.autocast("cpu", torch.bfloat16):
+                found = head(reader(self._edges_of(chosen)))
+            loss = (found.float() - clean).square().mean()
+            loss.backward()
+            for group in steps.param_groups:
+                group["lr"] = READER_RATE * (1 - 0.9 * spent_s / READER_S)
+            steps.step()
+            steps.zero_grad()
+            mean += 0.05 * (float(loss.detach()) - mean)
+        print(f"the reader leaves {mean:.3f} of the latents' variance unexplained", flush=True)
 
     def loss(self, step: int) -> Tensor:
         """The error of v where the UNet is told of the edges."""
         batch = self.source.batch(step)
-        bits = np.stack([self.maps[index] for index in batch.chosen])
-        edges = condition(np.unpackbits(bits, axis=-1))
+        edges = self._edges_of(batch.chosen)
 
         def controlled(latents: Tensor, levels: Tensor, tokens: Tensor, **more: object) -> Any:
             down, middle = self.module(latents, levels, tokens, edges, **more)

@@ -24,6 +24,7 @@ class Lesson(Protocol):
     """What is to be learned."""
 
     module: torch.nn.Module  # those of its weights that want a gradient are learned
+    fresh: list[torch.nn.Parameter]  # those that start from nothing beside trained ones
 
     def loss(self, step: int) -> torch.Tensor:
         """The loss of step ``step``, with gradients; the same in every run."""
@@ -66,7 +67,7 @@ class Training:
         self.lesson, self.peak = lesson, told.rate
         self.path = told.folder / "checkpoint.pt"
         self.weights = [w for w in lesson.module.parameters() if w.requires_grad]
-        self.steps = Optimiser(lesson.module, told.optimizer, decay=0.0)
+        self.steps = Optimiser(lesson.module, told.optimizer, decay=0.0, fresh=lesson.fresh)
         self.average = loop.Average(lesson.module)
         self.step, self.mean = 0, 0.0
         saved = loop.load(self.path)
@@ -100,7 +101,7 @@ class Training:
     def _learn(self) -> None:
         loss = self.lesson.loss(self.step)
         loss.backward()
-        self.steps.step(loop.rate(self.budget.share, self.step, peak=self.peak, warm_steps=50))
+        self.steps.step(loop.rate(self.budget.share, self.step, peak=self.peak, warm_steps=20))
         self.average.update(self.step)
         self.lesson.absorb(self.step)
         self.step += 1

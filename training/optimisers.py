@@ -7,11 +7,13 @@ of "Muon is Scalable for LLM Training" (arXiv:2502.16982) both take the same lea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 NARROWEST = 32  # a matrix with a shorter side is left to AdamW: colours in, latents out
+FRESH = 4  # times as fast
 NAMES = ("adamw", "muon")
 
 
@@ -23,22 +25,41 @@ def _matrix(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 class Optimiser:
-    """Steps all weights of a module at a rate that is given anew at each step."""
+    """Steps all weights of a module at a rate that is given anew at each step.
 
-    def __init__(self, module: torch.nn.Module, name: str, *, decay: float = 0.01) -> None:
+    ``fresh`` are weights that start from nothing beside trained ones: AdamW takes them, at
+    FRESH times the rate.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        name: str,
+        *,
+        decay: float = 0.01,
+        fresh: Iterable[torch.nn.Parameter] = (),
+    ) -> None:
         if name not in NAMES:
             raise ValueError(f"optimiser must be one of {NAMES}, not {name!r}")
         weights = [weight for weight in module.parameters() if weight.requires_grad]
-        wide = [w for w in weights if w.ndim > 1 and min(len(w), w[0].numel()) >= NARROWEST]
+        new = {id(weight) for weight in fresh}
+        wide = [
+            w
+            for w in weights
+            if w.ndim > 1 and min(len(w), w[0].numel()) >= NARROWEST and id(w) not in new
+        ]
         self.weights = weights
         self.matrices = wide if name == "muon" else []
         chosen = {id(weight) for weight in self.matrices}
-        rest = [weight for weight in weights if id(weight) not in chosen]
+        rest = [weight for weight in weights if id(weight) not in chosen | new]
+        groups = [{"params": rest}] if rest else []
+        if new:
+            groups.append({"params": [w for w in weights if id(w) in new], "times": FRESH})
         self.views = [torch.nn.Parameter(_matrix(weight.data, weight)) for weight in self.matrices]
         for weight, view in zip(self.matrices, self.views, strict=True):
             assert view.data_ptr() == weight.data_ptr(), "a view, not a copy"
         self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+            torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=decay, fused=True)
         ]
         if self.views:
             self.parts.append(
@@ -52,7 +73,7 @@ class Optimiser:
             view.grad = None if weight.grad is None else _matrix(weight.grad, weight)
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("times", 1)
             part.step()
         for weight in self.weights:
             weight.grad = None

@@ -55,6 +55,7 @@ class Style:
 
     def __init__(self, parts: Path, folder: Path) -> None:
         self.parts, self.folder = parts, folder
+        self.fresh: list[torch.nn.Parameter] = []
         self.module = UNet2DConditionModel.from_pretrained(parts / "unet").train()
         self.module.set_attn_processor(AttnProcessor())
         lowrank.adapt(self.module, RANK)
