@@ -17,10 +17,14 @@ from calotype.pool.registry import ModelRegistry, embedded_folder
 
 
 def make_model(
-    folder: Path, *, sample_size: Any = 128, kind: str = "StableDiffusionXLPipeline"
+    folder: Path,
+    *,
+    sample_size: Any = 128,
+    kind: str = "StableDiffusionXLPipeline",
+    denoiser: str = "unet",
 ) -> Path:
     """A folder with all that the registry looks at."""
-    parts = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    parts = {denoiser: ["diffusers", "Denoiser"], "vae": ["diffusers", "AutoencoderKL"]}
     for part in parts:
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text(json.dumps({"sample_size": sample_size}))
@@ -104,6 +108,10 @@ def test_card_overrides_the_defaults(tmp_path: Path) -> None:
         ("guidance", 21.0),
         ("sampler", "plms"),
         ("stepz", 4),
+        ("sampler", "flow_euler"),
+        ("dtype", "fp64"),
+        ("quantise", "int4"),
+        ("compile", ["unet"]),
     ],
 )
 def test_wrong_card_makes_the_model_broken_and_names_the_field(
@@ -111,7 +119,7 @@ def test_wrong_card_makes_the_model_broken_and_names_the_field(
 ) -> None:
     card(make_model(tmp_path / "big"), **{field: value})
     reason = scan(tmp_path).broken()["big"]
-    assert reason.startswith(f"calotype.json: {field}: ")
+    assert reason.startswith(f"calotype.json: {field}")
 
 
 def test_default_size_must_be_an_allowed_one(tmp_path: Path) -> None:
@@ -121,6 +129,7 @@ def test_default_size_must_be_an_allowed_one(tmp_path: Path) -> None:
 
 def test_broken_folders_are_named_with_the_reason_and_the_rest_still_works(tmp_path: Path) -> None:
     make_model(tmp_path / "good")
+    make_model(tmp_path / "kolors", kind="KolorsPipeline")
     make_model(tmp_path / "flux", kind="FluxPipeline")
     make_model(tmp_path / "odd", sample_size="large")
     make_model(tmp_path / "tiny", sample_size=4)
@@ -134,7 +143,8 @@ def test_broken_folders_are_named_with_the_reason_and_the_rest_still_works(tmp_p
     registry = scan(tmp_path)
     assert [info.name for info in registry.list()] == ["good"]
     expected = {
-        "flux": "'FluxPipeline' isn't supported (StableDiffusionXLPipeline)",
+        "kolors": "'KolorsPipeline' isn't supported (StableDiffusionPipeline, ",
+        "flux": "it names no transformer",
         "odd": "sample_size is 'large'",
         "tiny": "sample_size 4 means 32 pixels",
         "no-vae": "component 'vae' has no folder",
@@ -145,6 +155,81 @@ def test_broken_folders_are_named_with_the_reason_and_the_rest_still_works(tmp_p
     assert registry.broken().keys() == expected.keys()
     for name, reason in expected.items():
         assert reason in registry.broken()[name]
+
+
+FLOW = {"denoiser": "transformer"}
+
+
+@pytest.mark.parametrize(
+    ("made", "known"),
+    [
+        (
+            {"kind": "StableDiffusionPipeline", "sample_size": 64},
+            ("sd15", 512, 256, 30, 7.5, "dpmpp_2m"),
+        ),
+        (
+            {"kind": "StableDiffusion3Pipeline", "sample_size": 128, **FLOW},
+            ("sd3", 1024, 512, 28, 7.0, "flow_euler"),
+        ),
+        (  # its denoiser embeds no guidance: it was made for few steps
+            {"kind": "FluxPipeline", "sample_size": 1024, **FLOW},
+            ("flux", 1024, 512, 4, 1.0, "flow_euler"),
+        ),
+    ],
+)
+def test_each_family_has_its_own_ways(
+    tmp_path: Path, made: dict[str, Any], known: tuple[Any, ...]
+) -> None:
+    make_model(tmp_path / "m", **made)
+    info = scan(tmp_path).get("m")
+    ways = (info.family, info.width, info.size_px_min, info.steps, info.guidance, info.sampler)
+    assert ways == known
+
+
+def test_flux_that_embeds_guidance_takes_more_steps_and_its_size_is_a_multiple_of_16(
+    tmp_path: Path,
+) -> None:
+    folder = make_model(tmp_path / "dev", kind="FluxPipeline", **FLOW)
+    (folder / "transformer" / "config.json").write_text('{"guidance_embeds": true}')
+    (folder / "vae" / "config.json").write_text("{}")
+    info = scan(tmp_path).get("dev")
+    assert (info.width, info.steps, info.guidance) == (1024, 28, 3.5)
+    card(folder, width=1032)
+    assert "width: Value error, flux needs a multiple of 16" in scan(tmp_path).broken()["dev"]
+    card(folder, sampler="euler")
+    assert "sampler: Value error, flux can be sampled with" in scan(tmp_path).broken()["dev"]
+
+
+def test_how_a_model_is_loaded_is_a_part_of_its_build(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "big")
+    builds = {scan(tmp_path).get("big").build}
+    for said in ({"dtype": "bf16"}, {"quantise": "int8"}, {"compile": ["denoiser", "vae"]}):
+        card(folder, **said)
+        info = scan(tmp_path).get("big")
+        builds.add(info.build)
+        assert {name: getattr(info, name) for name in said} == {
+            name: tuple(it) if isinstance(it, list) else it for name, it in said.items()
+        }
+    assert len(builds) == 4
+    card(folder, dtype="auto", quantise="", compile=[])
+    assert scan(tmp_path).get("big").build in builds
+
+
+def test_one_file_may_hold_the_weights_and_what_nobody_needs_may_be_missing(
+    tmp_path: Path,
+) -> None:
+    folder = make_model(tmp_path / "single")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+    assert "no weights" in scan(tmp_path).broken()["single"]
+    (folder / "model.safetensors").write_bytes(b"all of it")
+    info = scan(tmp_path).get("single")
+    assert info.parameter_bytes == 9
+    (folder / "model.safetensors").write_bytes(b"otherwise")
+    assert scan(tmp_path).get("single").build != info.build
 
 
 def test_unknown_model_is_refused_with_the_names_there_are(tmp_path: Path) -> None:

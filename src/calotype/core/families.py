@@ -12,6 +12,8 @@ from calotype.core.nouns import Sampler
 
 # A checkpoint in its maker's own layout, beside model_index.json and the components' folders.
 SINGLE_FILE = "model.safetensors"
+# Components that some pipelines name and no picture depends on: our own safety room judges.
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 DTYPES = ("auto", "fp32", "bf16", "fp16")  # of the weights; auto: what suits the device
 QUANTISED = ("", "int8", "fp8")  # weights of the denoiser's blocks; empty: as they are
 COMPILED = ("denoiser", "vae")  # components that may go through torch.compile
@@ -85,3 +87,4 @@ FAMILIES = {
         ),
     )
 }
+PIPELINES = {family.pipeline: family for family in FAMILIES.values()}  # by their class

@@ -248,9 +248,9 @@ class ModelInfo:
     """A base model as the registry knows it, read from its folder without loading it."""
 
     name: str
-    family: str  # "sdxl" so far
+    family: str  # of core/families.py
     path: str  # the diffusers folder
-    build: str  # content hash of its files: first 16 hex digits
+    build: str  # of its files, and of how it is loaded: first 16 hex digits of a hash
     title: str
     licence: str
     parameter_bytes: int  # sum of its safetensors files
@@ -261,6 +261,9 @@ class ModelInfo:
     steps: int  # default
     guidance: float  # default
     sampler: Sampler  # default
+    dtype: str = "auto"  # these three: how it is loaded, as LoadModel has them
+    quantise: str = ""
+    compile: tuple[str, ...] = ()
 
 
 class AdapterKind(StrEnum):

@@ -1,6 +1,7 @@
 """Reads a diffusers folder: what it is, how it likes to be run, and a hash of what it holds.
 
-Nothing is loaded: only JSON is read, and bytes are hashed. It knows nothing of engines.
+Weights lie in the components' folders, or all in one ``model.safetensors`` beside them. Nothing is
+loaded: only JSON is read, and bytes are hashed. It knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -9,18 +10,28 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from calotype.core import limits
 from calotype.core.errors import ModelBroken
+from calotype.core.families import PIPELINES, SINGLE_FILE, UNUSED, Family
 from calotype.core.nouns import ModelInfo, Sampler
 
-_FAMILIES = {"StableDiffusionXLPipeline": "sdxl"}  # pipeline class -> family
 _JSON_BYTES_MAX = 1024 * 1024  # of model_index.json, calotype.json and a component's config
 _BUILD_DIGITS = 16  # hexadecimal, of the content hash
 _CARD = "calotype.json"
+_FLUX_PX = 1024  # a side, where its autoencoder doesn't say
+_STEPS_SCHNELL = 4  # of a FLUX that was distilled to need few, and no guidance
 
 _Size = Annotated[
     int,
@@ -39,9 +50,28 @@ class _Card(BaseModel):
     height: _Size
     size_px_min: _Size
     size_px_max: _Size
-    steps: int = Field(default=30, ge=limits.STEPS_MIN, le=limits.STEPS_MAX)
-    guidance: float = Field(default=5.0, ge=limits.GUIDANCE_MIN, le=limits.GUIDANCE_MAX)
-    sampler: Annotated[Sampler, Field(strict=False)] = Sampler.DPMPP_2M
+    steps: int = Field(ge=limits.STEPS_MIN, le=limits.STEPS_MAX)
+    guidance: float = Field(ge=limits.GUIDANCE_MIN, le=limits.GUIDANCE_MAX)
+    sampler: Annotated[Sampler, Field(strict=False)]
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    quantise: Literal["", "int8", "fp8"] = ""
+    compile: Annotated[tuple[Literal["denoiser", "vae"], ...], Field(strict=False)] = ()
+
+    @field_validator("width", "height", "size_px_min", "size_px_max")
+    @classmethod
+    def _fits_family(cls, value: int, info: ValidationInfo) -> int:
+        family: Family = info.context["family"]  # type: ignore[index]  # we give it
+        if value % family.size_px_multiple:
+            raise ValueError(f"{family.name} needs a multiple of {family.size_px_multiple}")
+        return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _suits_family(cls, value: Sampler, info: ValidationInfo) -> Sampler:
+        family: Family = info.context["family"]  # type: ignore[index]  # we give it
+        if value not in family.samplers:
+            raise ValueError(f"{family.name} can be sampled with {', '.join(family.samplers)}")
+        return value
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -49,6 +79,12 @@ class _Card(BaseModel):
             if not self.size_px_min <= getattr(self, name) <= self.size_px_max:
                 raise ValueError(f"{name} isn't within size_px_min and size_px_max")
         return self
+
+    @property
+    def bits(self) -> str:
+        """How it is loaded, as far as pictures depend on it; empty if nothing is said."""
+        said = {"dtype": self.dtype, "quantise": self.quantise, "compile": sorted(self.compile)}
+        return ";".join(f"{name}={it}" for name, it in said.items() if it and it != "auto")
 
 
 def read_folder(folder: Path, hashes: FileHashes) -> ModelInfo:
@@ -58,15 +94,15 @@ def read_folder(folder: Path, hashes: FileHashes) -> ModelInfo:
     """
     index = _read_json(folder / "model_index.json")
     kind = index.get("_class_name")
-    family = _FAMILIES.get(kind) if isinstance(kind, str) else None
+    family = PIPELINES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        known = ", ".join(_FAMILIES)
+        known = ", ".join(PIPELINES)
         raise ModelBroken(f"pipeline class {kind!r} isn't supported ({known})", field="_class_name")
-    components = _components(folder, index)
-    card = _read_card(folder, _default_size_px(folder))
+    components = _components(folder, index, family)
+    card = _read_card(folder, family)
     try:
         files = sorted(_files(folder, components), key=lambda file: _inside(folder, file))
-        build = _build(folder, files, hashes)
+        build = _build(folder, files, hashes, card.bits)
         parameter_bytes = sum(
             file.stat().st_size for file in files if file.suffix == ".safetensors"
         )
@@ -76,7 +112,7 @@ def read_folder(folder: Path, hashes: FileHashes) -> ModelInfo:
         raise ModelBroken("it has no weights: there are no .safetensors files")
     return ModelInfo(
         name=folder.name,
-        family=family,
+        family=family.name,
         path=str(folder),
         build=build,
         parameter_bytes=parameter_bytes,
@@ -102,49 +138,72 @@ class FileHashes:
         return digest
 
 
-def _components(folder: Path, index: dict[str, Any]) -> list[str]:
+def _components(folder: Path, index: dict[str, Any], family: Family) -> list[str]:
     """Names of the pipeline's parts: each is a folder; ``[null, null]`` marks one left out."""
     named = {
         name: what
         for name, what in index.items()
         if not name.startswith("_") and isinstance(what, list) and what != [None, None]
+        if name not in UNUSED
     }
     for name in named:
         if "/" in name or not (folder / name).is_dir():
             raise ModelBroken(f"component {name!r} has no folder", field=name)
-    if "unet" not in named:
-        raise ModelBroken("it names no unet", field="unet")
+    if family.denoiser not in named:
+        raise ModelBroken(f"it names no {family.denoiser}", field=family.denoiser)
     return sorted(named)
 
 
-def _default_size_px(folder: Path) -> int:
-    """Width and height the denoiser was made for: its latents are an eighth of the picture."""
-    size = _read_json(folder / "unet" / "config.json").get("sample_size")
+def _default_size_px(folder: Path, family: Family) -> int:
+    """Width and height the denoiser was made for: its latents are an eighth of the picture.
+
+    FLUX's says nothing, but its autoencoder does, in pixels.
+    """
+    if family.name == "flux":
+        size = _read_json(folder / "vae" / "config.json").get("sample_size", _FLUX_PX)
+        where, scale = "vae", 1
+    else:
+        size = _read_json(folder / family.denoiser / "config.json").get("sample_size")
+        where, scale = family.denoiser, limits.SIZE_PX_MULTIPLE
     if not isinstance(size, int) or isinstance(size, bool):
-        raise ModelBroken(f"unet/config.json: sample_size is {size!r}", field="sample_size")
-    pixels = size * limits.SIZE_PX_MULTIPLE
+        raise ModelBroken(f"{where}/config.json: sample_size is {size!r}", field="sample_size")
+    pixels = size * scale
     if not limits.SIZE_PX_MIN <= pixels <= limits.SIZE_PX_MAX:
         raise ModelBroken(
-            f"unet/config.json: sample_size {size} means {pixels} pixels",
+            f"{where}/config.json: sample_size {size} means {pixels} pixels",
             field="sample_size",
             limit=[limits.SIZE_PX_MIN, limits.SIZE_PX_MAX],
         )
     return pixels
 
 
-def _read_card(folder: Path, size_px: int) -> _Card:
-    """``calotype.json`` over the defaults: sizes from half to twice the model's own."""
-    half = size_px // 2 // limits.SIZE_PX_MULTIPLE * limits.SIZE_PX_MULTIPLE
-    said = _read_json(folder / _CARD) if (folder / _CARD).exists() else {}
+def _defaults(folder: Path, family: Family) -> dict[str, Any]:
+    """What a card needn't say: sizes from half to twice the model's own, and the family's ways."""
+    size_px = _default_size_px(folder, family)
+    half = size_px // 2 // family.size_px_multiple * family.size_px_multiple
     defaults = {
         "title": folder.name,
         "width": size_px,
         "height": size_px,
         "size_px_min": max(limits.SIZE_PX_MIN, half),
         "size_px_max": min(limits.SIZE_PX_MAX, 2 * size_px),
+        "steps": family.steps,
+        "guidance": family.guidance,
+        "sampler": family.sampler,
     }
+    if family.name == "flux":
+        denoiser = _read_json(folder / family.denoiser / "config.json")
+        if not denoiser.get("guidance_embeds", False):
+            defaults |= {"steps": _STEPS_SCHNELL, "guidance": 1.0}
+    return defaults
+
+
+def _read_card(folder: Path, family: Family) -> _Card:
+    """``calotype.json`` over the defaults."""
+    said = _read_json(folder / _CARD) if (folder / _CARD).exists() else {}
+    defaults = _defaults(folder, family)
     try:
-        return _Card.model_validate({**defaults, **said})
+        return _Card.model_validate({**defaults, **said}, context={"family": family})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "width, height"
@@ -169,6 +228,8 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _files(folder: Path, components: list[str]) -> Iterator[Path]:
     """What pictures depend on: the index and the components' files, not cards and read-mes."""
     yield folder / "model_index.json"
+    if (folder / SINGLE_FILE).is_file():
+        yield folder / SINGLE_FILE
     for name in components:
         for path in (folder / name).rglob("*"):
             is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -176,11 +237,15 @@ def _files(folder: Path, components: list[str]) -> Iterator[Path]:
                 yield path
 
 
-def _build(folder: Path, files: list[Path], hashes: FileHashes) -> str:
-    """SHA-256 over each file's path in the folder and its digest, in the order of the paths."""
+def _build(folder: Path, files: list[Path], hashes: FileHashes, bits: str) -> str:
+    """SHA-256 over each file's path in the folder and its digest, in the order of the paths.
+
+    Then ``bits``: how it is loaded, where the card says anything that changes its pictures.
+    """
     whole = hashlib.sha256()
     for file in files:
         whole.update(_inside(folder, file).encode() + b"\0" + hashes.of(file))
+    whole.update(bits.encode())
     return whole.hexdigest()[:_BUILD_DIGITS]
 
 

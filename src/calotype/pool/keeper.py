@@ -29,6 +29,7 @@ from calotype.core.messages import (
     StepDone,
     Stop,
 )
+from calotype.core.nouns import ModelInfo
 from calotype.core.states import ENGINE_MOVES, EngineState, move
 from calotype.pool.launch import Launch, Life, Pace
 from calotype.pool.process import EngineProcess
@@ -142,7 +143,7 @@ class Keeper:
             case EngineReady():
                 self._life.device, self._life.torch = message.device, message.torch
                 for model in self._launch.models:
-                    await process.write(LoadModel(model.name, model.path, model.build))
+                    await process.write(_load(model))
                 await self._announce_if_warm()
             case Heartbeat():
                 pass  # ``heard`` has judged it
@@ -211,3 +212,14 @@ class Keeper:
         if self._life.ready_at is None:
             return 0.0
         return asyncio.get_running_loop().time() - self._life.ready_at
+
+
+def _load(model: ModelInfo) -> LoadModel:
+    return LoadModel(
+        model.name,
+        model.path,
+        model.build,
+        dtype=model.dtype,
+        quantise=model.quantise,
+        compile=model.compile,
+    )

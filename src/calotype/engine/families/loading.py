@@ -22,7 +22,7 @@ import torch
 import transformers
 
 from calotype.core.errors import ModelBroken
-from calotype.core.families import FAMILIES, SINGLE_FILE
+from calotype.core.families import FAMILIES, SINGLE_FILE, UNUSED
 from calotype.core.messages import LoadModel
 from calotype.engine.device import weights_dtype
 from calotype.engine.families.base import Model
@@ -36,8 +36,6 @@ from calotype.engine.families.sdxl import SDXL
 MODELS: dict[str, type[Model]] = {  # by pipeline class
     FAMILIES[model.family].pipeline: model for model in (SD15, SDXL, SD3, Flux)
 }
-# Components of some pipelines that draw nothing: our own safety room judges.
-_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 _LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
@@ -79,7 +77,7 @@ def _pipeline(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> Any:
     pipeline = getattr(diffusers, index["_class_name"])
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
     parts: dict[str, Any] = {name: None for name, what in index.items() if what == [None, None]}
-    parts |= {name: None for name in _UNUSED if name in index}
+    parts |= {name: None for name in UNUSED if name in index}
     if not (folder / SINGLE_FILE).is_file():
         return pipeline.from_pretrained(folder, use_safetensors=True, **options, **parts)
     for name, what in index.items():
