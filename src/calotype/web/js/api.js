@@ -30,8 +30,20 @@ export class Api {
     this.key = key;
   }
 
+  /** {models, loras, controls}: what can be drawn with. */
   models() {
-    return this.#json("GET", "/v1/models").then((body) => body.models);
+    return this.#json("GET", "/v1/models");
+  }
+
+  /** Keep a picture that jobs can begin from; `blob` is its file, with its type. */
+  async sendPicture(blob) {
+    const headers = { Accept: "application/json", "Content-Type": blob.type };
+    return (await this.#fetch("/v1/pictures", { method: "POST", headers, body: blob })).json();
+  }
+
+  /** A picture that was sent, or a finished one, as a job can begin from it. */
+  picture(id) {
+    return this.#json("GET", `/v1/pictures/${encodeURIComponent(id)}`);
   }
 
   /** Newest first; `before` is the id of a job: only older ones are listed. */

@@ -1,9 +1,19 @@
 // Words and numbers for people. Pure.
 
-const SAMPLERS = { ddim: "DDIM", dpmpp_2m: "DPM++ 2M", euler: "Euler", euler_a: "Euler a" };
-
-/** Sampler names the page offers; the server has the last word. */
-export const SAMPLER_NAMES = Object.keys(SAMPLERS);
+const SAMPLERS = {
+  ddim: "DDIM",
+  dpmpp_2m: "DPM++ 2M",
+  dpmpp_2m_karras: "DPM++ 2M Karras",
+  dpmpp_sde: "DPM++ SDE",
+  euler: "Euler",
+  euler_a: "Euler a",
+  heun: "Heun",
+  unipc: "UniPC",
+  lcm: "LCM",
+  tcd: "TCD",
+  flow_euler: "Euler, along the flow",
+  flow_heun: "Heun, along the flow",
+};
 
 export const samplerTitle = (name) => SAMPLERS[name] ?? name;
 
@@ -131,8 +141,27 @@ function sentence(text) {
 }
 
 /** "seed 1841 · 20 steps · DPM++ 2M" */
-export function factsText({ seed, steps, sampler }) {
-  return [`seed ${seed}`, plural(steps, "step", "steps"), samplerTitle(sampler)].join(" · ");
+export function factsText(job) {
+  const { seed, steps, sampler } = job;
+  const facts = [kindText(job), `seed ${seed}`, plural(steps, "step", "steps")];
+  return [...facts, samplerTitle(sampler)].filter(Boolean).join(" · ");
+}
+
+const KINDS = {
+  image: "From a picture",
+  inpaint: "Painted into a picture",
+  vary_subtle: "Subtle variation",
+  vary_strong: "Strong variation",
+  upscale_2x: "Upscaled 2×",
+  upscale_4x: "Upscaled 4×",
+};
+
+/** What a job did beyond drawing its text, or "". */
+export const kindText = ({ kind }) => KINDS[kind] ?? "";
+
+/** "ink 0.8, edges 1": what was added to the model, with its weight, or "". */
+export function addedText({ loras = [], controls = [] }) {
+  return [...loras, ...controls].map((each) => `${each.name} ${each.weight}`).join(", ");
 }
 
 /** "24 Nov, 03:12" in the person's own language and zone. */

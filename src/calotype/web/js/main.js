@@ -14,9 +14,10 @@ import { Viewer } from "./views/viewer.js";
 
 // All of a job but its seed, which is left to chance when it is made again.
 const SETTINGS = [
-  ...["prompt", "negative_prompt", "model", "width", "height"],
-  ...["steps", "guidance", "sampler", "tier", "n"],
+  ...["prompt", "negative_prompt", "model", "width", "height", "steps", "guidance"],
+  ...["sampler", "tier", "n", "loras", "controls", "strength"],
 ];
+const BEGUN_FROM = { image: ["source"], inpaint: ["source", "mask"] }; // others: kind and parent
 const RETRY_S = 4; // between tries to reach a server that is away
 
 const store = createStore();
@@ -29,9 +30,14 @@ const keyPanel = new KeyPanel({
   onKey: begin,
   onForgotten: () => end("The key is forgotten on this device."),
 });
-const composer = new Composer({ onSubmit: submit });
+const composer = new Composer({
+  onSubmit: submit,
+  send: (blob) => asked((to) => to.sendPicture(blob)),
+  look: (id) => asked((to) => to.picture(id)),
+});
 const use = (job, seed = job.seed) => composer.use(job, seed);
-const viewer = new Viewer({ find, neighbour, renew, use, again });
+const beginFrom = (image) => composer.beginFrom(image);
+const viewer = new Viewer({ find, neighbour, renew, use, again, goOn, beginFrom });
 const open = (imageId) => viewer.open(imageId);
 const developing = new Developing({ cancel, dismiss, use, again, open });
 const gallery = new Gallery({ open, use, older, renew, example: (text) => composer.send(text) });
@@ -78,6 +84,15 @@ async function ask(question, onAnswer) {
   }
 }
 
+// The same, with the answer as the result.
+async function asked(question) {
+  let answer = null;
+  await ask(question, (given) => {
+    answer = given;
+  });
+  return answer;
+}
+
 // The same, with problems in the banner.
 function askOrShow(question, onAnswer) {
   return ask(question, onAnswer).catch(show);
@@ -87,10 +102,10 @@ async function refresh() {
   if (!api) return;
   await askOrShow(
     (to) => Promise.all([to.models(), to.jobs({ limit: PAGE_JOBS })]),
-    ([models, jobs]) => {
-      composer.setModels(models);
+    ([offered, jobs]) => {
+      composer.setModels(offered);
       const { isListed, hasOlder } = store.state();
-      store.dispatch({ type: "models", models });
+      store.dispatch({ type: "models", models: offered.models });
       // How far back the list goes is known from the first time on: this is only its newest page.
       const more = isListed ? hasOlder : jobs.length === PAGE_JOBS;
       store.dispatch({ type: "listed", jobs, hasOlder: more });
@@ -114,8 +129,25 @@ async function submit(wish) {
   }
 }
 
-async function again(job) {
-  const wish = Object.fromEntries(SETTINGS.map((name) => [name, job[name]]));
+function again(job) {
+  const isOfText = !job.kind || job.kind === "text";
+  const begun = isOfText ? [] : BEGUN_FROM[job.kind] ?? ["kind", "parent"];
+  const wish = Object.fromEntries([...SETTINGS, ...begun].map((name) => [name, job[name]]));
+  if (isOfText) delete wish.strength;
+  if (job.kind?.startsWith("upscale")) {
+    delete wish.width; // they are its parent's, times so much ...
+    delete wish.height;
+    wish.seed = Math.floor(Math.random() * 2 ** 32); // ... and so would its seed be
+  }
+  return submitFromPicture(wish);
+}
+
+// Vary or upscale a finished picture: all else is its own.
+function goOn(kind, job, image) {
+  return submitFromPicture({ kind, parent: image.id, tier: job.tier });
+}
+
+async function submitFromPicture(wish) {
   try {
     await submit(wish);
     byId("composer").scrollIntoView({ block: "start" });

@@ -1,7 +1,7 @@
 // One picture, large, with everything that made it.
 
 import { byId, h, say } from "../dom.js";
-import { linkGoodUntil, samplerTitle, timeText } from "../format.js";
+import { addedText, kindText, linkGoodUntil, samplerTitle, timeText } from "../format.js";
 
 export class Viewer {
   #dialog = byId("viewer");
@@ -9,7 +9,8 @@ export class Viewer {
   #image = null;
 
   /** `actions`: find(image id) -> {job, image} or undefined, neighbour(image id, by) -> image id or
-   * undefined, renew(job id) -> promise, use(job, seed), again(job). */
+   * undefined, renew(job id) -> promise, use(job, seed), again(job), goOn(kind, job, image),
+   * beginFrom(image). */
   constructor(actions) {
     this.actions = actions;
     byId("viewer-close").addEventListener("click", () => this.close());
@@ -27,10 +28,22 @@ export class Viewer {
       this.close();
       actions.use(this.#job, this.#image.seed);
     });
+    for (const button of byId("viewer-on").querySelectorAll("[data-kind]")) {
+      button.addEventListener("click", () => this.#goOn(button.dataset.kind));
+    }
+    byId("viewer-source").addEventListener("click", () => {
+      this.close();
+      actions.beginFrom(this.#image);
+    });
     byId("viewer-again").addEventListener("click", () => {
       this.close();
       actions.again(this.#job);
     });
+  }
+
+  #goOn(kind) {
+    this.close();
+    this.actions.goOn(kind, this.#job, this.#image);
   }
 
   async open(imageId) {
@@ -71,6 +84,9 @@ export class Viewer {
     const [job, image] = [this.#job, this.#image];
     const hash = h("abbr", { title: image.sha256 }, `${image.sha256.slice(0, 12)}…`);
     const pairs = [
+      ["Kind", kindText(job)],
+      ["Strength", job.source ? job.strength : null],
+      ["Added", addedText(job)],
       ["Left out", job.negative_prompt],
       ["Seed", image.seed],
       ["Steps", job.steps],
