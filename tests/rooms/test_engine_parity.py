@@ -11,7 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchHeunDiscreteScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+)
 
 from calotype.core.families import FAMILIES
 from calotype.core.nouns import Sampler
@@ -42,7 +46,7 @@ class FluxHeun(FlowMatchHeunDiscreteScheduler):  # type: ignore[misc]
         sigmas: Any = None,
         mu: float | None = None,
     ) -> None:
-        euler = engine_models.FlowMatchEulerDiscreteScheduler(**self.euler)
+        euler = FlowMatchEulerDiscreteScheduler(**self.euler)
         euler.set_timesteps(sigmas=sigmas, mu=mu)
         super().set_timesteps(len(sigmas), device)  # clears what it keeps of the last picture
         each = [[it] if at == 0 else [it, it] for at, it in enumerate(euler.sigmas[:-1])]
