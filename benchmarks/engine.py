@@ -42,7 +42,7 @@ _ENV = {
     "PYTHONPATH": str(ROOT),  # their workers start in folders of their own
     "OMP_WAIT_POLICY": "PASSIVE",  # as the engine has it: read before any code of ours runs
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would tell its makers
-    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: no cluster, so the loopback address
 }
 _SERVERS = {
     "litserve": ("LitServe, batches", "with_litserve"),
@@ -63,7 +63,7 @@ def main(
     turbo: Turbo = None,
     seed: Seed = 1,
     mix: MixOf = "mixed",
-    loras: Loras = 0,
+    loras: Loras = 2,
     quick: Quick = False,
     out: Annotated[Path, typer.Option(help="Folder for table, plot and JSON.")] = Path(
         "benchmarks/results"

@@ -25,7 +25,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     models = result["models"]
     size = (4.2 * len(_PANELS), 3.4 * len(models))
-    figure, grid = pyplot.subplots(len(models), len(_PANELS), figsize=size, squeeze=False)
+    figure, grid = pyplot.subplots(
+        len(models), len(_PANELS), figsize=size, squeeze=False, layout="constrained"
+    )
     for panels, model in zip(grid, models, strict=True):
         for panel, (what, percentile) in zip(panels, _PANELS, strict=True):
             for system in model["systems"]:
@@ -37,8 +39,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
             panel.set(title=f"{model['model']}: {_NAMES[what]}, {percentile.upper()}")
             panel.set(xlabel="load, share of serial capacity", ylabel="s", yscale="log")
             panel.grid(alpha=0.3)
-    grid[0][0].legend(fontsize="small")
-    figure.tight_layout()
+    lines, names = grid[0][0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), fontsize="small")
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -1,7 +1,8 @@
 """Ray Serve behind the engine's messages: each row is a call of its deployment's handle.
 
-No HTTP proxy is started: that only spares Ray work on two cores. All it opens is on the loopback
-address; without our process Ray's own reaper ends what it started.
+No HTTP proxy is started: that only spares Ray work on two cores. Ray opens its ports on the
+loopback address, but for one of each replica, which it opens on all and has no setting for. If our
+process is killed, Ray's own reaper ends what it started.
 """
 
 from __future__ import annotations
