@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from calotype.cli import again, bench, demo, doctor, generate, keys, models, serve
+from calotype.cli import again, bench, demo, doctor, generate, keys, models, serve, simulate, trace
 from calotype.cli.console import exit_code, say_error
 from calotype.core.errors import CalotypeError
 
@@ -34,6 +34,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 app.add_typer(bench.app, name="bench")
+app.command()(simulate.simulate)
+app.add_typer(trace.app, name="trace")
 
 
 def main() -> None:
