@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,7 +28,10 @@ from calotype.engine.forwards import Forwards
 from calotype.engine.memory import peak_bytes
 
 FOLDER_VARIABLE = "CALOTYPE_ENGINE_FOLDER"  # where engines keep what they measured
-_ROUNDS = 3  # of timed passes; the median counts
+# Of timed passes. The quickest counts: what else the machine does only adds, by chance to one size
+# and not to another, and on disk it would stay so. (With ten other processes on two cores medians
+# made a pass of 4 take 2.8 times one of 2; undisturbed it is 1.7 times.)
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def measure(
     decode_bytes = peak_bytes(decode, model.device)  # also what warms it up
     return Measured(
         buckets,
-        tuple(statistics.median(of_one) for of_one in zip(*times, strict=True)),
+        tuple(min(of_one) for of_one in zip(*times, strict=True)),
         tuple(peak_bytes(one, model.device) for one in passes),
         timed(partial(model.encode, "")) + timed(decode),
         decode_bytes,
