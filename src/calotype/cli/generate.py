@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 _SAMPLERS = "euler, dpmpp_2m, lcm ...; a wrong one names those that suit the model."
 
+Loras = Annotated[
+    list[str] | None, typer.Option(help="NAME or NAME:WEIGHT; may be there several times.")
+]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=FILE or NAME=FILE:WEIGHT, a ControlNet and what guides it."),
+]
+
 
 def generate(
     *,
@@ -28,22 +36,11 @@ def generate(
     model: Annotated[str | None, typer.Option(help="A name from `calotype models list`.")] = None,
     n: Annotated[int, typer.Option("-n", "--n", help="How many pictures.")] = 1,
     tier: Annotated[str | None, typer.Option(help="turbo, fast or relax.")] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="NAME or NAME:WEIGHT; may be there several times.")
-    ] = None,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FILE or NAME=FILE:WEIGHT, a ControlNet and what guides it."),
-    ] = None,
-    canny: Annotated[
-        bool | None, typer.Option(help="Take that file's edges first; else as it was trained.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="File or id of a picture to begin from.")
-    ] = None,
-    mask: Annotated[
-        str | None, typer.Option(help="File as large as it: white where it may change.")
-    ] = None,
+    lora: Loras = None,
+    control: Controls = None,
+    canny: Annotated[bool | None, typer.Option(help="Take its edges; else as trained.")] = None,
+    source: Annotated[str | None, typer.Option(help="A picture to begin from.")] = None,
+    mask: Annotated[str | None, typer.Option(help="File as large: white where it changes.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far from the source, 0 to 1.")] = None,
     output: Output = None,
     as_json: AsJson = False,

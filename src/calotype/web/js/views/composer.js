@@ -25,7 +25,13 @@ export class Composer {
     this.onSubmit = onSubmit;
     const onChange = () => this.#describe();
     this.adapters = new Adapters({ onChange });
-    this.attachment = new Attachment({ send, look, onChange: () => this.attachment && onChange() });
+    this.attachment = new Attachment({
+      ...{ send, look },
+      onChange: () => {
+        onChange();
+        this.#grow(byId("prompt")); // it has less room beside a picture
+      },
+    });
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
