@@ -9,11 +9,11 @@ bits at every position of every bucket. Measured on 2 CPU cores, float32, for th
   151 modules found one cause: linear layers over few rows (the timestep embeddings, one row a
   forward) go to other matrix kernels for 1, 2..3 and 4 or more rows. Padding those to a fixed 16
   rows (``steady``) made 2, 4 and 8 equal; it costs nothing that shows.
-- 1 never equals 2: a batch of one takes another convolution. 16 didn't equal 8 with one thread.
+- 1 never equals 2: a batch of one takes another convolution. 16 equals 8 with two threads only.
 - A pass of 1, 2, 4, 8 takes 16, 24, 37, 63 ms. Pinning 8 would cost a lone guided row 63 ms a
   step instead of 24; pinning 2 would cost four rows 97 ms instead of 63.
 
-So the buckets are 2, 4 and 8, and the engine trusts none of this: it proves each one for each
+So the buckets are 2, 4, 8 and 16, and the engine trusts none of this: it proves each one for each
 shape on the machine it runs on, against 2, and leaves out what fails. If even 2 depends on its
 neighbours, the answer is 1: every forward alone.
 """
