@@ -6,6 +6,7 @@ import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from calotype.core.errors import OperatorError
 from calotype.provenance.certificates import SigningIdentity, ensure_development, load
-from calotype.provenance.manifest import Manifest
-from calotype.provenance.signing import GENERATED, Signer, SigningFailed
+from calotype.provenance.manifest import MadeLora, MadeWith, Manifest
+from calotype.provenance.signing import GENERATED, PAINTED_INTO, Signer, SigningFailed
 from calotype.provenance.verification import REMOTE, UNREADABLE, UNSUPPORTED, verify
 
 NOW = datetime.now(UTC)  # C2PA checks certificates against the real clock
@@ -94,6 +95,27 @@ def test_the_claim_says_that_it_was_generated(signed: bytes) -> None:
     assertions = {each["label"]: each["data"] for each in active["assertions"]}
     action = assertions["c2pa.actions.v2"]["actions"][0]
     assert (action["action"], action["digitalSourceType"]) == ("c2pa.created", GENERATED)
+
+
+def test_what_is_painted_into_a_picture_is_said_to_be_composed(
+    identity: SigningIdentity, form: str
+) -> None:
+    made_with = MadeWith("12" * 32, "34" * 32, (MadeLora("ink", "56" * 8, 0.5),))
+    manifest = replace(MANIFEST, kind="inpaint", strength=0.9, made_with=made_with)
+    signed = Signer(identity).sign(picture(form), form, manifest)
+    report = verify(signed, anchors_pem=identity.anchors_pem)
+    assert report.manifest is not None
+    assert report.manifest == manifest.to_dict()
+    told = {name: report.manifest[name] for name in ("version", "kind", "mask_sha256", "loras")}
+    loras = [{"name": "ink", "build": "56" * 8, "weight": 0.5}]
+    assert told == {"version": 2, "kind": "inpaint", "mask_sha256": "34" * 32, "loras": loras}
+    import c2pa
+
+    with c2pa.Reader(io.BytesIO(signed)) as reader:
+        active = reader.get_active_manifest()
+    assertions = {each["label"]: each["data"] for each in active["assertions"]}
+    [action] = assertions["c2pa.actions.v2"]["actions"]
+    assert action["digitalSourceType"] == PAINTED_INTO
 
 
 def test_signing_changes_no_pixel_and_adds_little(signed: bytes, form: str) -> None:
