@@ -110,6 +110,21 @@ class FairQueue:
 
     def first(self, kinds: Collection[str] | None = None, tier: Tier | None = None) -> Found | None:
         """The job whose turn it is, of these kinds and this tier (None: any), and why."""
+        best: TierAccount | None = None
+        for one in self._list:
+            if not one.races.live or (tier is not None and one is not self._tiers[tier]):
+                continue
+            if one.rows < one.reserved or one.behind >= self._lag_max or one.late.live:
+                return self._first_ranked(kinds, tier)
+            if best is None or one.virtual < best.virtual:
+                best = one
+        if best is None:
+            return None
+        entry = best.races.first(kinds)
+        return (entry, "turn") if entry is not None else self._first_ranked(kinds, tier)
+
+    def _first_ranked(self, kinds: Collection[str] | None, tier: Tier | None) -> Found | None:
+        """The same, where it isn't as simple as whose turn it is."""
         ranked = [
             (self._rank(one), one.virtual, at, one)  # ``at`` breaks ties by the table
             for at, one in enumerate(self._list)
@@ -130,19 +145,20 @@ class FairQueue:
         """Take a waiting job out and charge its predicted cost."""
         tier = entry.tier
         self._weigh_floors(tier, entry.cost)
+        tenant, user = entry.tenant, entry.user
         if why != "promoted":
             furthest = tier.virtual if why == "turn" else self._furthest_behind()
             self._clock = max(self._clock, furthest)
-            tier.clock = max(tier.clock, entry.tenant.virtual)
-            entry.tenant.clock = max(entry.tenant.clock, entry.user.virtual)
+            tier.clock = max(tier.clock, tenant.virtual)
+            tenant.clock = max(tenant.clock, user.virtual)
             if tier.debt:
                 paid = min(tier.debt, entry.cost // _PAYBACK)
                 tier.debt -= paid
                 tier.virtual += paid * tier.slowness
         self._leave(tier, entry)
         entry.why = why
-        entry.tenant.running += 1
-        entry.user.running += 1
+        tenant.running += 1
+        user.running += 1
         tier.rows += entry.job.rows
         self._charge(tier, entry, entry.cost)
 
@@ -244,18 +260,20 @@ class FairQueue:
         """A tier that waits while others start falls behind its floor; starts bring it ahead."""
         for tier in self._floored:
             if tier.races.live:
-                due = tier.floor_ppm - (PPM if tier is started else 0)
-                tier.behind = max(tier.behind + due * cost, -self._lag_max)
+                due = tier.floor_ppm - PPM if tier is started else tier.floor_ppm
+                behind = tier.behind + due * cost
+                tier.behind = behind if behind > -self._lag_max else -self._lag_max
 
     def _leave(self, tier: TierAccount, entry: Entry) -> None:
         assert entry.is_waiting, "the job isn't waiting"
         entry.is_waiting = False
         entry.tenant.waiting -= 1
         entry.user.waiting -= 1
-        if self.kinds[entry.kind] == 1:
-            del self.kinds[entry.kind]
+        left = self.kinds[entry.kind] - 1
+        if left:
+            self.kinds[entry.kind] = left
         else:
-            self.kinds[entry.kind] -= 1
+            del self.kinds[entry.kind]
         tier.races.left()
         if entry.is_late:
             tier.late.left()

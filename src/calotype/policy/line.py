@@ -121,10 +121,10 @@ class Line:
 
     def _absorb(self, event: PolicyEvent, now: float) -> list[Decision]:
         match event:
-            case JobQueued():
-                return self._take_in(event, now)
             case JobSettled():
                 self._settle(event.job_id, event.device_s)
+            case JobQueued():
+                return self._take_in(event, now)
             case JobCancelled():
                 self._cancel(event.job_id)
             case AttemptFailed():

@@ -7,7 +7,8 @@ it lacks when it is empty, and forgets what it used longest ago.
 
 For each model there is a heap of its engines by free rows. A key that has become too good (rows
 were taken) is mended when it surfaces; one that became better is entered again. So each change is
-one step of a heap for each model that the engine has warm.
+one step of a heap for each model that the engine has warm. While only a few engines have room, as
+on any busy fleet, those are simply looked at, and no heap is touched.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class Fleet:
         self._partly: dict[str, _Ranked] = {}  # by model
         self.idling: dict[str, Engine] = {}  # empty and able to load, the longest idle first
         self.opened: dict[str, Engine] = {}  # with room for a row
+        self._fresh: dict[Engine, None] = {}  # opened, or with more room, and in no heap as such
         self.rows = 0  # room in all
 
     def __len__(self) -> int:
@@ -158,8 +160,12 @@ class Fleet:
         """Of these models, those that some engine has warm and room for a row."""
         if len(self.opened) > _FEW:
             return [model for model in waiting if self.warm(model, 1)]
-        models = dict.fromkeys([model for one in self.opened.values() for model in one.models])
-        return [model for model in models if model in waiting]
+        kinds: list[str] = []
+        for engine in self.opened.values():
+            for model in engine.models:
+                if model in waiting and model not in kinds:
+                    kinds.append(model)
+        return kinds
 
     def idle(self, avoid: tuple[str, ...] = ()) -> Engine | None:
         """An empty engine that may load a model: the longest idle."""
@@ -175,11 +181,18 @@ class Fleet:
         Engines with a ``held`` model are left out, and those to avoid: then each engine that has
         the model and room is looked at.
         """
+        few = len(self.opened) <= _FEW
+        if few or held or avoid:
+            best, best_key = None, (1, 0)
+            for one in self.opened.values() if few else self._all(model):
+                key = (one.rows - one.rows_max, one.order)
+                if model in one.models and key < best_key and one.fits(rows):
+                    if (held or avoid) and not _is_free(one, held, avoid):
+                        continue
+                    best, best_key = one, key
+            return best
+        self._enter_fresh()
         partly, empty = self._partly.get(model), self._empty.get(model)
-        if held or avoid:
-            found = [*(partly.all() if partly else ()), *(empty.all() if empty else ())]
-            fitting = [one for one in found if one.fits(rows) and _is_free(one, held, avoid)]
-            return min(fitting, key=lambda one: (one.rows - one.rows_max, one.order), default=None)
         some = partly.best() if partly else None
         none = empty.best() if empty else None
         if some is None or not some.fits(rows):
@@ -202,23 +215,37 @@ class Fleet:
             del engine.models[next(iter(engine.models))]
         engine.models[model] = None
 
+    def _all(self, model: str) -> list[Engine]:
+        """Engines that have the model and room for a row, in no useful order."""
+        self._enter_fresh()
+        partly, empty = self._partly.get(model), self._empty.get(model)
+        return [*(partly.all() if partly else ()), *(empty.all() if empty else ())]
+
     def _admit(self, engine: Engine) -> None:
         """Let jobs be placed there."""
         engine.is_open = True
         self.opened[engine.name] = engine
-        places = self._partly if engine.rows else self._empty
-        for model in engine.models:
-            if (ranked := places.get(model)) is None:
-                ranked = places[model] = _Ranked(is_empty=not engine.rows)
-            ranked.enter(engine)
+        self._fresh[engine] = None
         if engine.models_max and not engine.rows:
             self.idling[engine.name] = engine
+
+    def _enter_fresh(self) -> None:
+        """Bring the heaps up to date."""
+        for engine in self._fresh:
+            places = self._partly if engine.rows else self._empty
+            for model in engine.models:
+                if (ranked := places.get(model)) is None:
+                    ranked = places[model] = _Ranked(is_empty=not engine.rows)
+                ranked.enter(engine)
+        self._fresh.clear()
 
     def _close(self, engine: Engine) -> None:
         """Nothing is placed there until it is admitted again."""
         engine.is_open = False
         self.opened.pop(engine.name, None)
-        self.idling.pop(engine.name, None)
+        self._fresh.pop(engine, None)
+        if engine.models_max:
+            self.idling.pop(engine.name, None)
 
 
 def _is_free(engine: Engine, held: Held | None, avoid: tuple[str, ...]) -> bool:
