@@ -13,7 +13,19 @@ import sys
 
 import typer
 
-from calotype.cli import again, bench, demo, doctor, generate, keys, models, serve, simulate, trace
+from calotype.cli import (
+    again,
+    bench,
+    demo,
+    doctor,
+    generate,
+    keys,
+    models,
+    plan,
+    serve,
+    simulate,
+    trace,
+)
 from calotype.cli.console import exit_code, say_error
 from calotype.core.errors import CalotypeError
 
@@ -35,6 +47,7 @@ app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 app.command()(simulate.simulate)
+app.command()(plan.plan)
 app.add_typer(trace.app, name="trace")
 
 

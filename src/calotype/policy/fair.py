@@ -262,7 +262,7 @@ class FairQueue:
             if tier.races.live:
                 due = tier.floor_ppm - PPM if tier is started else tier.floor_ppm
                 behind = tier.behind + due * cost
-                tier.behind = behind if behind > -self._lag_max else -self._lag_max
+                tier.behind = max(-self._lag_max, behind)
 
     def _leave(self, tier: TierAccount, entry: Entry) -> None:
         assert entry.is_waiting, "the job isn't waiting"

@@ -259,7 +259,8 @@ class Line:
             return entry, why, engine
         idle = self._fleet.idle(avoid)
         assert idle is not None, "of kinds that an idle engine can take"
-        if self._may_be_passed(entry, now) and (passing := self._passing(entry, idle)):
+        may_pass = why != "promoted" and self._may_be_passed(entry, now)
+        if may_pass and (passing := self._passing(entry, idle)):
             if not entry.passed:
                 entry.passed_at = now
             entry.passed += 1
@@ -277,7 +278,7 @@ class Line:
 
     def _may_be_passed(self, entry: Entry, now: float) -> bool:
         rules = self._queue.rules
-        if entry.is_late or entry.passed >= rules.affinity_passes_max:
+        if entry.passed >= rules.affinity_passes_max:
             return False
         return not entry.passed or now - entry.passed_at < rules.affinity_s_max
 
