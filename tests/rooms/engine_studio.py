@@ -129,6 +129,8 @@ def make_control(drawer: Drawer, folder: Path, seed: int, **changes: Any) -> Pat
     if drawer.model.family in ("sd15", "sdxl"):
         kind: Any = diffusers.ControlNetModel
         net = kind.from_unet(base, conditioning_embedding_out_channels=(4, 4, 8, 8))
+        if net.config.in_channels != drawer.model.latent_channels:  # made for the plain base
+            changes["in_channels"] = drawer.model.latent_channels
         if changes:
             net = kind.from_config({**net.config, **changes})
     elif drawer.model.family == "sd3":

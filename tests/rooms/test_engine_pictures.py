@@ -1,16 +1,21 @@
-"""Rows that begin from a picture, held to diffusers' own image-to-image and inpainting pipelines."""
+"""Rows that begin from a picture, held to diffusers' image-to-image and inpainting pipelines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from calotype.core.messages import RunRow
+from calotype.core import limits
+from calotype.core.errors import InternalError, InvalidInput
+from calotype.core.messages import RowControl, RowFailed, RowPicture, RunRow
+from calotype.engine.pictures import edges, mask_of, pictures_of, signal
+from calotype.engine.tiles import in_tiles
+from tests.rooms.engine_bench import SIZE
 from tests.rooms.engine_models import apart
 from tests.rooms.engine_studio import IMAGE_TO_IMAGE, INPAINT, Studio, frame, photo, pil, window
 
@@ -37,7 +42,7 @@ def family_of(name: str) -> str:
 
 def from_picture(studio: Studio, name: str, **changes: Any) -> tuple[RunRow, bytes]:
     pictures, blob = frame(SOURCE)
-    return studio.drawer(name).row(pictures=pictures, source=0, **changes), blob
+    return studio.drawer(name).row(**{"pictures": pictures, "source": 0, **changes}), blob
 
 
 def repainted(studio: Studio, name: str, **changes: Any) -> tuple[RunRow, bytes]:
@@ -103,3 +108,140 @@ def test_a_repainted_row_is_what_diffusers_makes_of_it(
         name, plain, row, image=pil(SOURCE), mask_image=pil(MASK), strength=strength
     )
     assert apart(studio.drawer(name).ours(row, blob), expected) <= 1
+
+
+def test_a_picture_that_may_not_change_comes_back_and_where_it_may_it_does(studio: Studio) -> None:
+    drawer = studio.drawer("vignette")
+    source = drawer.ours(drawer.row("source", steps=8))
+    corner = np.zeros((SIZE, SIZE, 1), np.uint8)
+    corner[:24, :24] = 255
+    pictures, blob = frame(source, corner)
+    row = drawer.row(
+        "repainted", pictures=pictures, source=0, mask=1, steps=8, prompt="snow", seed=5
+    )
+    change = np.abs(drawer.ours(row, blob).astype(int) - source)
+    assert change[40:, 40:].mean() < 4, "what the autoencoder loses"
+    assert change[:24, :24].mean() > 12
+
+
+def test_a_text_row_of_an_inpainting_model_may_change_everything(studio: Studio) -> None:
+    drawer = studio.drawer("sd15-inpainting")
+    everywhere = np.full((SIZE, SIZE, 1), 255, np.uint8)
+    pictures, blob = frame(SOURCE, everywhere)
+    masked = drawer.ours(drawer.row("masked", pictures=pictures, source=0, mask=1), blob)
+    assert np.array_equal(drawer.ours(drawer.row("text")), masked)
+
+
+def told(**changes: Any) -> RunRow:
+    """A row of 64 x 64 pixels that is never run."""
+    pictures = (RowPicture(SIZE, SIZE),)
+    row = RunRow("r", "m", "", "", SIZE, SIZE, 4, 1.0, "euler", 1, "fast", source=0)
+    return replace(row, **{"pictures": pictures, **changes})
+
+
+HUGE = RowPicture(20_000, 20_000)
+FITS = RowPicture(SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "limit"),
+    [
+        ({"pictures": (RowPicture(SIZE + 8, SIZE),)}, "source", [SIZE, SIZE]),
+        ({"pictures": (RowPicture(SIZE, SIZE, 1),)}, "source", 3),
+        ({"pictures": (FITS, RowPicture(SIZE, 8, 1)), "mask": 1}, "mask", [SIZE, SIZE]),
+        ({"pictures": (FITS, FITS), "mask": 1}, "mask", 1),
+        ({"source": None, "mask": 0}, "mask", None),
+        (
+            {"pictures": (FITS, HUGE), "controls": (RowControl("c", "", "", 1),)},
+            "controls",
+            [SIZE, SIZE],
+        ),
+        ({"pictures": (FITS,) * 9}, "pictures", limits.PICTURES_PER_ROW_MAX),
+    ],
+)
+def test_a_picture_that_doesnt_fit_its_row_is_refused_before_a_byte_of_it_is_read(
+    changes: dict[str, Any], field: str, limit: Any
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        pictures_of(told(**changes), b"")
+    assert (refused.value.field, refused.value.limit) == (field, limit)
+
+
+def test_a_frame_that_tells_of_other_pictures_than_it_has_is_a_fault() -> None:
+    with pytest.raises(InternalError, match="bytes of pictures"):
+        pictures_of(told(), b"\0" * 10)
+    with pytest.raises(InternalError, match="picture 1 of 1"):
+        pictures_of(told(source=1), b"")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pictures": (RowPicture(8, 8),)}, {"strength": 0.1}, {"strength": -1.0}],
+)
+def test_a_row_whose_source_cant_be_fails_for_good_and_its_neighbour_keeps_its_bits(
+    studio: Studio, changes: dict[str, Any]
+) -> None:
+    drawer = studio.drawer("sdxl")
+    alone, blob = from_picture(studio, "sdxl", row="alone", strength=0.9)
+    expected = drawer.ours(alone, blob)
+    beside, _ = from_picture(studio, "sdxl", row="beside", strength=0.9)
+    wrong, _ = from_picture(studio, "sdxl", row="wrong")
+    drawer.engine.handle(beside, blob)
+    drawer.engine.tick()
+    drawer.engine.handle(replace(wrong, **changes), blob)
+    drawer.finish()
+    failed = [it for it, _ in drawer.heard if isinstance(it, RowFailed) and it.row == "wrong"][-1]
+    assert not failed.retryable
+    assert np.array_equal(drawer.picture(beside), expected)
+
+
+def test_masks_are_white_from_the_middle_grey_on_and_edges_have_three_channels() -> None:
+    grey = torch.tensor([[[127], [128]]], dtype=torch.uint8)
+    assert mask_of(grey).tolist() == [[[[0.0, 1.0]]]]
+    found = edges(torch.from_numpy(photo(4)))
+    assert found.shape == (SIZE, SIZE, 3)
+    assert set(found.unique().tolist()) <= {0, 255}
+
+
+@pytest.mark.parametrize(("cells", "tile"), [((40, 56), 16), ((16, 17), 16), ((9, 64), 16)])
+def test_tiles_of_what_they_dont_change_are_the_whole(cells: tuple[int, int], tile: int) -> None:
+    whole = torch.rand(1, 3, *cells)
+    seen: list[torch.Size] = []
+
+    def doubled(part: torch.Tensor) -> torch.Tensor:
+        seen.append(part.shape[-2:])
+        return part.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    joined = in_tiles(doubled, whole, cells, tile)
+    assert torch.allclose(joined, doubled(whole), atol=1e-5)
+    assert {tuple(shape) for shape in seen[:-1]} == {(min(tile, cells[0]), min(tile, cells[1]))}
+
+
+def test_a_picture_in_tiles_has_no_seams(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    coder = studio.drawer("vignette").model.autoencoder
+    picture = signal(torch.from_numpy(photo(5, 640, 384)))
+    with torch.inference_mode():
+        latents = coder.encode(picture, None)
+        whole = coder.decode(latents)
+        monkeypatch.setattr(coder, "_tile", 48)  # latents: 384 pixels
+        assert torch.allclose(coder.encode(picture, None), latents, atol=0.05)
+        apart_by = (coder.decode(latents) - whole).abs().amax(dim=0) * 127.5
+    assert apart_by.max() < 0.5, "of 255, anywhere"
+
+
+def test_tiles_draw_from_the_generator_as_the_whole_does(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coder = studio.drawer("sdxl").model.autoencoder
+    picture = signal(torch.from_numpy(photo(5, 192, 128)))
+    states = []
+    for tile in (1024, 8):
+        monkeypatch.setattr(coder, "_tile", tile)
+        generator = torch.Generator().manual_seed(1)
+        with torch.inference_mode():
+            latents = coder.encode(picture, generator)
+        assert latents.shape == (1, 4, 16, 24)
+        states.append(generator.get_state())
+    skipped = torch.Generator().manual_seed(1)
+    coder.skip((1, 4, 16, 24), skipped)
+    assert all(torch.equal(state, skipped.get_state()) for state in states)
