@@ -20,6 +20,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from calotype.core.errors import ModelBroken
 from calotype.core.families import FAMILIES, SINGLE_FILE, UNUSED
@@ -85,9 +86,12 @@ def _pipeline(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> Any:
             library, component = what
             kind = getattr(_LIBRARIES[library], component)
             parts[name] = kind.from_pretrained(folder / name, use_safetensors=True, **options)
-    return pipeline.from_single_file(
-        str(folder / SINGLE_FILE), config=str(folder), **options, **parts
-    )
+    try:
+        return pipeline.from_single_file(
+            str(folder / SINGLE_FILE), config=str(folder), **options, **parts
+        )
+    except SingleFileComponentError as error:  # its other lines are advice to programmers
+        raise ModelBroken(f"{SINGLE_FILE}: {str(error.message).splitlines()[0]}") from error
 
 
 def _be_quiet() -> None:
