@@ -32,10 +32,10 @@ from training.adapters import CYANOTYPE, EDGES, LCM, Adapter
 from training.cyanotype import coloured, cyanotype
 from training.edges import condition
 
-COUNTS = {LCM.name: 200, CYANOTYPE.name: 100, EDGES.name: 100}  # pictures of each row
+COUNTS = {LCM.name: 200, CYANOTYPE.name: 100, EDGES.name: 60}  # pictures of each row
 WEIGHTS = (0.0, 0.5, 1.0)  # of the style
 LCM_STEPS = (4, 2, 8)
-SCALES = (1.0, 0.5)  # of the ControlNet
+SCALES = (1.0,)  # of the ControlNet
 
 
 def digests(adapter: Adapter) -> dict[str, str]:
