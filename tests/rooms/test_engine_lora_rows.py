@@ -32,6 +32,7 @@ from calotype.engine.lora.bank import LoraBank, lora_key
 from calotype.engine.lora.reading import Lora
 from tests.rooms import engine_loras as made
 from tests.rooms.engine_bench import Bench, make_tiny_model, run_row, run_to_end
+from tests.rooms.test_engine_process import Server
 
 RANKS = (1, 4, 7, 16, 64)  # of the LoRAs there are; of five rank classes but one
 
@@ -351,6 +352,23 @@ def test_an_inbox_that_waits_can_be_woken() -> None:
     thread.start()
     assert inbox.take(wait=True) is None
     thread.join()
+
+
+def test_an_engine_that_sleeps_is_woken_when_a_file_has_been_read(
+    tiny: Path, files: list[Path]
+) -> None:
+    server = Server()
+    try:
+        server.say(LoadModel("tiny", str(tiny), "b"))
+        server.hear_until(ModelLoaded)
+        for number in range(2):  # nothing else steps, and no other command comes
+            server.say(run_row(f"r{number}", loras=(made.lora(files[number]),)))
+            told = {type(message) for message, _ in server.hear_until(RowDone)}
+            assert RowStarted in told
+    finally:
+        server.socket.close()
+        server.process.kill()
+        server.process.wait()
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ class LoraBank:
 
     def __init__(self, denoiser: torch.nn.Module, bytes_max: int = limits.LORAS_BYTES_MAX) -> None:
         self._denoiser, self._bytes_max = denoiser, bytes_max
+        # diffusers looks through all modules for these: a millisecond, each time.
+        self._device, self._dtype = denoiser.device, denoiser.dtype
         self.layers = layers_of(denoiser)
         self._loras: OrderedDict[str, Lora] = OrderedDict()  # the least recently used first
         self._wrapped: dict[str, Wrapped] = {}  # by layer
@@ -169,14 +171,6 @@ class LoraBank:
             return build
         recipe = repr(sorted(_recipe(self.merged))).encode()
         return f"{build}+{hashlib.sha256(recipe).hexdigest()[:16]}"
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._denoiser.dtype
-
-    @property
-    def _device(self) -> torch.device:
-        return self._denoiser.device
 
     def _to_evict(self, needed: int) -> list[str]:
         """What must go so that so many bytes are free."""
