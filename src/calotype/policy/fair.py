@@ -47,7 +47,7 @@ _GUARANTEED, _RESERVED, _PROMOTED, _TURN = range(4)
 
 def ticks(device_s: float) -> int:
     """Device-seconds as whole ticks; at least one, so that virtual time always moves."""
-    return max(1, round(device_s * TICKS_PER_S))
+    return round(device_s * TICKS_PER_S) or 1
 
 
 class FairQueue:
@@ -160,7 +160,13 @@ class FairQueue:
         tenant.running += 1
         user.running += 1
         tier.rows += entry.job.rows
-        self._charge(tier, entry, entry.cost)
+        cost = entry.cost
+        user.virtual += cost
+        tenant.virtual += cost
+        if why == "promoted":
+            tier.debt += cost
+        else:
+            tier.virtual += cost * tier.slowness
 
     def settle(self, entry: Entry) -> None:
         """A started job is over; its charge stands until ``correct``."""
@@ -176,7 +182,13 @@ class FairQueue:
         if tier.tenants.get(entry.job.tenant) is not entry.tenant:  # dropped as idle meanwhile
             entry.tenant = tier.tenant(entry.job.tenant)
             entry.user = tier.user(entry.tenant, entry.job.user)
-        self._charge(tier, entry, cost - entry.cost)
+        more = cost - entry.cost
+        entry.user.virtual += more
+        entry.tenant.virtual += more
+        if entry.why == "promoted":
+            tier.debt += more
+        else:
+            tier.virtual += more * tier.slowness
         if cost < entry.cost and entry.tenant.waiting:
             tier.races.touch(entry)
             if tier.late.live:
@@ -277,14 +289,6 @@ class FairQueue:
         tier.races.left()
         if entry.is_late:
             tier.late.left()
-
-    def _charge(self, tier: TierAccount, entry: Entry, cost: int) -> None:
-        entry.user.virtual += cost
-        entry.tenant.virtual += cost
-        if entry.why == "promoted":
-            tier.debt += cost
-        else:
-            tier.virtual += cost * tier.slowness
 
     def _restore(self, standing: Mapping[str, Any]) -> None:
         self._clock = standing["clock"]

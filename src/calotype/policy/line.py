@@ -82,7 +82,11 @@ class Line:
     def on(self, event: PolicyEvent, now: float) -> list[Decision]:
         """Take in a fact; answer what to do, in order. ``now`` in seconds, never going back."""
         self._positions = None
-        decisions = self._absorb(event, now)
+        if type(event) is JobSettled:  # the most frequent by far
+            decisions: list[Decision] = []
+            self._settle(event.job_id, event.device_s)
+        else:
+            decisions = self._absorb(event, now)
         if late := self._queue.promote(now):
             decisions += [PromoteJob(one.job.job_id, now - one.queued_at) for one in late]
         self._start_what_fits(decisions, now)
@@ -121,8 +125,6 @@ class Line:
 
     def _absorb(self, event: PolicyEvent, now: float) -> list[Decision]:
         match event:
-            case JobSettled():
-                self._settle(event.job_id, event.device_s)
             case JobQueued():
                 return self._take_in(event, now)
             case JobCancelled():

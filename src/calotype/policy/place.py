@@ -137,9 +137,10 @@ class Fleet:
         engine.rows += rows
         if is_cold:
             self._load(engine, model)
-        if was_empty or not engine.fits(1):  # else its keys are mended when they surface
+        has_room = engine.rows < engine.rows_max
+        if was_empty or not has_room:  # else its keys are mended when they surface
             self._close(engine)
-            if engine.fits(1):
+            if has_room:
                 self._admit(engine)
         if engine.models_max > 1:
             engine.models[model] = engine.models.pop(model)  # used last
@@ -153,7 +154,7 @@ class Fleet:
         del engine.jobs[job]
         engine.rows -= rows
         assert engine.rows >= 0, "more rows came off the engine than it held"
-        if engine.fits(1):
+        if engine.rows == 0 or engine.rows < engine.rows_max:
             self._admit(engine)
 
     def open_kinds(self, waiting: Collection[str]) -> list[str]:
