@@ -52,7 +52,7 @@ class Optimiser:
         self.matrices = wide if name == "muon" else []
         chosen = {id(weight) for weight in self.matrices}
         rest = [weight for weight in weights if id(weight) not in chosen | new]
-        groups = [{"params": rest}] if rest else []
+        groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
         if new:
             groups.append({"params": [w for w in weights if id(w) in new], "times": FRESH})
         self.views = [torch.nn.Parameter(_matrix(weight.data, weight)) for weight in self.matrices]
