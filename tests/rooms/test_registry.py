@@ -13,6 +13,7 @@ import pytest
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import ModelInfo, Sampler
 from calotype.pool.folders import FileHashes
+from calotype.pool.keeper import load_command
 from calotype.pool.registry import ModelRegistry, embedded_folder
 
 
@@ -210,6 +211,13 @@ def test_how_a_model_is_loaded_is_a_part_of_its_build(tmp_path: Path) -> None:
         assert {name: getattr(info, name) for name in said} == {
             name: tuple(it) if isinstance(it, list) else it for name, it in said.items()
         }
+        load = load_command(info)
+        assert (load.build, load.dtype, load.quantise, load.compile) == (
+            info.build,
+            info.dtype,
+            info.quantise,
+            info.compile,
+        )
     assert len(builds) == 4
     card(folder, dtype="auto", quantise="", compile=[])
     assert scan(tmp_path).get("big").build in builds

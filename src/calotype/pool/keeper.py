@@ -143,7 +143,7 @@ class Keeper:
             case EngineReady():
                 self._life.device, self._life.torch = message.device, message.torch
                 for model in self._launch.models:
-                    await process.write(_load(model))
+                    await process.write(load_command(model))
                 await self._announce_if_warm()
             case Heartbeat():
                 pass  # ``heard`` has judged it
@@ -214,7 +214,8 @@ class Keeper:
         return asyncio.get_running_loop().time() - self._life.ready_at
 
 
-def _load(model: ModelInfo) -> LoadModel:
+def load_command(model: ModelInfo) -> LoadModel:
+    """What has an engine load a model as its card wants it."""
     return LoadModel(
         model.name,
         model.path,
