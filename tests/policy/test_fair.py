@@ -275,6 +275,7 @@ def test_promotions_run_on_credit_that_is_bounded_and_paid_back() -> None:
     promoted = [start for start in shop.starts if start.why == "promoted"]
     assert promoted
     assert promoted[0].at == pytest.approx(RELAX_WAIT_S_MAX, abs=1.0)
+    assert len(promoted) > PROMOTED_S_MAX + 2, "what is paid back is lent again"
     share = sum(start.job.tier is Tier.RELAX for start in shop.starts) / len(shop.starts)
     assert share == pytest.approx(1 / 11, abs=(PROMOTED_S_MAX + 2) / len(shop.starts))
 

@@ -313,6 +313,7 @@ def test_job_that_lost_every_attempt_with_the_server_is_given_up_on_return() -> 
 JOB = st.fixed_dictionaries(
     {
         "tenant": st.sampled_from(["ann", "bob", "eve"]),
+        "user": st.sampled_from(["", "", "u"]),
         "tier": st.sampled_from(TIERS),
         "model": st.sampled_from(["m", "m", "x"]),
         "rows": st.integers(1, 4),
@@ -364,6 +365,7 @@ def long_history(seed: int, moves: int = 250) -> list[tuple[str, Any]]:
         what = noise.choice(kinds)
         job = {
             "tenant": noise.choice(["ann", "bob", "eve"]),
+            "user": noise.choice(["", "", "u"]),
             "tier": noise.choice(TIERS),
             "model": noise.choice("mmx"),
             "rows": noise.randint(1, 4),
