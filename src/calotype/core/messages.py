@@ -22,7 +22,7 @@ class LoadModel:
     """Make a base model resident; answered by ModelLoaded or ModelFailed."""
 
     name: str
-    path: str  # a folder in diffusers' layout, or one safetensors file
+    path: str  # a folder in diffusers' layout; its weights may lie in one model.safetensors
     build: str
     dtype: str = "auto"  # of the weights: fp32, bf16, fp16, or what suits the device
     quantise: str = ""  # weights only, of the denoiser: int8, fp8, or empty
