@@ -3,7 +3,8 @@
 A *decision* is one job started: on its engine's report that a job is over, the line settles the
 charge, finds whose turn it is and where, and charges it. That is measured whole, at a line of a
 million waiting jobs, with a thousand engines and as many tenants; the depth is kept by queueing a
-new job for each that starts (timed by itself). One process, one thread.
+new job for each that starts (timed by itself). A *turn* is the queue's part of it alone: whose turn
+it is, the charge, the settling. One process, one thread; seconds are those of the processor.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 from calotype.core.decisions import StartAttempt
 from calotype.core.events import EngineUp, JobQueued, JobSettled
 from calotype.core.nouns import Tier
+from calotype.policy.fair import FairQueue, ticks
+from calotype.policy.lanes import Entry
 from calotype.policy.line import Line
 from calotype.policy.rules import Rules
 
@@ -71,6 +74,24 @@ def measure(depth: int, engines: int, tenants: int, models: int, rounds: int) ->
     }
 
 
+def measure_queue(depth: int, tenants: int, turns: int) -> dict[str, Any]:
+    """``FairQueue`` alone: so many turns at that depth, each job settled at once as predicted."""
+    supply, queue = jobs(7, tenants, 1), FairQueue()
+    for seq in range(depth):
+        job = next(supply)
+        queue.add(Entry(job, seq, ticks(job.cost_s)))
+    took_s = -time.process_time()
+    for _ in range(turns):
+        found = queue.first(("m0",))
+        assert found is not None
+        entry, why = found
+        queue.start(entry, why)
+        queue.settle(entry)
+        queue.correct(entry, entry.cost)
+    took_s += time.process_time()
+    return {"waiting": depth, "tenants": tenants, "turns_per_s": round(turns / took_s)}
+
+
 def _turn_over(
     line: Line,
     supply: Iterator[JobQueued],
@@ -108,8 +129,14 @@ def main() -> None:
     asked = parser.parse_args()
     for models in asked.models:
         found = measure(asked.jobs, asked.engines, asked.tenants, models, asked.rounds)
-        text = ", ".join(f"{name} {value:,}" for name, value in found.items())
-        print(json.dumps(found) if asked.json else text, flush=True)
+        _print(found, as_json=asked.json)
+    queue = measure_queue(asked.jobs, asked.tenants, asked.jobs // 10)
+    _print(queue, as_json=asked.json)
+
+
+def _print(found: dict[str, Any], *, as_json: bool) -> None:
+    text = ", ".join(f"{name} {value:,}" for name, value in found.items())
+    print(json.dumps(found) if as_json else text, flush=True)
 
 
 if __name__ == "__main__":
