@@ -100,10 +100,10 @@ def test_four_steps_with_the_lcm_lora_draw_what_was_asked(wanted: list[evaluate.
 
 
 def test_the_style_turns_pictures_into_cyanotypes(wanted: list[evaluate.Ask]) -> None:
-    texts = [ask.text for ask in wanted[:8]]
+    texts = [ask.text for ask in wanted[:6]]
     off = [
         adapters_evaluate.off_colour(
-            evaluate.draw(adapters_evaluate.load_adapted(CYANOTYPE, weight), texts, steps=8)
+            evaluate.draw(adapters_evaluate.load_adapted(CYANOTYPE, weight), texts, steps=6)
         )
         for weight in (0.0, 1.0)
     ]
@@ -111,18 +111,19 @@ def test_the_style_turns_pictures_into_cyanotypes(wanted: list[evaluate.Ask]) ->
 
 
 def test_pictures_follow_given_edges(wanted: list[evaluate.Ask]) -> None:
-    few = wanted[:8]
+    few = wanted[:6]
     texts = [ask.text for ask in few]
     maps = np.stack([canny(picture) for picture in evaluate.renders(few)])
     controlled = adapters_evaluate.load_controlled()
     assert type(controlled).__module__.startswith("diffusers.")
     without, with_edges = (
         adapters_evaluate.mean_agreement(
-            adapters_evaluate.draw_edges(controlled, texts, maps, scale=scale, steps=8), maps
+            adapters_evaluate.draw_edges(controlled, texts, maps, scale=scale, steps=6), maps
         )
         for scale in (0.0, 1.0)
     )
-    assert with_edges > without + 0.15
+    # 0.20 on the 60 pictures of the card; a ControlNet that had learned nothing moved it by 0.003.
+    assert with_edges > without + 0.08
 
 
 @pytest.mark.parametrize("adapter", adapters.ALL, ids=lambda adapter: adapter.name)
@@ -239,4 +240,4 @@ def test_a_training_goes_on_where_it_was_and_publishes_the_average(tmp_path: Pat
     told.minutes = 0.02
     resumed = finetune.Training(again, told)
     assert resumed.step == first.steps
-    assert float(again.module.weight) == float(first.module.weight)
+    assert torch.equal(again.module.weight, first.module.weight)
