@@ -42,7 +42,7 @@ def test_a_picture_is_varied_by_its_file(server: Server, made: Path) -> None:
     body = run(server, "vary", str(made), "-n", "2", "-o", str(made.with_name("varied.png")))
     assert [Path(file).name for file in body["files"]] == ["varied-1.png", "varied-2.png"]
     [first, _] = body["manifests"]
-    assert (first["kind"], first["prompt"], first["strength"]) == ("vary_subtle", TEXT, 0.4)
+    assert (first["kind"], first["prompt"], first["strength"]) == ("vary_subtle", TEXT, 0.5)
     assert first["parent"] == body["job"]["parent"]
 
 

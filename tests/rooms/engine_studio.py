@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,9 @@ class Studio:
             unet = diffusers.UNet2DConditionModel
             config = {**unet.load_config(folder / "unet"), "in_channels": 9}
             unet.from_config(config).save_pretrained(folder / "unet")
+            index = folder / "model_index.json"
+            told = json.loads(index.read_text())
+            index.write_text(json.dumps({**told, "_class_name": INPAINT[family].__name__}))
         return folder
 
 

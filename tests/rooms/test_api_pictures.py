@@ -275,13 +275,13 @@ async def test_a_variation_takes_over_its_parents_recipe(client: httpx.AsyncClie
     job = await made(client, kind="vary_subtle", parent=image["id"])
     same = ("prompt", "negative_prompt", "model", "width", "height", "steps", "loras")
     assert [job[name] for name in same] == [parent[name] for name in same]
-    assert (job["n"], job["strength"], job["source"]) == (4, 0.4, image["id"])
+    assert (job["n"], job["strength"], job["source"]) == (4, 0.5, image["id"])
     assert len(job["images"]) == 4
     assert job["seed"] != parent["seed"]
     other = {"prompt": "a boat", "negative_prompt": "", "n": 1, "loras": []}
     job = await made(client, kind="vary_strong", parent=image["id"], **other)
     assert {name: job[name] for name in other} == other
-    assert job["strength"] == 0.75
+    assert job["strength"] == 0.85
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("upscale_2x", 2), ("upscale_4x", 4)])

@@ -13,10 +13,11 @@ import torch
 from calotype.core import limits
 from calotype.core.errors import InternalError, InvalidInput
 from calotype.core.messages import RowControl, RowFailed, RowPicture, RunRow
+from calotype.engine.colours import coarse, recoloured
 from calotype.engine.pictures import edges, mask_of, pictures_of, signal
 from calotype.engine.tiles import in_tiles
 from tests.rooms.engine_bench import SIZE
-from tests.rooms.engine_models import apart
+from tests.rooms.engine_models import Picture, apart
 from tests.rooms.engine_studio import IMAGE_TO_IMAGE, INPAINT, Studio, frame, photo, pil, window
 
 SOURCE, MASK = photo(1), window()
@@ -245,3 +246,25 @@ def test_tiles_draw_from_the_generator_as_the_whole_does(
     skipped = torch.Generator().manual_seed(1)
     coder.skip((1, 4, 16, 24), skipped)
     assert all(torch.equal(state, skipped.get_state()) for state in states)
+
+
+def test_a_redrawn_picture_may_keep_its_sources_colours(studio: Studio) -> None:
+    drawer = studio.drawer("vignette")
+    large = photo(6, 128, 128)
+    pictures, blob = frame(large)
+    fields = {"pictures": pictures, "source": 0, "width": 128, "height": 128, "steps": 10}
+    row = drawer.row("free", strength=0.3, **fields)
+    free, kept = (drawer.ours(it, blob) for it in (row, replace(row, keeps_colours=True)))
+    shift, left = (np.abs(colours_of(it) - colours_of(large)).mean() for it in (free, kept))
+    assert left < 0.3 * shift
+
+
+def colours_of(picture: Picture) -> Any:
+    return coarse(signal(torch.from_numpy(picture.copy()))[0]).numpy()
+
+
+def test_what_is_fine_in_a_picture_isnt_recoloured() -> None:
+    picture = torch.rand(3, 48, 40) - 0.5
+    assert torch.allclose(recoloured(picture, coarse(picture)), picture, atol=1e-6)
+    brighter = recoloured(picture, coarse(picture) + 0.25)
+    assert torch.allclose(brighter, picture + 0.25, atol=1e-6)

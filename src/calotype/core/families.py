@@ -87,4 +87,8 @@ FAMILIES = {
         ),
     )
 }
-PIPELINES = {family.pipeline: family for family in FAMILIES.values()}  # by their class
+PIPELINES = {  # by their class; the last two are of models that see what may change
+    **{family.pipeline: family for family in FAMILIES.values()},
+    "StableDiffusionInpaintPipeline": FAMILIES["sd15"],
+    "StableDiffusionXLInpaintPipeline": FAMILIES["sdxl"],
+}

@@ -87,6 +87,7 @@ class RunRow:
     source: int | None = None  # which picture to begin from; None: from noise alone
     mask: int | None = None  # which picture says where the source may change; None: everywhere
     strength: float = 1.0  # share of the steps, and of noise, that the source is given
+    keeps_colours: bool = False  # of the source: only what is fine is drawn anew
 
 
 @dataclass(frozen=True)

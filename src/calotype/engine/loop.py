@@ -196,7 +196,7 @@ class Engine:
         """
         command, begun_s = row.command, self._clock()
         try:
-            picture = row.model.decode(row.latents)
+            picture = row.picture()
             seen, raw = scores(picture), pixels(picture).numpy().tobytes()
         except Exception as error:  # noqa: BLE001 - the other rows go on
             return RowFailed(command.row, _said(error), retryable=True), b""

@@ -14,12 +14,13 @@ import torch
 
 from calotype.core.errors import InternalError, InvalidInput
 from calotype.core.messages import RowControl, RunRow
+from calotype.engine.colours import coarse, recoloured
 from calotype.engine.controls import Control
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Encoding, Model
 from calotype.engine.forwards import Adapters, Forwards, Steering
 from calotype.engine.lora.bank import lora_key
-from calotype.engine.pictures import edges
+from calotype.engine.pictures import edges, signal
 from calotype.engine.samplers import RowSampler
 from calotype.engine.sources import Repaint, begin
 
@@ -45,6 +46,7 @@ class Row:
     repaint: Repaint | None = None  # what of its source must stay
     beside: torch.Tensor | None = None  # what an inpainting denoiser sees: (1, c, height, width)
     steered: tuple[tuple[RowControl, Steering], ...] = ()
+    colours: torch.Tensor | None = None  # of its source, to be kept: (3, h, w), on the CPU
     steps_done: int = 0
     device_s: float = 0.0
 
@@ -128,6 +130,11 @@ class Row:
         self.latents = repaint.kept(self.latents, source)
         return repaint.kept(expected, repaint.source)
 
+    def picture(self) -> torch.Tensor:
+        """What has become of it: (3, height, width), float32, about -1..1, on the CPU."""
+        picture = self.model.decode(self.latents)
+        return picture if self.colours is None else recoloured(picture, self.colours)
+
 
 def start_row(
     command: RunRow,
@@ -169,6 +176,7 @@ def start_row(
         repaint=beginning.repaint,
         beside=beginning.beside,
         steered=steered,
+        colours=_colours(command, pictures),
         conditions=encodings.conditions(
             model,
             command.prompt,
@@ -192,6 +200,12 @@ def _steered(
         hint = control.hint(edges(picture) if wanted.canny else picture, generator)
         steered.append((wanted, Steering(control, hint, wanted.weight)))
     return tuple(steered)
+
+
+def _colours(command: RunRow, pictures: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    if command.source is None or not command.keeps_colours:
+        return None
+    return coarse(signal(pictures[command.source])[0])
 
 
 def row_key(model: Model, width: int, height: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from calotype.core.kinds import UPSCALES
 from calotype.core.messages import RowControl, RowLora, RowPicture, RunRow
 from calotype.core.nouns import AdapterInfo, AdapterKind, Job, Spec
 from calotype.flow.pictures import InputPictures
@@ -45,6 +46,7 @@ class Ingredients:
             source=self.source,
             mask=self.mask,
             strength=spec.strength,
+            keeps_colours=spec.kind in UPSCALES,
         )
 
     def made_with(self, spec: Spec) -> MadeWith:

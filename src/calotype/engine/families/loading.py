@@ -23,7 +23,7 @@ import transformers
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from calotype.core.errors import ModelBroken
-from calotype.core.families import FAMILIES, SINGLE_FILE, UNUSED
+from calotype.core.families import FAMILIES, PIPELINES, SINGLE_FILE, UNUSED
 from calotype.core.messages import LoadModel
 from calotype.engine.device import weights_dtype
 from calotype.engine.families.base import Model
@@ -34,8 +34,9 @@ from calotype.engine.families.sd3 import SD3
 from calotype.engine.families.sd15 import SD15
 from calotype.engine.families.sdxl import SDXL
 
+_MODELS = {model.family: model for model in (SD15, SDXL, SD3, Flux)}
 MODELS: dict[str, type[Model]] = {  # by pipeline class
-    FAMILIES[model.family].pipeline: model for model in (SD15, SDXL, SD3, Flux)
+    pipeline: _MODELS[family.name] for pipeline, family in PIPELINES.items()
 }
 
 _LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
