@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 _COLOURS = ("#0b6e8a", "#c2571a", "#5b8c2a", "#8b3fa0", "#b8860b", "#a0305a")
-_WIDTH, _HEIGHT = 620, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 34
+_WIDTH, _HEIGHT = 680, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 96, 12, 34
 _WAIT_S_MIN = 0.01  # waits below it are drawn as this: the axis is logarithmic
 
 _STYLE = """
@@ -180,7 +180,7 @@ def _figure(
         parts.append(f'<polyline stroke="{colour}" points="{path}"/>')
         below = _TOP + 14 + 15 * number
         parts.append(
-            f'<text x="{_WIDTH - _RIGHT - 6}" y="{below}" text-anchor="end" style="fill: {colour}">'
+            f'<text x="{_WIDTH - _RIGHT + 8}" y="{below}" style="fill: {colour}">'
             f"{escape(name)}</text>"
         )
     return f"<figure><figcaption>{escape(caption)}</figcaption>{''.join(parts)}</svg></figure>"
