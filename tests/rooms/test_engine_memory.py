@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from calotype.core.messages import RowDone
 from calotype.engine.memory import LiveBytes, bytes_of
+from calotype.engine.rows import row_key
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
 
 PICTURES = 100  # 1,000 by hand, which is the promise
@@ -58,7 +60,10 @@ def test_the_peak_is_within_a_tenth_of_the_ledger(tiny: Path, name: str, width: 
             return decode(latents)
 
     with torch.inference_mode():
-        bench.engine._measured_for(bench.model, width, width)
+        measured = bench.engine._measured_for(bench.model, width, width)
+    # Whether the largest pass pays depends on the machine; here it does, so that it is taken.
+    pays = replace(measured, pass_s=(1.0,) * len(measured.pass_s))
+    bench.engine._measured._kept[row_key(bench.model, width, width)] = pays
     bench.model.decode = metered  # type: ignore[method-assign]
     changes = {"model": name, "width": width, "height": width}
     samplers = ("euler", "dpmpp_2m", "ddim", "unipc")

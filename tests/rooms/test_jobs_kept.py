@@ -158,6 +158,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: P
     await store.close()
     with sqlite3.connect(tmp_path / "jobs.db") as old:
         old.execute("DROP TABLE notes")
+        old.execute("DROP TABLE pictures")
         old.execute("ALTER TABLE jobs DROP COLUMN refused")
         old.execute("UPDATE alembic_version SET version_num = '0001'")
     store = await JobStore.open(url_of(tmp_path))
