@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def make_pictures(client: Client, ask: dict[str, Any]) -> dict[str, Any]:
 
     Raises Answered when the server refuses the request, JobEnded when the job fails.
     """
-    job = client.create(ask)
+    job = _created(client, ask)
     try:
         _show(client, job)
     except KeyboardInterrupt:
@@ -35,6 +36,20 @@ def make_pictures(client: Client, ask: dict[str, Any]) -> dict[str, Any]:
         raise _failure(job)
     if job["status"] != "succeeded":
         raise Conflict(f"the job was {job['status']} by someone else")
+    return job
+
+
+def _created(client: Client, ask: dict[str, Any]) -> dict[str, Any]:
+    """Ask for the job; Ctrl-C meanwhile cancels it once it has a name, or it would run unseen."""
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        job = client.create(ask)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        client.cancel(job["id"])
+        raise KeyboardInterrupt
     return job
 
 
