@@ -86,7 +86,7 @@ def test_of_two_with_one_name_the_first_home_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("calotype.json", b"{", "calotype.json isn't JSON"),
+        ("calotype.json", b"{", "ink/calotype.json isn't JSON"),
         ("calotype.json", b'{"bases": "tiny"}', "calotype.json: bases: "),
         ("calotype.json", b'{"stepz": 4}', "calotype.json: stepz: "),
         ("calotype.json", b'{"steps": 0}', "calotype.json: steps: "),

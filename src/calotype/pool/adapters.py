@@ -13,19 +13,18 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, ModelBroken
 from calotype.core.nouns import AdapterInfo, AdapterKind, Sampler
-from calotype.pool.folders import FileHashes
+from calotype.pool.folders import FileHashes, read_json
 
 _CARD = "calotype.json"
 _LORA_FILE = "lora.safetensors"
 _CONTROL_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-_JSON_BYTES_MAX = 1024 * 1024  # of a card, and of a ControlNet's config
 _HEADER_BYTES_MAX = 16 * 1024 * 1024  # of a safetensors file
 _BUILD_DIGITS = 16
 _FOLDERS = {AdapterKind.LORA: "loras", AdapterKind.CONTROL: "controlnets"}
@@ -118,7 +117,7 @@ def _read(kind: AdapterKind, name: str, path: Path, hashes: FileHashes) -> Adapt
     if kind is AdapterKind.CONTROL:
         whole = [path / file for file in _CONTROL_FILES]
         place = path
-        _read_json(whole[0])
+        read_json(whole[0])
     else:
         whole = [path / _LORA_FILE if folder else path]
         place = whole[0]
@@ -142,25 +141,11 @@ def _read_card(file: Path) -> _Card:
     if not file.exists():
         return _Card()
     try:
-        return _Card.model_validate(_read_json(file))
+        return _Card.model_validate(read_json(file))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ModelBroken(f"{_CARD}: {field}: {first['msg']}", field=field) from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > _JSON_BYTES_MAX:
-            raise ModelBroken(f"{file.name} is too large", limit=_JSON_BYTES_MAX)
-        body = json.loads(file.read_bytes())
-    except OSError as error:
-        raise ModelBroken(f"{file.name} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelBroken(f"{file.name} isn't JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ModelBroken(f"{file.name} isn't a JSON object")
-    return body
 
 
 def _check_weights(kind: AdapterKind, file: Path) -> None:

@@ -92,7 +92,7 @@ def read_folder(folder: Path, hashes: FileHashes) -> ModelInfo:
 
     Reads every byte of it the first time (``hashes`` remembers).
     """
-    index = _read_json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     kind = index.get("_class_name")
     family = PIPELINES.get(kind) if isinstance(kind, str) else None
     if family is None:
@@ -160,10 +160,10 @@ def _default_size_px(folder: Path, family: Family) -> int:
     FLUX's says nothing, but its autoencoder does, in pixels.
     """
     if family.name == "flux":
-        size = _read_json(folder / "vae" / "config.json").get("sample_size", _FLUX_PX)
+        size = read_json(folder / "vae" / "config.json").get("sample_size", _FLUX_PX)
         where, scale = "vae", 1
     else:
-        size = _read_json(folder / family.denoiser / "config.json").get("sample_size")
+        size = read_json(folder / family.denoiser / "config.json").get("sample_size")
         where, scale = family.denoiser, limits.SIZE_PX_MULTIPLE
     if not isinstance(size, int) or isinstance(size, bool):
         raise ModelBroken(f"{where}/config.json: sample_size is {size!r}", field="sample_size")
@@ -192,7 +192,7 @@ def _defaults(folder: Path, family: Family) -> dict[str, Any]:
         "sampler": family.sampler,
     }
     if family.name == "flux":
-        denoiser = _read_json(folder / family.denoiser / "config.json")
+        denoiser = read_json(folder / family.denoiser / "config.json")
         if not denoiser.get("guidance_embeds", False):
             defaults |= {"steps": _STEPS_SCHNELL, "guidance": 1.0}
     return defaults
@@ -200,7 +200,7 @@ def _defaults(folder: Path, family: Family) -> dict[str, Any]:
 
 def _read_card(folder: Path, family: Family) -> _Card:
     """``calotype.json`` over the defaults."""
-    said = _read_json(folder / _CARD) if (folder / _CARD).exists() else {}
+    said = read_json(folder / _CARD) if (folder / _CARD).exists() else {}
     defaults = _defaults(folder, family)
     try:
         return _Card.model_validate({**defaults, **said}, context={"family": family})
@@ -210,7 +210,8 @@ def _read_card(folder: Path, family: Family) -> _Card:
         raise ModelBroken(f"{_CARD}: {name}: {first['msg']}", field=name) from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A small JSON object; raise ModelBroken naming the file and what is wrong with it."""
     where = f"{file.parent.name}/{file.name}"
     try:
         if file.stat().st_size > _JSON_BYTES_MAX:
