@@ -108,7 +108,7 @@ async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 
 def key_of(tenant: str) -> Key:
-    return Key("key", tenant, "laptop", ("jobs",), datetime.now(UTC), None)
+    return Key("key", tenant, "key", "laptop", ("jobs",), datetime.now(UTC), None)
 
 
 async def test_a_full_line_lets_in_no_more_than_its_limit_however_many_ask_at_once(
@@ -151,7 +151,7 @@ async def test_a_dispatcher_that_broke_is_not_ready_and_takes_nothing(
     monkeypatch.setattr(limits, "STORE_RETRY_S", 0.001)
     pool = platform._pool
     assert isinstance(pool, StubPool)
-    platform._dispatcher._turns.run(platform._dispatcher._fail_unloadable(), "harmless")
+    platform._dispatcher._turns.run(platform._dispatcher._engines._fail_unloadable(), "harmless")
     await asyncio.sleep(0)
     assert platform.readiness()["fault"] is None
 

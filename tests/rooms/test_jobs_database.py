@@ -231,7 +231,16 @@ async def test_a_revoked_key_opens_nothing_and_is_still_counted(store: JobStore)
         await store.revoke_key("key_unknown")
 
 
-@pytest.mark.parametrize("field", ["tenant", "name"])
+async def test_a_key_is_of_its_user_or_is_one_itself(store: JobStore) -> None:
+    own, _ = await store.create_key(tenant="ada", name="laptop", scopes=[])
+    key, secret = await store.create_key(tenant="ada", user="bob", name="laptop", scopes=[])
+    assert (own.user, key.user) == (own.id, "bob")
+    assert (await store.authenticate(secret)).user == "bob"
+    job = await store.insert(key.tenant, Tier.FAST, SPEC, position=1, user=key.user)
+    assert (await store.get(job.id)).user == "bob"
+
+
+@pytest.mark.parametrize("field", ["tenant", "user", "name"])
 @pytest.mark.parametrize("value", ["", "x" * (limits.KEY_NAME_CHARS_MAX + 1)])
 async def test_a_key_needs_a_fit_name(store: JobStore, field: str, value: str) -> None:
     names = {"tenant": "ada", "name": "laptop", field: value}

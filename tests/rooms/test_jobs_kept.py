@@ -160,6 +160,8 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: P
         old.execute("DROP TABLE notes")
         old.execute("DROP TABLE pictures")
         old.execute("ALTER TABLE jobs DROP COLUMN refused")
+        for table in ("jobs", "keys"):
+            old.execute(f"ALTER TABLE {table} DROP COLUMN user")
         old.execute("UPDATE alembic_version SET version_num = '0001'")
     store = await JobStore.open(url_of(tmp_path))
     assert await store.get(done.id) == done

@@ -25,6 +25,10 @@ def create(
     tenant: Annotated[
         str | None, typer.Option(help="Who pays, and sees only their own; else the first tenant.")
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Who of the tenant: its users share evenly; else the key is one itself."),
+    ] = None,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "made by hand",
     as_json: AsJson = False,
     home: Home = None,
@@ -35,7 +39,7 @@ def create(
 
     async def make(store: JobStore) -> tuple[Key, str]:
         who = FIRST_TENANT if tenant is None else tenant
-        return await store.create_key(tenant=who, name=name, scopes=SCOPES)
+        return await store.create_key(tenant=who, user=user, name=name, scopes=SCOPES)
 
     key, secret = _with_store(_settings(home), make)
     if as_json:
@@ -53,9 +57,16 @@ def list_keys(*, as_json: AsJson = False, home: Home = None) -> None:
         return
     bodies = [_body(key) for key in keys]
     print_table(
-        ("id", "tenant", "name", "created", "revoked"),
+        ("id", "tenant", "user", "name", "created", "revoked"),
         [
-            (each["id"], each["tenant"], each["name"], each["created_at"], each["revoked_at"] or "")
+            (
+                each["id"],
+                each["tenant"],
+                each["user"],
+                each["name"],
+                each["created_at"],
+                each["revoked_at"] or "",
+            )
             for each in bodies
         ],
     )
@@ -102,6 +113,7 @@ def _body(key: Key) -> dict[str, Any]:
     return {
         "id": key.id,
         "tenant": key.tenant,
+        "user": key.user,
         "name": key.name,
         "scopes": list(key.scopes),
         "created_at": key.created_at.isoformat(timespec="seconds"),

@@ -168,6 +168,7 @@ class Job:
     images: tuple[Image, ...]  # empty until succeeded
     error: dict[str, Any] | None  # a problem body once failed
     refused: tuple[Refusal, ...] = ()  # images kept back; told once the job is over
+    user: str = ""  # of the tenant, who asked; "" before there were users
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ class Key:
 
     id: str
     tenant: str
+    user: str  # of the tenant: shares are even between a tenant's users
     name: str
     scopes: tuple[str, ...]
     created_at: datetime

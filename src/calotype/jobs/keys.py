@@ -26,10 +26,15 @@ _SECRET_BYTES = 32  # of chance: 43 url-safe characters
 
 
 async def create(
-    database: Database, *, tenant: str, name: str, scopes: Sequence[str]
+    database: Database, *, tenant: str, name: str, scopes: Sequence[str], user: str | None = None
 ) -> tuple[Key, str]:
-    """Make a key; the secret is returned this once. Raises InvalidInput for an unfit name."""
-    for field, value in (("tenant", tenant), ("name", name)):
+    """Make a key; the secret is returned this once. Raises InvalidInput for an unfit name.
+
+    A key without a ``user`` is a user of its own, by its id.
+    """
+    key_id = new_id("key")
+    user = key_id if user is None else user
+    for field, value in (("tenant", tenant), ("user", user), ("name", name)):
         if not 1 <= len(value) <= limits.KEY_NAME_CHARS_MAX:
             raise InvalidInput(
                 f"{field} must have 1 to {limits.KEY_NAME_CHARS_MAX} characters",
@@ -37,10 +42,11 @@ async def create(
                 limit=limits.KEY_NAME_CHARS_MAX,
             )
     secret = SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    key = Key(new_id("key"), tenant, name, tuple(scopes), utc_now(), None)
+    key = Key(key_id, tenant, user, name, tuple(scopes), utc_now(), None)
     values = {
         "id": key.id,
         "tenant": tenant,
+        "user": user,
         "name": name,
         "scopes": list(scopes),
         "created_at": key.created_at,

@@ -24,7 +24,14 @@ Entry = tuple[str, dict[str, Any]]  # an event's kind and data
 
 
 async def insert_job(
-    conn: AsyncConnection, job_id: str, tenant: str, tier: Tier, spec: Spec, *, position: int
+    conn: AsyncConnection,
+    job_id: str,
+    tenant: str,
+    tier: Tier,
+    spec: Spec,
+    *,
+    user: str,
+    position: int,
 ) -> None:
     """Write the job and its "queued" event."""
     at = utc_now()
@@ -32,6 +39,7 @@ async def insert_job(
         insert(tables.jobs).values(
             id=job_id,
             tenant=tenant,
+            user=user,
             tier=tier.value,
             spec=spec_json(spec),
             state=JobState.QUEUED.value,

@@ -51,6 +51,7 @@ def job_of(row: Row[Any], images: Iterable[Image]) -> Job:
         images=tuple(images),
         error=row.error,
         refused=tuple(Refusal(**each) for each in row.refused or ()),
+        user=row.user,
     )
 
 
@@ -94,6 +95,7 @@ def key_of(row: Row[Any]) -> Key:
     return Key(
         id=row.id,
         tenant=row.tenant,
+        user=row.user,
         name=row.name,
         scopes=tuple(row.scopes),
         created_at=row.created_at,

@@ -129,7 +129,14 @@ class JobStore:
     # Changing a job's state.
 
     async def insert(
-        self, tenant: str, tier: Tier, spec: Spec, *, position: int, job_id: str | None = None
+        self,
+        tenant: str,
+        tier: Tier,
+        spec: Spec,
+        *,
+        position: int,
+        job_id: str | None = None,
+        user: str = "",
     ) -> Job:
         """Record a new job as queued; ``position`` in the line (1 = next) goes into its log.
 
@@ -139,7 +146,7 @@ class JobStore:
 
         async def write() -> Job:
             async with self._database.writing() as conn:
-                await moves.insert_job(conn, new, tenant, tier, spec, position=position)
+                await moves.insert_job(conn, new, tenant, tier, spec, user=user, position=position)
                 noted = await self._notes.write(conn)
                 job = await _job(conn, new)
             self._notes.written(noted)
@@ -286,9 +293,11 @@ class JobStore:
 
     # Keys.
 
-    async def create_key(self, *, tenant: str, name: str, scopes: Sequence[str]) -> tuple[Key, str]:
+    async def create_key(
+        self, *, tenant: str, name: str, scopes: Sequence[str], user: str | None = None
+    ) -> tuple[Key, str]:
         """Make a key and its secret, which is stored nowhere. Raises InvalidInput."""
-        return await keys.create(self._database, tenant=tenant, name=name, scopes=scopes)
+        return await keys.create(self._database, tenant=tenant, user=user, name=name, scopes=scopes)
 
     async def authenticate(self, secret: str) -> Key:
         """The key of this secret. Raises Unauthorized when it is unknown or revoked."""

@@ -63,6 +63,7 @@ jobs = Table(
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("id", String(40), nullable=False),
     Column("tenant", String(100), nullable=False),
+    Column("user", String(100), nullable=False),  # "" before there were users
     Column("tier", String(16), nullable=False),
     Column("spec", JSON, nullable=False),
     Column("state", String(16), nullable=False),
@@ -134,6 +135,7 @@ keys = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("tenant", String(100), nullable=False),
+    Column("user", String(100), nullable=False),
     Column("name", String(100), nullable=False),
     Column("scopes", JSON, nullable=False),
     Column("digest", String(64), nullable=False),  # SHA-256 of the secret, hexadecimal
