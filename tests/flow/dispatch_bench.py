@@ -24,9 +24,11 @@ from calotype.delivery.store import PictureStore
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Brought, Finished, Finisher, Raw, TakenIn, Wanted
+from calotype.flow.gate import RoomGate
 from calotype.flow.ingredients import Larder
 from calotype.flow.pictures import InputPictures
 from calotype.jobs.store import JobStore
+from calotype.policy.admit import Let
 from calotype.pool.adapters import AdapterRegistry
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
@@ -158,6 +160,27 @@ class StubRegistry(ModelRegistry):
         return self.models[name]
 
 
+class RecordingGate(RoomGate):
+    """Remembers who was let in and how each ended."""
+
+    def __init__(self, store: JobStore, *, most: int, most_of_tenant: int) -> None:
+        super().__init__(store, most=most, most_of_tenant=most_of_tenant)
+        self.let: dict[str, float] = {}  # predicted device-seconds, by job id
+        self.resumed: dict[str, float] = {}
+        self.ends: list[tuple[str, float]] = []  # job id, measured device-seconds
+
+    async def ask(self, job_id: str, tenant: str, tier: Tier, cost_s: float) -> Let:
+        let = await super().ask(job_id, tenant, tier, cost_s)
+        self.let[job_id] = cost_s
+        return let
+
+    def resume(self, job: Job, cost_s: float) -> None:
+        self.resumed[job.id] = cost_s
+
+    def ended(self, job_id: str, device_s: float) -> None:
+        self.ends.append((job_id, device_s))
+
+
 @dataclass
 class Bench:
     """A dispatcher with all it works with."""
@@ -176,7 +199,8 @@ class Bench:
         self.adapters = AdapterRegistry([self.folder])
         larder = Larder(self.adapters, self.inputs)
         tools = Tools(self.store, self.finisher, self.pictures, larder)
-        self.dispatcher = Dispatcher(tools, self.pool, self.registry)
+        self.gate = RecordingGate(self.store, most=1_000, most_of_tenant=1_000)
+        self.dispatcher = Dispatcher(tools, self.pool, self.registry, self.gate)
 
     async def queue(self, spec: Spec = SPEC, tenant: str = "ada", tier: Tier = Tier.FAST) -> Job:
         return await self.dispatcher.queue(tenant, tier, spec)

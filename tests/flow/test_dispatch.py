@@ -378,15 +378,15 @@ async def test_a_cancelled_job_pays_for_what_was_done_of_it(bench: Bench) -> Non
     await eventually(lambda: bench.dispatcher.progress(job.id) == 0.25)
     await bench.dispatcher.cancel(job.id, by="caller")
     paid = virtual_s(bench, "ada")
-    cost_s = bench.dispatcher._costs.predict_s(WAIT)
+    cost_s = bench.dispatcher._line.costs.predict_s(WAIT)
     assert paid == pytest.approx(cost_s / 4, abs=1e-5)
 
 
 async def test_a_held_job_pays_nothing_and_teaches_nothing(bench: Bench) -> None:
     bench.finisher.answer = unavailable
-    before = bench.dispatcher._costs.kept()
+    before = bench.dispatcher._line.costs.kept()
     await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
-    assert bench.dispatcher._costs.kept() == before
+    assert bench.dispatcher._line.costs.kept() == before
     assert virtual_s(bench, "ada") == pytest.approx(0.0, abs=1e-5)
 
 
@@ -397,7 +397,7 @@ async def test_a_job_that_is_done_pays_what_was_measured(bench: Bench) -> None:
 
 def virtual_s(bench: Bench, tenant: str) -> float:
     """Device-seconds that a tenant of the fast tier was charged."""
-    standing = bench.dispatcher._line.standing()
+    standing = bench.dispatcher._line._line.standing()
     return float(standing["tiers"]["fast"]["tenants"][tenant][0]) / 1e6
 
 
@@ -407,12 +407,8 @@ def virtual_s(bench: Bench, tenant: str) -> float:
 async def test_of_many_at_once_no_more_are_let_in_than_there_is_room_for(tmp_path: Path) -> None:
     async with bench_in(tmp_path) as bench:
         await bench.dispatcher.start()
-
-        async def check() -> None:
-            if await bench.store.count_queued() >= 5:
-                raise TooMany("full", limit=5)
-
-        asks = [bench.dispatcher.queue("ada", Tier.FAST, SPEC, check) for _ in range(30)]
+        bench.gate._most = 5
+        asks = [bench.dispatcher.queue("ada", Tier.FAST, SPEC) for _ in range(30)]
         answers = await asyncio.gather(*asks, return_exceptions=True)
         assert sum(isinstance(answer, TooMany) for answer in answers) == 25
         assert await bench.store.count_queued() == 5
@@ -492,12 +488,12 @@ async def test_the_rebuilt_line_makes_the_decision_the_old_one_would_have(tmp_pa
         await bench.dispatcher.cancel(running.id, by="caller")
         await bench.state(next_up, JobState.RUNNING)
         paid = [virtual_s(bench, tenant) for tenant in ("ada", "bob")]
-        costs = bench.dispatcher._costs.kept()
+        costs = bench.dispatcher._line.costs.kept()
         assert costs
     async with bench_in(tmp_path) as bench:
         await bench.dispatcher.start()
         assert [virtual_s(bench, tenant) for tenant in ("ada", "bob")] == paid
-        assert bench.dispatcher._costs.kept() == costs
+        assert bench.dispatcher._line.costs.kept() == costs
         await bench.pool.warm(rows_max=1)
         await bench.state(next_up, JobState.RUNNING)
         assert (await bench.store.get(first_come.id)).state is JobState.QUEUED
@@ -514,9 +510,9 @@ async def test_a_lost_engines_reason_is_in_the_jobs_log(bench: Bench) -> None:
 
 async def test_an_ended_attempt_takes_no_turn(bench: Bench, tmp_path: Path) -> None:
     job = await bench.queue(WAIT)
-    attempt: Attempt = await eventually(lambda: bench.dispatcher._attempts.get(job.id))
+    attempt: Attempt = await eventually(lambda: bench.dispatcher._line.attempts.get(job.id))
     await bench.dispatcher.cancel(job.id, by="caller")
     async with bench.dispatcher._turns.take(), asyncio.timeout(10):
-        await bench.dispatcher._complete(attempt, [])
+        await bench.dispatcher._endings._complete(attempt, [])
     with pytest.raises(IllegalMove):
         await bench.dispatcher.cancel(job.id, by="caller")

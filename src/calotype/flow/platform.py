@@ -21,7 +21,6 @@ from calotype.core.errors import (
     NotFound,
     OperatorError,
     Refused,
-    TooMany,
 )
 from calotype.core.nouns import (
     AdapterInfo,
@@ -43,6 +42,7 @@ from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Finisher
+from calotype.flow.gate import RoomGate
 from calotype.flow.hopeless import unloadable
 from calotype.flow.ingredients import Larder
 from calotype.flow.lookup import Lookup
@@ -100,7 +100,12 @@ class Platform:
         larder = Larder(self._adapters, self._inputs)
         tools = Tools(store, self._finisher, self._pictures, larder)
         self._letting_go: asyncio.Task[None] | None = None
-        self._dispatcher = Dispatcher(tools, self._pool, registry)
+        gate = RoomGate(
+            store,
+            most=settings.queued_jobs_max,
+            most_of_tenant=settings.queued_jobs_per_tenant_max,
+        )
+        self._dispatcher = Dispatcher(tools, self._pool, registry, gate)
         self.new_key: str | None = None  # the secret of the local key, if this start made it
 
     @classmethod
@@ -169,11 +174,7 @@ class Platform:
         spec, tier = spec_of(ask, model, found), tier_of(ask)
         self._judge("prompt", spec.prompt)
         self._judge("negative_prompt", spec.negative_prompt)
-        # Counted in the turn that writes the job: of many at once, no more get in than there is
-        # room for.
-        return await self._dispatcher.queue(
-            key.tenant, tier, spec, lambda: self._check_room(key.tenant)
-        )
+        return await self._dispatcher.queue(key.tenant, tier, spec)
 
     async def job(self, key: Key, job_id: str) -> Job:
         """One of the tenant's jobs; raises NotFound."""
@@ -306,14 +307,6 @@ class Platform:
         ready = [one for one in self._pool.health() if one.state is EngineState.READY]
         if reason := unloadable(ready).get(model):
             raise ModelBroken(f"no engine could load {model}: {reason}", field="model")
-
-    async def _check_room(self, tenant: str) -> None:
-        most = self._settings.queued_jobs_max
-        if await self._store.count_queued() >= most:
-            raise TooMany(f"the line is full: {most:,} jobs wait", limit=most)
-        most = self._settings.queued_jobs_per_tenant_max
-        if await self._store.count_queued(tenant) >= most:
-            raise TooMany(f"{most:,} of your jobs wait already", limit=most)
 
 
 def _identity(settings: Settings) -> SigningIdentity:

@@ -1,0 +1,134 @@
+"""How attempts end: done, failed, or held for want of a verdict; each takes the turn that ends it.
+
+An attempt that another turn has ended meanwhile (a cancelled job, a lost engine) takes none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from calotype.core import limits
+from calotype.core.errors import CalotypeError
+from calotype.core.events import AttemptFailed, JobSettled
+from calotype.core.nouns import Job
+from calotype.core.states import AttemptState, JobState
+from calotype.flow import hopeless
+from calotype.flow.attempt import Attempt, Picture, RowsFailed, Tools
+from calotype.flow.line import COSTS, LiveLine
+from calotype.jobs.patience import patiently
+from calotype.pool.pool import EnginePool
+from calotype.safety.errors import SafetyUnavailable
+
+log = structlog.get_logger("calotype.dispatch")
+
+
+class Endings:
+    """Follows attempts to their ends, and keeps the jobs whose pictures can't be judged."""
+
+    def __init__(self, line: LiveLine, tools: Tools, pool: EnginePool) -> None:
+        self._line, self._tools, self._pool = line, tools, pool
+        self._held: dict[str, asyncio.Task[None]] = {}  # by job id: brings it back into the line
+
+    async def run(self, attempt: Attempt) -> None:
+        """Follow one attempt to its end, then take the turn that ends it."""
+        try:
+            await self._follow(attempt)
+        finally:
+            await attempt.clean_up()
+
+    def let_go(self, job_id: str) -> None:
+        """A job that may be held was cancelled: it isn't brought back."""
+        if (held := self._held.pop(job_id, None)) is not None:
+            held.cancel()
+
+    async def put_back(self, job: Job, tries: hopeless.Tries, reason: str) -> None:
+        """Have a stored job wait in the line, as new or after an attempt that nobody holds."""
+        line, store, begun = self._line, self._tools.store, hopeless.charged(job, tries)
+        decisions = line.on(line.queued(job.id, job.tenant, job.tier, job.spec, begun))
+        if job.state is not JobState.QUEUED:
+            position = line.position(job.id) or 1
+            job = await patiently(lambda: store.requeue_orphan(job.id, reason, position=position))
+        line.waiting[job.id] = job
+        await line.carry_out(decisions)
+
+    async def _follow(self, attempt: Attempt) -> None:
+        job_id = attempt.job.id
+        try:
+            await attempt.send(self._pool.send)
+            pictures = await attempt.follow()
+        except RowsFailed as error:
+            failed = AttemptFailed(job_id, error.reason, error.is_retryable)
+            await self._fail(attempt, failed)
+        except SafetyUnavailable as error:
+            await self._hold(attempt, error)
+        except CalotypeError as error:
+            log.error("attempt_failed", job=job_id, reason=error.detail)
+            await self._fail(attempt, AttemptFailed(job_id, error.detail, is_retryable=True))
+        except Exception as error:  # a fault of ours: the job must not hang
+            log.exception("attempt_broke", job=job_id)
+            reason = f"{type(error).__name__} while its pictures were followed"
+            await self._fail(attempt, AttemptFailed(job_id, reason, is_retryable=True))
+        else:
+            await self._complete(attempt, pictures)
+
+    async def _fail(self, attempt: Attempt, failed: AttemptFailed) -> None:
+        async with self._turn_of(attempt) as is_current:
+            if is_current:
+                await self._line.tell(failed)
+
+    async def _hold(self, attempt: Attempt, error: SafetyUnavailable) -> None:
+        """No verdict, no picture: the job waits, and is run again, until it can be judged."""
+        job_id, line, store = attempt.job.id, self._line, self._tools.store
+        async with self._turn_of(attempt) as is_current:
+            if not is_current:
+                return
+            log.error("pending_safety", job=job_id, reason=error.detail)
+            tries = await patiently(lambda: store.attempts(job_id))
+            decisions = line.on(JobSettled(job_id, 0.0))  # it isn't the tenant's check that fails
+            if tries.get(AttemptState.HELD, 0) + 1 < limits.SAFETY_TRIES_MAX:
+                del line.attempts[job_id]
+                await line.drop(attempt)
+                job = await patiently(lambda: store.hold(attempt.lease, error.detail))
+                self._held[job_id] = line.turns.run(self._run_again(job), f"held-{job_id}")
+            else:
+                await line.fail(job_id, hopeless.unjudged(error.detail))
+            await line.carry_out(decisions)
+
+    async def _run_again(self, held: Job) -> None:
+        await asyncio.sleep(limits.SAFETY_RETRY_S)
+        async with self._line.turns.take():
+            if self._held.pop(held.id, None) is not None:  # else cancelled meanwhile
+                tries = await patiently(lambda: self._tools.store.attempts(held.id))
+                await self.put_back(held, tries, "its pictures are made again, to be judged")
+
+    async def _complete(self, attempt: Attempt, pictures: list[Picture]) -> None:
+        job, line = attempt.job, self._line
+        async with self._turn_of(attempt) as is_current:
+            if not is_current:
+                return
+            line.costs.learn(job.spec, attempt.device_s)
+            self._tools.store.keep(COSTS, line.costs.kept)
+            decisions = line.on(JobSettled(job.id, attempt.device_s))
+            line.gate.ended(job.id, attempt.device_s)
+            await attempt.record(pictures)
+            del line.attempts[job.id]
+            await line.carry_out(decisions)
+
+    @asynccontextmanager
+    async def _turn_of(self, attempt: Attempt) -> AsyncIterator[bool]:
+        """The turn that ends an attempt; False if another has ended it.
+
+        Looked at before as well: who ends an attempt waits for its task, in a turn of his own.
+        """
+        if not self._is_current(attempt):
+            yield False
+            return
+        async with self._line.turns.take():
+            yield self._is_current(attempt)
+
+    def _is_current(self, attempt: Attempt) -> bool:
+        return self._line.attempts.get(attempt.job.id) is attempt

@@ -1,0 +1,149 @@
+"""The line as it runs: told facts by the real clock, its decisions carried out.
+
+Everything here happens inside a turn (``turns``), which the caller has taken. Tables of jobs and of
+attempts are changed nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import structlog
+
+from calotype.core import limits
+from calotype.core.decisions import Decision, FailJob, RequeueJob, StartAttempt
+from calotype.core.errors import CalotypeError, InternalError
+from calotype.core.events import AttemptFailed, JobQueued, PolicyEvent
+from calotype.core.messages import CancelRow
+from calotype.core.nouns import Job, Spec, Tier
+from calotype.core.states import AttemptState
+from calotype.flow.attempt import Attempt, Machine, Tools
+from calotype.flow.costs import Costs
+from calotype.flow.gate import Gate
+from calotype.flow.turns import Turns
+from calotype.jobs.patience import patiently
+from calotype.policy.line import Line
+from calotype.pool.pool import EnginePool
+from calotype.pool.registry import ModelRegistry
+from calotype.pool.reports import EngineDown
+
+log = structlog.get_logger("calotype.dispatch")
+
+LINE, COSTS = "line", "costs"  # the names of the store's notes
+
+Follow = Callable[[Attempt], Coroutine[Any, Any, None]]
+
+
+class LiveLine:
+    """The policy's line, the jobs that wait in it and the attempts that run."""
+
+    def __init__(
+        self, tools: Tools, pool: EnginePool, registry: ModelRegistry, gate: Gate, follow: Follow
+    ) -> None:
+        """``follow`` runs an attempt to its end, in a task of its own."""
+        self._tools, self._pool, self._registry = tools, pool, registry
+        self._line, self._follow = Line(), follow
+        self.gate = gate
+        self.costs = Costs()
+        self.turns = Turns()
+        self.attempts: dict[str, Attempt] = {}  # by job id
+        self.waiting: dict[str, Job] = {}  # by id
+
+    async def restore(self) -> None:
+        """Take up what everyone was charged, and what jobs were found to cost, from the store."""
+        self._line = Line(await self._tools.store.note(LINE))
+        self.costs = Costs(await self._tools.store.note(COSTS))
+
+    def position(self, job_id: str) -> int | None:
+        """The place in the line, 1 = next; None when it doesn't wait."""
+        return self._line.position(job_id)
+
+    def queued(
+        self, job_id: str, tenant: str, tier: Tier, spec: Spec, attempt: int = 0
+    ) -> JobQueued:
+        """A job as the policy sees it; ``attempt`` were begun and count against it."""
+        return JobQueued(
+            job_id=job_id,
+            tenant=tenant,
+            tier=tier,
+            model=spec.model,
+            rows=spec.n,
+            cost_s=self.costs.predict_s(spec),
+            # A server that was stopped is no fault of the job: it has one more attempt.
+            attempt=min(attempt, limits.ATTEMPTS_MAX - 1),
+        )
+
+    def on(self, event: PolicyEvent) -> list[Decision]:
+        """Tell the line; what everyone is charged after it is written with the next change."""
+        decisions = self._line.on(event, time.monotonic())
+        self._tools.store.keep(LINE, self._line.standing)
+        return decisions
+
+    async def tell(self, event: PolicyEvent) -> None:
+        """Tell the line, and carry out what it decides."""
+        is_reported = isinstance(event, AttemptFailed)
+        outcome = AttemptState.FAILED if is_reported else AttemptState.LOST
+        await self.carry_out(self.on(event), outcome)
+
+    async def carry_out(
+        self, decisions: Iterable[Decision], outcome: AttemptState = AttemptState.LOST
+    ) -> None:
+        """Carry out decisions in order; ``outcome`` is that of the attempts they end."""
+        for decision in decisions:
+            match decision:
+                case StartAttempt(job_id=job_id, engine=engine):
+                    await self._start(job_id, engine)
+                case RequeueJob(job_id=job_id, reason=reason):
+                    await self._requeue(job_id, reason, outcome)
+                case FailJob(job_id=job_id, reason=reason):
+                    error = InternalError(f"the picture couldn't be made: {reason}")
+                    await self.fail(job_id, error)
+
+    async def fail(self, job_id: str, error: CalotypeError) -> None:
+        """Give the job up, wherever it is; the line was told, or decided it."""
+        self.waiting.pop(job_id, None)
+        attempt = self.attempts.pop(job_id, None)
+        if attempt is not None:
+            await self.drop(attempt)
+        lease = attempt.lease if attempt else None
+        self.gate.ended(job_id, 0.0)
+        await patiently(lambda: self._tools.store.fail(job_id, error.problem(), lease=lease))
+        log.warning("job_failed", job=job_id, reason=error.detail)
+
+    async def drop(self, attempt: Attempt) -> None:
+        """End an attempt that is over for the line: its task, and its rows on the engine."""
+        if attempt.task is not None and attempt.task is not asyncio.current_task():
+            attempt.task.cancel()
+            await asyncio.gather(attempt.task, return_exceptions=True)
+        try:
+            for row in attempt.row_ids():
+                await self._pool.send(attempt.lease.engine, CancelRow(row))
+        except EngineDown:
+            pass  # then it holds no rows
+
+    async def _start(self, job_id: str, engine: str) -> None:
+        job = self.waiting.pop(job_id)
+        lease = await patiently(lambda: self._tools.store.lease(job_id, engine))
+        machine = next(
+            Machine(health.torch or "", health.device or "")
+            for health in self._pool.health()
+            if health.name == engine
+        )
+        model = self._registry.get(job.spec.model)
+        attempt = Attempt(job, lease, model, machine, self._tools)
+        self.attempts[job_id] = attempt
+        attempt.task = self.turns.run(self._follow(attempt), f"attempt-{job_id}")
+
+    async def _requeue(self, job_id: str, reason: str, outcome: AttemptState) -> None:
+        attempt = self.attempts.pop(job_id)
+        await self.drop(attempt)
+        position = self._line.position(job_id) or 1
+        self.waiting[job_id] = await patiently(
+            lambda: self._tools.store.requeue(
+                attempt.lease, reason, position=position, outcome=outcome
+            )
+        )
+        log.warning("attempt_lost", job=job_id, attempt=attempt.lease.attempt, reason=reason)
