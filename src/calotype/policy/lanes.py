@@ -120,9 +120,10 @@ class _Jobs:
     They come in that order, but for those that come back after a lost attempt.
     """
 
-    __slots__ = ("_back", "_line", "at", "name", "seq", "user")
+    __slots__ = ("_back", "_line", "at", "head", "name", "seq", "user")
 
     def __init__(self, name: str, user: str) -> None:
+        self.head: Entry | None = None  # the first as of the last look; it may have left since
         self.name = name
         self.user = user
         self.at, self.seq = 0, -1  # its key in the race above; -1: it isn't entered
@@ -133,13 +134,13 @@ class _Jobs:
         line, back = self._line, self._back
         while line and not line[0].is_waiting:
             line.popleft()
-        if not back:
-            return line[0] if line else None
         while back and not back[0][1].is_waiting:
             heappop(back)
         if back and (not line or back[0][0] < line[0].seq):
-            return back[0][1]
-        return line[0] if line else None
+            self.head = back[0][1]
+        else:
+            self.head = line[0] if line else None
+        return self.head
 
     def add(self, entry: Entry) -> bool:
         """True if it is the first now."""
@@ -171,14 +172,15 @@ class _Jobs:
 class _Race:
     """Entrants by virtual time, the furthest behind first; ties to the job that came first."""
 
-    __slots__ = ("_depth", "_entrants", "_heap", "at", "name", "seq")
+    __slots__ = ("_depth", "_heap", "at", "entrants", "name", "seq")
+    head = None  # whose turn it is changes with what others are charged: looked for each time
 
     def __init__(self, name: str, depth: int) -> None:
         self.name = name
         self.at, self.seq = 0, -1  # its key in the race above; -1: it isn't entered
         self._depth = depth  # 0: kinds race, 1: tenants, 2: users
         self._heap: list[tuple[int, int, _Race | _Jobs]] = []
-        self._entrants: dict[str, _Race | _Jobs] = {}
+        self.entrants: dict[str, _Race | _Jobs] = {}
 
     def first(self) -> Entry | None:
         """The job whose turn it is; None when nobody waits."""
@@ -188,11 +190,13 @@ class _Race:
             if entrant.seq != seq or entrant.at != at:
                 heappop(heap)  # entered again since, further ahead
                 continue
-            entry = entrant.first()
+            entry = entrant.head
+            if entry is None or not entry.is_waiting:
+                entry = entrant.first()
             if entry is None:
                 heappop(heap)
                 entrant.seq = -1
-                del self._entrants[entrant.name]
+                del self.entrants[entrant.name]
                 continue
             now = entry.user.virtual if is_last else entry.tenant.virtual
             if now == at and entry.seq == seq:
@@ -204,13 +208,13 @@ class _Race:
     def add(self, entry: Entry) -> bool:
         """Let a job wait here; True if the race's first may have changed."""
         name = self._name(entry)
-        entrant = self._entrants.get(name)
+        entrant = self.entrants.get(name)
         if entrant is None:
             leaf = self._depth > 0  # a tenant of one user is a leaf as well
             entrant = _Jobs(name, entry.job.user) if leaf else _Race(name, 1)
-            self._entrants[name] = entrant
+            self.entrants[name] = entrant
         elif self._depth == 1 and isinstance(entrant, _Jobs) and entrant.user != entry.job.user:
-            entrant = self._entrants[name] = entrant.as_race()
+            entrant = self.entrants[name] = entrant.as_race()
         if not entrant.add(entry) and entrant.seq >= 0:
             return False
         self._enter(entrant)
@@ -218,18 +222,18 @@ class _Race:
 
     def touch(self, entry: Entry) -> None:
         """The accounts of this entry's owners have become smaller, or a first job has gone."""
-        entrant = self._entrants.get(self._name(entry))
+        entrant = self.entrants.get(self._name(entry))
         if entrant is not None:
             entrant.touch(entry)
             self._enter(entrant)
 
     def of(self, name: str) -> _Race | _Jobs | None:
         """The entrant of that name."""
-        return self._entrants.get(name)
+        return self.entrants.get(name)
 
     def entries(self) -> Iterator[Entry]:
         """Every job that waits here, in no useful order."""
-        for entrant in self._entrants.values():
+        for entrant in self.entrants.values():
             yield from entrant.entries()
 
     def _name(self, entry: Entry) -> str:
@@ -243,8 +247,8 @@ class _Race:
         if entrant.seq < 0 or (at, entry.seq) < (entrant.at, entrant.seq):
             entrant.at, entrant.seq = at, entry.seq
             heappush(self._heap, (at, entry.seq, entrant))
-            if len(self._heap) > 2 * len(self._entrants) + _DEAD_KEPT:
-                self._heap = [(one.at, one.seq, one) for one in self._entrants.values()]
+            if len(self._heap) > 2 * len(self.entrants) + _DEAD_KEPT:
+                self._heap = [(one.at, one.seq, one) for one in self.entrants.values()]
                 heapify(self._heap)
 
     def __lt__(self, other: object) -> bool:
@@ -268,11 +272,14 @@ class Races:
             race = self._kinds.of(kind)
             return race.first() if race is not None else None
         best: Entry | None = None
+        at = seq = 0
+        races = self._kinds.entrants
         for kind in kinds:
-            race = self._kinds.of(kind)
-            entry = race.first() if race is not None else None
-            if entry is not None and (best is None or _key(entry) < _key(best)):
-                best = entry
+            if (race := races.get(kind)) is None or (entry := race.first()) is None:
+                continue
+            now = entry.tenant.virtual
+            if best is None or now < at or (now == at and entry.seq < seq):
+                best, at, seq = entry, now, entry.seq
         return self._resolved(best, kinds)
 
     def add(self, entry: Entry) -> None:
@@ -326,7 +333,3 @@ class Races:
             if one is not None and (one.user.virtual, one.seq) < (best.user.virtual, best.seq):
                 best = one
         return best
-
-
-def _key(entry: Entry) -> tuple[int, int]:
-    return entry.tenant.virtual, entry.seq
