@@ -159,7 +159,9 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: P
     with sqlite3.connect(tmp_path / "jobs.db") as old:
         old.execute("DROP TABLE notes")
         old.execute("DROP TABLE pictures")
-        old.execute("ALTER TABLE jobs DROP COLUMN refused")
+        old.execute("DROP TABLE budgets")
+        for column in ("refused", "fell_from", "charged_s"):
+            old.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         for table in ("jobs", "keys"):
             old.execute(f"ALTER TABLE {table} DROP COLUMN user")
         old.execute("UPDATE alembic_version SET version_num = '0001'")

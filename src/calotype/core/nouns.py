@@ -169,6 +169,8 @@ class Job:
     error: dict[str, Any] | None  # a problem body once failed
     refused: tuple[Refusal, ...] = ()  # images kept back; told once the job is over
     user: str = ""  # of the tenant, who asked; "" before there were users
+    fell_from: Tier | None = None  # the tier that was asked for, when its budget was spent
+    charged_s: float | None = None  # device-seconds taken from a budget when it was let in
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,10 @@ class Event:
 
 # What a job's log can say, in the past tense, and the keys of each event's data.
 EVENT_KINDS = {
-    "queued": "position (1 = next), tier; also reason and attempt when it is queued again",
+    "queued": (
+        "position (1 = next), tier; fell_from (the tier asked for) if the budget is spent; also "
+        "reason and attempt when it is queued again"
+    ),
     "started": "attempt, engine",
     "step": (
         "image (index), step, steps; preview (data URL of a small WebP) now and then; tokens_cut "
@@ -210,6 +215,21 @@ class Lease:
     attempt: int  # 1, 2 ... within the job
     token: int
     engine: str
+
+
+class WhenSpent(StrEnum):
+    """What becomes of a tenant's faster jobs once its budget is spent."""
+
+    RELAX = "relax"  # they wait in relax, which costs none
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Device-seconds of turbo and fast that a tenant may use in each period ("fast hours")."""
+
+    fast_s: float
+    when_spent: WhenSpent = WhenSpent.REFUSE
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,10 @@ async def insert_job(
     tier: Tier,
     spec: Spec,
     *,
-    user: str,
     position: int,
+    user: str,
+    fell_from: Tier | None,
+    charged_s: float | None,
 ) -> None:
     """Write the job and its "queued" event."""
     at = utc_now()
@@ -47,9 +49,13 @@ async def insert_job(
             attempt=0,
             token=0,
             log_length=1,
+            fell_from=fell_from,
+            charged_s=charged_s,
         )
     )
-    first = {"position": position, "tier": tier.value}
+    first: dict[str, Any] = {"position": position, "tier": tier.value}
+    if fell_from is not None:
+        first["fell_from"] = fell_from.value
     await conn.execute(
         insert(tables.events).values(job_id=job_id, seq=1, kind="queued", at=at, data=first)
     )

@@ -52,6 +52,8 @@ def job_of(row: Row[Any], images: Iterable[Image]) -> Job:
         error=row.error,
         refused=tuple(Refusal(**each) for each in row.refused or ()),
         user=row.user,
+        fell_from=Tier(row.fell_from) if row.fell_from else None,
+        charged_s=row.charged_s,
     )
 
 

@@ -31,6 +31,7 @@ from calotype.core.nouns import (
 )
 from calotype.core.states import AttemptState, JobState
 from calotype.jobs import keys, moves, notes, pictures, tables
+from calotype.jobs.budgets import Budgets
 from calotype.jobs.database import Database, open_database
 from calotype.jobs.log import EventLog
 from calotype.jobs.rows import image_of, job_of
@@ -47,6 +48,7 @@ class JobStore:
         self._database = database
         self._log = EventLog(database)
         self._notes = notes.Notes()
+        self.budgets = Budgets(database)
         self._log.start()
 
     @classmethod
@@ -137,6 +139,8 @@ class JobStore:
         position: int,
         job_id: str | None = None,
         user: str = "",
+        fell_from: Tier | None = None,
+        charged_s: float | None = None,
     ) -> Job:
         """Record a new job as queued; ``position`` in the line (1 = next) goes into its log.
 
@@ -146,7 +150,10 @@ class JobStore:
 
         async def write() -> Job:
             async with self._database.writing() as conn:
-                await moves.insert_job(conn, new, tenant, tier, spec, user=user, position=position)
+                await moves.insert_job(
+                    conn, new, tenant, tier, spec,
+                    position=position, user=user, fell_from=fell_from, charged_s=charged_s,
+                )  # fmt: skip
                 noted = await self._notes.write(conn)
                 job = await _job(conn, new)
             self._notes.written(noted)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -75,6 +76,8 @@ jobs = Table(
     Column("log_length", Integer, nullable=False),  # seq of the newest event: there are no gaps
     Column("error", JSON(none_as_null=True)),
     Column("refused", JSON(none_as_null=True)),  # images kept back: index, category, detail
+    Column("fell_from", String(16)),  # the tier that was asked for, when its budget was spent
+    Column("charged_s", Float),  # device-seconds taken from a budget at admission
     UniqueConstraint("id"),
     Index(None, "tenant", "number"),
     Index(None, "state", "tenant"),
@@ -142,6 +145,14 @@ keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     UniqueConstraint("digest"),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("tenant", String(100), primary_key=True),
+    Column("fast_s", Float, nullable=False),  # device-seconds of the faster tiers in each period
+    Column("when_spent", String(16), nullable=False),
 )
 
 notes = Table(
