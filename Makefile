@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 override PROMPT := $(value PROMPT)
 export PROMPT
 
-.PHONY: help setup venv demo serve test check format browser clean
+.PHONY: help setup venv demo serve test check format browser database clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,7 +43,7 @@ demo: setup  ## a server and a first picture: make demo PROMPT="a red tent by th
 serve: setup  ## the platform: page, API, engine
 	@exec $(BIN)/calotype serve
 
-test: setup browser  ## the whole suite
+test: setup browser database  ## the whole suite
 	@$(BIN)/python -m pytest
 
 check: setup  ## lint, format, types, import direction, tidiness
@@ -58,7 +58,10 @@ format: setup  ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 browser: setup  # Chromium for the tests of the page
-	@$(BIN)/python tests/web/install_browser.py
+	@$(BIN)/python -m tests.web.install_browser
+
+database: setup  # PostgreSQL for the tests of the job store
+	@$(BIN)/python -m tests.postgres
 
 clean:  ## removes the environment and caches (never your pictures)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

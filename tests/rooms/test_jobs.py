@@ -1,15 +1,13 @@
-"""The job store: states, leases, fencing, listings, restarts. Real SQLite files throughout."""
+"""The job store: states, leases, fencing, listings, restarts. On SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -35,22 +33,11 @@ SPEC = Spec(
 ERROR = {"type": "urn:calotype:problem:internal", "status": 500, "detail": "the engine is gone"}
 
 
-def url_of(folder: Path) -> str:
-    return f"sqlite+aiosqlite:///{folder / 'jobs.db'}"
-
-
 def pictures(job: str) -> list[Image]:
     return [
         Image(f"img_{job}_{i}", i, SPEC.image_seed(i), 64, 128, "a" * 64, "b" * 64, ("png", "webp"))
         for i in range(SPEC.n)
     ]
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    opened = await JobStore.open(url_of(tmp_path))
-    yield opened
-    await opened.close()
 
 
 async def queue(store: JobStore, tenant: str = "ada") -> Job:
@@ -237,8 +224,10 @@ async def test_a_late_attempt_can_write_nothing(store: JobStore, name: str, take
     assert await store.events(late.job_id) == log
 
 
-async def test_of_many_who_want_the_same_job_one_gets_it(store: JobStore, tmp_path: Path) -> None:
-    other = await JobStore.open(url_of(tmp_path))  # as another process would have it
+async def test_of_many_who_want_the_same_job_one_gets_it(
+    store: JobStore, database_url: str
+) -> None:
+    other = await JobStore.open(database_url)  # as another process would have it
     for _ in range(5):
         job = await queue(store)
         wishes = [s.lease(job.id, f"cpu-{i}") for i in range(4) for s in (store, other)]
@@ -276,30 +265,32 @@ async def test_a_change_is_finished_though_its_caller_gave_up(store: JobStore) -
     assert (await store.get(job.id)).state is JobState.CANCELLED
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.sampled_from([*CHANGES, "append"]), max_size=12))
-def test_whatever_is_tried_the_log_tells_the_state(names: list[str]) -> None:
-    asyncio.run(_try_in_turn(names))
+ONE_DATABASE = [HealthCheck.function_scoped_fixture]  # for all examples: each has its own job
 
 
-async def _try_in_turn(names: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        store = await JobStore.open(url_of(Path(folder)))
-        try:
-            job = await queue(store)
-            lease = Lease(job.id, 0, 0, "none")
-            for name in names:
-                try:
-                    if name == "append":
-                        await store.append(lease, "step", {"image": 0, "step": 1, "steps": 4})
-                        continue
-                    outcome = await CHANGES[name][1](store, lease)
-                    lease = outcome if isinstance(outcome, Lease) else lease
-                except (IllegalMove, LeaseLost):
+@settings(max_examples=15, deadline=None, suppress_health_check=ONE_DATABASE)
+@given(names=st.lists(st.sampled_from([*CHANGES, "append"]), max_size=12))
+def test_whatever_is_tried_the_log_tells_the_state(database_url: str, names: list[str]) -> None:
+    asyncio.run(_try_in_turn(database_url, names))
+
+
+async def _try_in_turn(url: str, names: list[str]) -> None:
+    store = await JobStore.open(url)
+    try:
+        job = await queue(store)
+        lease = Lease(job.id, 0, 0, "none")
+        for name in names:
+            try:
+                if name == "append":
+                    await store.append(lease, "step", {"image": 0, "step": 1, "steps": 4})
                     continue
-            await _check_log(store, await store.get(job.id))
-        finally:
-            await store.close()
+                outcome = await CHANGES[name][1](store, lease)
+                lease = outcome if isinstance(outcome, Lease) else lease
+            except (IllegalMove, LeaseLost):
+                continue
+        await _check_log(store, await store.get(job.id))
+    finally:
+        await store.close()
 
 
 async def _check_log(store: JobStore, job: Job) -> None:
@@ -374,12 +365,12 @@ async def test_the_line_is_counted_by_tenant_and_whole(store: JobStore) -> None:
 
 
 async def test_after_a_restart_the_unfinished_jobs_are_there_and_the_late_are_fenced(
-    tmp_path: Path,
+    database_url: str,
 ) -> None:
-    store = await JobStore.open(url_of(tmp_path))
+    store = await JobStore.open(database_url)
     made = {state: await bring_to(store, state) for state in JobState}
     await store.close()
-    store = await JobStore.open(url_of(tmp_path))
+    store = await JobStore.open(database_url)
     unfinished = await store.unfinished()
     expected = [JobState.QUEUED, JobState.RUNNING, JobState.PENDING_SAFETY]
     assert [job.state for job in unfinished] == expected

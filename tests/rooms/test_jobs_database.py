@@ -7,21 +7,21 @@ import hashlib
 import re
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, insert
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, NotFound, OperatorError, Unauthorized
 from calotype.core.nouns import Sampler, Spec, Tier
 from calotype.jobs import tables
 from calotype.jobs.store import JobStore
+from tests.postgres import Postgres
 
 SPEC = Spec("a tent", "", "vignette", 64, 64, 4, 3.5, Sampler.EULER, 7, 1)
 
@@ -31,11 +31,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "jobs.db"
 
 
-@pytest.fixture
-async def store(file: Path) -> AsyncIterator[JobStore]:
-    opened = await JobStore.open(f"sqlite+aiosqlite:///{file}")
-    yield opened
-    await opened.close()
+def sqlite(file: Path) -> str:
+    return f"sqlite+aiosqlite:///{file}"
 
 
 # Opening.
@@ -46,14 +43,15 @@ async def test_models_and_migrations_agree(store: JobStore) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, tables.metadata))
 
-    async with store._database.reading() as conn:
+    async with store._database._writer.connect() as conn:
         assert await conn.run_sync(differences) == []
         await conn.exec_driver_sql("DROP INDEX ix_jobs_tenant_number")
         assert len(await conn.run_sync(differences)) == 1, "the comparison can fail"
         await conn.rollback()
 
 
-async def test_every_connection_has_the_settings_that_writers_rely_on(store: JobStore) -> None:
+async def test_every_connection_has_the_settings_that_writers_rely_on(file: Path) -> None:
+    store = await JobStore.open(sqlite(file))
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
     async with store._database.reading() as one, store._database.reading() as two:
         for conn in (one, two):
@@ -61,6 +59,19 @@ async def test_every_connection_has_the_settings_that_writers_rely_on(store: Job
                 name: (await conn.exec_driver_sql(f"PRAGMA {name}")).scalar() for name in expected
             }
             assert found == expected
+    await store.close()
+
+
+async def test_a_reader_sees_one_moment_and_can_not_write(store: JobStore) -> None:
+    job = await store.insert("ada", Tier.RELAX, SPEC, position=1)
+    states = select(tables.jobs.c.state)
+    async with store._database.reading() as conn:
+        before = (await conn.execute(states)).scalar_one()
+        await store.cancel(job.id, by="caller")
+        assert (await conn.execute(states)).scalar_one() == before == "queued"
+        if conn.dialect.name == "postgresql":
+            with pytest.raises(DBAPIError, match="read-only"):
+                await conn.execute(delete(tables.jobs))
 
 
 async def test_a_row_that_points_nowhere_is_refused(store: JobStore) -> None:
@@ -84,16 +95,15 @@ async def test_times_are_utc_whatever_zone_they_came_in(store: JobStore) -> None
             await conn.execute(naive)
 
 
-async def test_opening_again_changes_nothing(store: JobStore, file: Path) -> None:
+async def test_opening_again_changes_nothing(store: JobStore, database_url: str) -> None:
     job = await store.insert("ada", Tier.RELAX, SPEC, position=1)
-    again = await JobStore.open(f"sqlite+aiosqlite:///{file}")
+    again = await JobStore.open(database_url)
     assert await again.get(job.id) == job
     await again.close()
 
 
-async def test_many_may_open_a_new_database_at_once(file: Path) -> None:
-    url = f"sqlite+aiosqlite:///{file}"
-    stores = await asyncio.gather(*(JobStore.open(url) for _ in range(4)))
+async def test_many_may_open_a_new_database_at_once(database_url: str) -> None:
+    stores = await asyncio.gather(*(JobStore.open(database_url) for _ in range(4)))
     for opened in stores:
         await opened.insert("ada", Tier.FAST, SPEC, position=1)
     assert await stores[0].count_queued() == 4
@@ -109,6 +119,10 @@ async def test_many_may_open_a_new_database_at_once(file: Path) -> None:
         ("sqlite+aiosqlite://", "must be a file"),
         ("sqlite+aiosqlite:///:memory:", "must be a file"),
         ("sqlite:///jobs.db", "not async"),
+        ("postgresql+psycopg2://host/jobs", "not async"),
+        ("postgresql://me@127.0.0.1:1/jobs", "refused|Connect call failed"),
+        ("postgresql:///jobs?host=/no/such/socket", "No such file"),
+        ("mysql+aiomysql://host/jobs", "sqlite or postgresql"),
         ("nosuch+driver://host/jobs", "nosuch"),
     ],
 )
@@ -122,18 +136,20 @@ async def test_what_can_not_be_opened_is_told_in_a_sentence(url: str, reason: st
 def test_a_file_that_is_no_database_is_left_alone(file: Path) -> None:
     file.write_bytes(b"my holiday notes " * 100)
     with pytest.raises(OperatorError, match="not a database"):
-        asyncio.run(JobStore.open(f"sqlite+aiosqlite:///{file}"))
+        asyncio.run(JobStore.open(sqlite(file)))
     assert file.read_bytes() == b"my holiday notes " * 100
 
 
-async def test_a_database_of_a_newer_version_is_refused(file: Path) -> None:
-    url = f"sqlite+aiosqlite:///{file}"
-    await (await JobStore.open(url)).close()
-    with sqlite3.connect(file) as direct:
-        direct.execute("UPDATE alembic_version SET version_num = '9999'")
-    direct.close()
+async def test_a_database_of_a_newer_version_is_refused(store: JobStore, database_url: str) -> None:
+    async with store._database.writing() as conn:
+        await conn.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(OperatorError, match="9999"):
-        await JobStore.open(url)
+        await JobStore.open(database_url)
+
+
+async def test_a_postgresql_database_that_is_not_there_is_told_by_name(postgres: Postgres) -> None:
+    with pytest.raises(OperatorError, match='database "nosuch" does not exist'):
+        await JobStore.open(f"postgresql://postgres@/nosuch?host={postgres.folder}")
 
 
 async def test_a_password_stays_out_of_the_sentence() -> None:
@@ -160,13 +176,13 @@ asyncio.run(main())
 
 
 async def test_the_command_line_can_write_while_the_server_does(
-    store: JobStore, file: Path
+    store: JobStore, database_url: str
 ) -> None:
     other = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         _MAKE_KEYS,
-        f"sqlite+aiosqlite:///{file}",
+        database_url,
         stdout=asyncio.subprocess.PIPE,
     )
     assert other.stdout is not None
@@ -177,7 +193,8 @@ async def test_the_command_line_can_write_while_the_server_does(
     assert await store.count_queued() == len(await store.list_keys()) == 40
 
 
-async def test_a_writer_waits_for_another_processs_transaction(store: JobStore, file: Path) -> None:
+async def test_a_writer_waits_for_another_processs_transaction(file: Path) -> None:
+    store = await JobStore.open(sqlite(file))
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     writing = asyncio.create_task(store.insert("ada", Tier.FAST, SPEC, position=1))
@@ -187,14 +204,13 @@ async def test_a_writer_waits_for_another_processs_transaction(store: JobStore, 
     other.execute("COMMIT")
     assert (await writing).tenant == "ada"
     other.close()
+    await store.close()
 
 
 # Keys.
 
 
-async def test_a_key_opens_with_its_secret_which_is_stored_nowhere(
-    store: JobStore, file: Path
-) -> None:
+async def test_a_key_opens_with_its_secret(store: JobStore) -> None:
     assert await store.list_keys() == []
     key, secret = await store.create_key(tenant="ada", name="laptop", scopes=["jobs", "admin"])
     assert re.fullmatch(r"ct_[A-Za-z0-9_-]{43}", secret)
@@ -202,6 +218,11 @@ async def test_a_key_opens_with_its_secret_which_is_stored_nowhere(
     assert key.revoked_at is None
     assert await store.authenticate(secret) == key
     assert await store.list_keys() == [key]
+
+
+async def test_a_secret_is_stored_nowhere(file: Path) -> None:
+    store = await JobStore.open(sqlite(file))
+    _, secret = await store.create_key(tenant="ada", name="laptop", scopes=[])
     await store.close()
     stored = b"".join(path.read_bytes() for path in file.parent.iterdir())
     assert secret.removeprefix("ct_").encode() not in stored

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,9 @@ from calotype.core.nouns import Lease, Refusal
 from calotype.core.states import AttemptState, JobState
 from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
-from tests.rooms.test_jobs import ERROR, bring_to, pictures, queue, url_of
+from tests.rooms.test_jobs import ERROR, bring_to, pictures, queue
 
 PREVIEW = "data:image/webp;base64,AAAA"
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    opened = await JobStore.open(url_of(tmp_path))
-    yield opened
-    await opened.close()
 
 
 async def running_with_previews(store: JobStore) -> Lease:
@@ -126,9 +118,9 @@ async def test_a_store_tells_the_pictures_that_a_job_has(store: JobStore) -> Non
 
 
 async def test_a_note_is_written_with_the_next_change_and_outlives_a_restart(
-    tmp_path: Path,
+    database_url: str,
 ) -> None:
-    store = await JobStore.open(url_of(tmp_path))
+    store = await JobStore.open(database_url)
     job = await queue(store)
     store.keep("line", lambda: {"clock": 1})
     assert await store.note("line") is None, "it waits for a change"
@@ -136,7 +128,7 @@ async def test_a_note_is_written_with_the_next_change_and_outlives_a_restart(
     store.keep("line", lambda: {"clock": 2})
     await queue(store)
     await store.close()
-    store = await JobStore.open(url_of(tmp_path))
+    store = await JobStore.open(database_url)
     assert await store.note("line") == {"clock": 2}
     assert await store.note("nothing") is None
     await store.close()
@@ -153,7 +145,7 @@ async def test_a_note_waits_on_when_the_change_is_refused(store: JobStore) -> No
 
 
 async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    store = await JobStore.open(url_of(tmp_path))
+    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
     done, _ = await bring_to(store, JobState.SUCCEEDED)
     await store.close()
     with sqlite3.connect(tmp_path / "jobs.db") as old:
@@ -165,7 +157,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: P
         for table in ("jobs", "keys"):
             old.execute(f"ALTER TABLE {table} DROP COLUMN user")
         old.execute("UPDATE alembic_version SET version_num = '0001'")
-    store = await JobStore.open(url_of(tmp_path))
+    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
     assert await store.get(done.id) == done
     store.keep("line", dict)
     await store.write_notes()

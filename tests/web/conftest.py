@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def browser() -> Iterator[Browser]:
     path = find()
     if path is None:
-        pytest.fail("no Chromium: run `python tests/web/install_browser.py` (`make test` does)")
+        pytest.fail("no Chromium: run `python -m tests.web.install_browser` (`make test` does)")
     expect.set_options(timeout=EXPECT_MS)
     with sync_playwright() as playwright:
         # Chromium refuses its sandbox to root, which is what CI containers run as.

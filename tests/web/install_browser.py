@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+from tests import debian
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-INSTALL_S_MAX = 900.0  # a slow mirror may take this long
 
 
 class NoBrowserError(RuntimeError):
@@ -32,31 +32,10 @@ def find() -> str | None:
 
 def install() -> str:
     """Install Debian's ``chromium`` and return its path; raise NoBrowserError if that can't be."""
-    apt, sudo = shutil.which("apt-get"), shutil.which("sudo")
-    if apt is None:
-        raise NoBrowserError("No Chromium was found, and this machine has no apt-get.")
-    if os.geteuid() != 0 and sudo is None:
-        raise NoBrowserError("No Chromium was found, and installing it needs root or sudo.")
-    prefix = [] if os.geteuid() == 0 else [str(sudo), "--non-interactive"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    print("Installing Debian's chromium (once, about a minute) ...", flush=True)
-    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-        command = [*prefix, apt, "-qq", *arguments]
-        try:
-            done = subprocess.run(
-                command,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=INSTALL_S_MAX,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise NoBrowserError(f"`{' '.join(command)}` took too long.") from None
-        # A failed update may leave old lists that still serve; a failed install is the end.
-        if done.returncode and arguments[0] == "install":
-            said = (done.stderr or done.stdout).strip().splitlines()[-3:]
-            raise NoBrowserError(f"`{' '.join(command)}` failed: {' '.join(said)}")
+    try:
+        debian.install("chromium", "Chromium")
+    except debian.NotInstalledError as error:
+        raise NoBrowserError(str(error)) from error
     path = find()
     if path is None:
         raise NoBrowserError("apt-get installed chromium, but no chromium is on PATH.")

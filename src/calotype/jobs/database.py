@@ -1,16 +1,14 @@
 """The connection to the database: how it is opened, who may write, and when.
 
-Knows nothing of jobs. SQLite takes one writer at a time, so writers queue here, on a lock, and each
-transaction takes SQLite's own write lock from its start (``BEGIN IMMEDIATE``): none can fail half
-way for having read before another wrote. Another process waits for that lock (``busy_timeout``).
-Readers never wait: with a write-ahead log they see the last committed state.
+Knows nothing of jobs. Writers of one process queue here, on a lock, and readers never wait. What
+SQLite and PostgreSQL do differently is in the modules of their names; above this one there is one
+way to write and one to read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,16 +17,15 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from calotype.core.errors import InternalError, OperatorError
+from calotype.jobs import postgresql, sqlite
 
-BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another process's transaction
-WAL_RETRY_S = 0.02  # between tries to make a new file's log while another process does the same
 CONNECTIONS_MAX = 8  # one writes; the others read
-_WRITES = "calotype_writes"  # the execution option that marks a writing transaction
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": postgresql.DRIVER}
 
 T = TypeVar("T")
 
@@ -37,8 +34,9 @@ class Database:
     """An open database, migrated to the newest schema."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._reader = engine
-        self._writer = engine.execution_options(**{_WRITES: True})
+        self._engine = engine
+        backend = sqlite if engine.dialect.name == "sqlite" else postgresql
+        self._reader, self._writer = backend.views(engine)
         self._turn = asyncio.Lock()
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._is_closed = False
@@ -74,7 +72,7 @@ class Database:
         if self._unfinished:
             await asyncio.wait(set(self._unfinished))
         self._is_closed = True
-        await self._reader.dispose()
+        await self._engine.dispose()
 
     def _check_open(self) -> None:
         """Raise InternalError once closed: SQLAlchemy would connect anew, for nobody to end."""
@@ -87,15 +85,12 @@ async def open_database(url: str) -> Database:
     place = "the address of the job database"  # never the text itself: it may hold a password
     engine: AsyncEngine | None = None
     try:
-        parsed = make_url(url)
+        parsed = postgresql.with_driver(make_url(url))
         place = f"the job database {parsed.render_as_string(hide_password=True)}"
+        _check_driver(parsed)
         if parsed.get_backend_name() == "sqlite":
-            _check_driver(parsed)
-            await asyncio.to_thread(_try_sqlite, parsed)
+            await asyncio.to_thread(sqlite.check, parsed)
         engine = create_async_engine(parsed, pool_size=CONNECTIONS_MAX, max_overflow=0)
-        if engine.dialect.name == "sqlite":
-            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(engine.sync_engine, "begin", _begin_sqlite)
         database = Database(engine)
         async with database.writing() as connection:
             await connection.run_sync(_migrate)
@@ -107,58 +102,19 @@ async def open_database(url: str) -> Database:
 
 
 def _check_driver(url: URL) -> None:
-    """Refuse a driver that isn't async before it makes a file."""
-    if not url.get_dialect().is_async:
+    """Refuse a database that the store doesn't speak, and a driver that isn't async."""
+    driver = DRIVERS.get(url.get_backend_name())
+    if driver is None:
         raise OperatorError(
-            f"the job database needs sqlite+aiosqlite://; {url.drivername} is not async"
+            f"the job database has to be {' or '.join(DRIVERS)}, not {url.get_backend_name()}"
         )
-
-
-def _try_sqlite(url: URL) -> None:
-    """Open the file once, plainly: when aiosqlite can't, its thread may outlive the event loop."""
-    if url.database in (None, "", ":memory:"):
-        raise OperatorError("the job database must be a file: in memory it would not outlive us")
-    if not url.query:  # with options it may be a "file:" address, which is read another way
-        sqlite3.connect(str(url.database)).close()
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin where _begin_sqlite says, not by guess
-    cursor = connection.cursor()
-    # The timeout first: changing the journal can itself meet another process's lock.
-    cursor.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
-    _use_write_ahead_log(cursor)
-    # An accepted job is on the disk before it is answered: with this log, NORMAL would have a
-    # power cut undo the last commits.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _use_write_ahead_log(cursor: Any) -> None:
-    """Turn a new file's journal into a write-ahead log; of an old one it is that already.
-
-    Of two who try at the same moment SQLite refuses one at once, however long it would wait: both
-    hold what the other needs. The refused one tries again.
-    """
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(WAL_RETRY_S)
-        else:
-            return
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not url.get_dialect().is_async:
+        raise OperatorError(f"the job database needs {driver}://; {url.drivername} is not async")
 
 
 def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        postgresql.lock_for_migration(connection)
     config = Config()
     folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
     config.set_main_option("script_location", folder)
@@ -169,5 +125,7 @@ def _migrate(connection: Connection) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, CommandError):
         return f"its schema isn't one of this version of Calotype ({error})"
+    if isinstance(error, ModuleNotFoundError) and error.name == "asyncpg":
+        return "its driver isn't installed; pip install 'calotype[postgresql]' brings it"
     cause = getattr(error, "orig", None) or error
     return str(cause).splitlines()[0] if str(cause) else type(error).__name__

@@ -20,14 +20,15 @@ async def patiently(write: Callable[[], Awaitable[T]]) -> T:
     """Do a write, up to STORE_TRIES_MAX times; then raise what the database said the last time.
 
     For writes that can be done twice, as those of the store can: a second one meets the state that
-    the first has left. What isn't the database's failure is raised at once.
+    the first has left. What isn't the database's failure is raised at once. A server that can't be
+    reached is an OSError: SQLAlchemy leaves those as they are.
     """
     for tries_left in reversed(range(limits.STORE_TRIES_MAX)):
         try:
             return await write()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             if not tries_left:
                 raise
-            log.warning("write_failed", reason=str(error).splitlines()[0], tries_left=tries_left)
+            log.warning("write_failed", reason=str(error).partition("\n")[0], tries_left=tries_left)
             await asyncio.sleep(limits.STORE_RETRY_S)
     raise AssertionError("no try at all")

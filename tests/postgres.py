@@ -1,0 +1,184 @@
+"""Starts a real PostgreSQL server for tests: its own process, its own folder, no port.
+
+It listens on a socket in its folder only, keeps nothing past the end of the tests (so it needn't
+wait for the disk), and is ended by its process id. Where there is none, ``python -m
+tests.postgres`` installs Debian's package (``make test`` runs it). Knows nothing of what is stored.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tests import debian
+
+DEBIAN_FOLDER = Path("/usr/lib/postgresql")  # a folder a version, not on PATH
+START_S_MAX = 60.0
+STOP_S_MAX = 20.0
+RESTART_S = 0.5
+POLL_S = 0.05
+UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
+CONNECTIONS_MAX = 200
+
+
+@dataclass
+class Postgres:
+    """A running server."""
+
+    programs: Path  # the folder of psql and the others
+    folder: Path  # its data, and its socket
+    process: subprocess.Popen[bytes]
+    is_durable: bool
+    _names: Iterator[int]
+
+    def new_database(self) -> str:
+        """Make an empty database; return its address, as a person would write it."""
+        name = f"test{next(self._names)}"
+        self.sql(f"CREATE DATABASE {name}")
+        return f"postgresql://postgres@/{name}?host={self.folder}"
+
+    def sql(self, command: str, database: str = "postgres") -> str:
+        """Run SQL by hand, as an operator would; return what it printed."""
+        options = ["-h", str(self.folder), "-U", "postgres", "-XAt", "-v", "ON_ERROR_STOP=1"]
+        done = subprocess.run(
+            [str(self.programs / "psql"), *options, "-d", database, "-c", command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+        return done.stdout.strip()
+
+    def kill(self) -> None:
+        """End it as a power cut would: without a word to anybody."""
+        self.process.kill()
+        self.process.wait(STOP_S_MAX)
+
+    def start(self) -> None:
+        """Start it again on its folder; return once it answers."""
+        time.sleep(RESTART_S)  # its children notice its end, and hold its memory until they do
+        self.process = _start(self.programs, self.folder, is_durable=self.is_durable)
+        _wait_until_ready(self)
+
+    def stop(self) -> None:
+        """End it, and whoever is connected."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def find() -> Path | None:
+    """The folder of PostgreSQL's programs, the newest version's; None where there is no server."""
+    versions = DEBIAN_FOLDER.glob("*/bin/postgres")
+    found = sorted(versions, key=lambda path: int(path.parts[-3]), reverse=True)
+    on_path = shutil.which("postgres")
+    if found or on_path:
+        return (found[0] if found else Path(str(on_path)).resolve()).parent
+    return None
+
+
+@contextmanager
+def running_postgres(*, is_durable: bool = False) -> Iterator[Postgres]:
+    """Run a server until the block ends; with ``is_durable`` its commits wait for the disk.
+
+    Raises RuntimeError, with its log, if it isn't there or doesn't start.
+    """
+    programs = find()
+    if programs is None:
+        raise RuntimeError("no PostgreSQL: run `python -m tests.postgres` (`make test` does)")
+    # Not below pytest's folder: the path of a socket has 107 characters at most.
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    user = _user()
+    if user:
+        shutil.chown(folder, **user)
+    options = ["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]
+    command = [str(programs / "initdb"), "-D", str(folder / "data"), *options]
+    subprocess.run(command, check=True, capture_output=True, **_as(user))
+    try:
+        process = _start(programs, folder, is_durable=is_durable)
+        server = Postgres(programs, folder, process, is_durable, count(1))
+        try:
+            _wait_until_ready(server)
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _start(programs: Path, folder: Path, *, is_durable: bool) -> subprocess.Popen[bytes]:
+    settings = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(folder),
+        "max_connections": str(CONNECTIONS_MAX),
+        "fsync": "on" if is_durable else "off",
+        "full_page_writes": "on" if is_durable else "off",
+        "synchronous_commit": "on" if is_durable else "off",
+    }
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    with (folder / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            [str(programs / "postgres"), "-D", str(folder / "data"), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C in pytest is for pytest
+            **_as(_user()),
+        )
+
+
+def _wait_until_ready(server: Postgres) -> None:
+    deadline = time.monotonic() + START_S_MAX
+    while time.monotonic() < deadline and server.process.poll() is None:
+        try:
+            server.sql("SELECT 1")
+        except RuntimeError:
+            time.sleep(POLL_S)
+        else:
+            return
+    log = (server.folder / "server.log").read_text(errors="replace")[-3000:]
+    raise RuntimeError(f"PostgreSQL didn't start:\n{log}")
+
+
+def _user() -> dict[str, str]:
+    """Whom to run it as: ourselves, unless that is root."""
+    if os.geteuid() != 0:
+        return {}
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    name = next(each for each in UNPRIVILEGED if each in known)
+    return {"user": name, "group": grp.getgrgid(known[name].pw_gid).gr_name}
+
+
+def _as(user: dict[str, str]) -> dict[str, Any]:
+    return {**user, "extra_groups": [], "cwd": "/"} if user else {}
+
+
+def main() -> int:
+    """Find or install; print the folder. Exit code 1 and what to do where neither works."""
+    try:
+        if find() is None:
+            debian.install("postgresql", "PostgreSQL")
+        print(find() or "PostgreSQL was installed, and its server is nowhere to be found.")
+    except debian.NotInstalledError as error:
+        print(f"{error}\nInstall PostgreSQL's server yourself: tests need it.", file=sys.stderr)
+    return 0 if find() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
