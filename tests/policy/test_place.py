@@ -40,7 +40,7 @@ def test_best_engine_is_what_a_look_at_all_of_them_finds(moves: list[tuple[str, 
         if what == "up":
             places.gone(name)
             known.pop(name, None)
-            places.up(name, models, rows_max=2 + number)
+            places.up(EngineUp(name, tuple(models), 2 + number))
             known[name] = {"models": models, "max": 2 + number, "jobs": {}}
         elif what == "gone":
             places.gone(name)

@@ -104,7 +104,8 @@ async def test_engine_gets_warm_and_makes_a_picture() -> None:
     async with pool_of() as pool:
         reports = pool.reports()
         (warm,) = await take(reports, EngineWarm)
-        assert warm == Report("engine-0", EngineWarm(("m",), limits.ENGINE_ROWS_MAX))
+        rows = limits.ENGINE_ROWS_MAX, limits.ENGINE_ROWS_SPARE
+        assert warm == Report("engine-0", EngineWarm(("m",), *rows))
         await pool.send("engine-0", row())
         *steps, done = await take(reports, RowDone)
         assert [report.message for report in steps] == [

@@ -35,6 +35,7 @@ SYSTEMS = (
         "Calotype engine",
         (sys.executable, "-m", "calotype.engine"),
         rows_max=limits.ENGINE_ROWS_MAX,
+        rows_spare=limits.ENGINE_ROWS_SPARE,
     ),
     System("async", "diffusers, a thread each", (*_PEER, str(_THREADS))),
 )

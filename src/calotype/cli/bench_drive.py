@@ -5,7 +5,8 @@ then; a slow system can't slow down what it is asked. All speak the engine's mes
 so an engine process is driven here as the pool drives it.
 
 A system that takes few rows at a time has the others wait here, turbo first, then in the order of
-arrival. That is not the platform's line, which also shares fairly between tiers and tenants.
+arrival; lighter tiers leave some of its rows to heavier ones, if it spares any. That is not the
+platform's line, which also shares fairly between tiers and tenants.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class System:
     title: str  # in tables
     command: tuple[str, ...]  # without ``--fd N``
     rows_max: int = NO_LIMIT  # rows it is given at a time; others wait here, by tier
+    rows_spare: int = 0  # of them, those that relax leaves to others, and fast half to turbo
     env: Mapping[str, str] | None = None  # added to our environment
 
 
@@ -147,11 +149,17 @@ class Client:
             await self._send_waiting(run)
 
     async def _send_waiting(self, run: _Run) -> None:
-        while run.waiting and len(run.sent) < self._system.rows_max:
+        while run.waiting and self._has_room(run, run.waiting[0][-1].tier):
             request = heapq.heappop(run.waiting)[-1]
             row = self._row(run, request)
             run.sent[row.row] = request
             await self._process.write(row)
+
+    def _has_room(self, run: _Run, tier: Tier) -> bool:
+        system, urgency = self._system, _URGENCY[tier]
+        most = system.rows_max - system.rows_spare * urgency // (len(_URGENCY) - 1)
+        held = sum(_URGENCY[one.tier] >= urgency for one in run.sent.values())
+        return held < most and len(run.sent) < system.rows_max
 
     def _row(self, run: _Run, request: Request) -> RunRow:
         return RunRow(

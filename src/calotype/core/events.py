@@ -52,8 +52,9 @@ class EngineUp:
 
     engine: str
     models: tuple[str, ...]  # warm there, the one used last at the end
-    rows_max: int
+    rows_max: int  # in all
     models_max: int = 0  # it loads any model when empty, and keeps so many; 0: only what is warm
+    rows_spare: int = 0  # of the rows, those that lighter tiers leave to heavier ones (limits.py)
 
 
 @dataclass(frozen=True)

@@ -66,16 +66,19 @@ class FairQueue:
         self._promoting = [tier for tier in self._list if tier.wait_s_max is not None]
         self._debt_max = self._lag_max = 0  # ticks; ticks x ppm
         self.kinds: dict[str, int] = {}  # jobs that wait, by kind
-        self.resize(0, 0)
+        self._rows = self._spare = 0  # room there is; of it that spared for heavier tiers
+        self.resize(0, 0, 0)
         if standing is not None:
             self._restore(standing)
 
-    def resize(self, engines: int, rows: int) -> None:
-        """So many engines are up, with room for so many rows in all."""
+    def resize(self, engines: int, rows: int, spare: int) -> None:
+        """So many engines are up, with room for so many rows, some spared for heavier tiers."""
+        self._rows, self._spare = rows, spare
         self._debt_max = ticks(self.rules.promoted_s_max * engines)
         self._lag_max = ticks(limits.FLOOR_LAG_S_MAX * max(1, engines)) * PPM
         for tier in self._tiers.values():
             tier.reserved = math.floor(tier.share * rows + 1e-9)
+        self._close_full()
 
     def add(self, entry: Entry) -> None:
         """Let a job wait: behind those of its user that came before it."""
@@ -112,7 +115,7 @@ class FairQueue:
         """The job whose turn it is, of these kinds and this tier (None: any), and why."""
         best: TierAccount | None = None
         for one in self._list:
-            if not one.races.live or (tier is not None and one is not self._tiers[tier]):
+            if not one.races.live or one.is_full or (tier and one is not self._tiers[tier]):
                 continue
             if one.rows < one.reserved or one.behind >= self._lag_max or one.late.live:
                 return self._first_ranked(kinds, tier)
@@ -128,7 +131,7 @@ class FairQueue:
         ranked = [
             (self._rank(one), one.virtual, at, one)  # ``at`` breaks ties by the table
             for at, one in enumerate(self._list)
-            if one.races.live and (tier is None or one is self._tiers[tier])
+            if one.races.live and not one.is_full and (tier is None or one is self._tiers[tier])
         ]
         ranked.sort()
         for rank, _, _, one in ranked:
@@ -160,6 +163,8 @@ class FairQueue:
         tenant.running += 1
         user.running += 1
         tier.rows += entry.job.rows
+        if self._spare:
+            self._close_full()
         cost = entry.cost
         user.virtual += cost
         tenant.virtual += cost
@@ -171,6 +176,8 @@ class FairQueue:
     def settle(self, entry: Entry) -> None:
         """A started job is over; its charge stands until ``correct``."""
         entry.tier.rows -= entry.job.rows
+        if self._spare:
+            self._close_full()
         entry.tenant.running -= 1
         entry.user.running -= 1
 
@@ -264,6 +271,20 @@ class FairQueue:
         if tier.rows < tier.reserved:
             return _RESERVED
         return _PROMOTED if tier.late.live and tier.debt < self._debt_max else _TURN
+
+    def _close_full(self) -> None:
+        """Let a tier start nothing while it and the lighter ones hold all the rows they may.
+
+        So that a turbo job finds a free row, however many relax jobs there are: rows preempt each
+        other at every step, but none leaves its engine before it is done. Of the spared rows relax
+        leaves all, the heaviest tier none, those between an even part.
+        """
+        held, steps = 0, len(self._list) - 1
+        for place in range(steps, -1, -1):  # the lightest first
+            one = self._list[place]
+            held += one.rows
+            most = self._rows - self._spare * place // steps
+            one.is_full = self._spare > 0 and held >= most
 
     def _furthest_behind(self) -> int:
         return min(tier.virtual for tier in self._tiers.values() if tier.races.live)

@@ -135,8 +135,8 @@ class Line:
             case EngineUp():
                 # Up again without a word of its end: what ran there is lost all the same.
                 decisions = self._lose_engine(event.engine)
-                self._fleet.up(event.engine, event.models, event.rows_max, event.models_max)
-                self._queue.resize(len(self._fleet), self._fleet.rows)
+                self._fleet.up(event)
+                self._resize()
                 return decisions
             case EngineGone():
                 return self._lose_engine(event.engine, event.reason)
@@ -172,9 +172,13 @@ class Line:
 
     def _lose_engine(self, engine: str, reason: str = "") -> list[Decision]:
         lost = [self._running[job] for job in self._fleet.gone(engine)]
-        self._queue.resize(len(self._fleet), self._fleet.rows)
+        self._resize()
         said = f"{engine} is gone: {reason}" if reason else f"{engine} is gone"
         return self._lose(lost, said, died=True)
+
+    def _resize(self) -> None:
+        fleet = self._fleet
+        self._queue.resize(len(fleet), fleet.rows, fleet.rows_spare)
 
     def _lose(
         self, lost: list[Entry], reason: str, *, is_retryable: bool = True, died: bool = False

@@ -13,8 +13,10 @@ on any busy fleet, those are simply looked at, and no heap is touched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
+
+from calotype.core.events import EngineUp
 
 WHOLE_ENGINE = 1_000_000  # rows: more than any engine has, so only an empty one fits, and no other
 _FEW = 4  # engines with room, whose models are then looked at, and not the models that wait
@@ -26,16 +28,24 @@ Held = Mapping[str, tuple[str, ...]]  # models whose engines are kept free, but 
 class Engine:
     """An engine that is up."""
 
-    __slots__ = ("is_open", "jobs", "models", "models_max", "name", "order", "rows", "rows_max")
+    __slots__ = (
+        "is_open",
+        "jobs",
+        "models",
+        "models_max",
+        "name",
+        "order",
+        "rows",
+        "rows_max",
+        "rows_spare",
+    )
 
-    def __init__(
-        self, name: str, order: int, models: Iterable[str], rows_max: int, models_max: int
-    ) -> None:
-        self.name = name
+    def __init__(self, up: EngineUp, order: int) -> None:
+        self.name = up.engine
         self.order = order  # in which they came up
-        self.models = dict.fromkeys(models)  # warm, the one used last at the end
-        self.rows_max = rows_max
-        self.models_max = models_max  # it loads what it lacks, up to so many; 0: never
+        self.models = dict.fromkeys(up.models)  # warm, the one used last at the end
+        self.rows_max, self.rows_spare = up.rows_max, up.rows_spare
+        self.models_max = up.models_max  # it loads what it lacks, up to so many; 0: never
         self.rows = 0  # held now
         self.is_open = False  # has room for a row, and is up
         self.jobs: dict[str, None] = {}  # that run there, in order of their starts
@@ -104,18 +114,18 @@ class Fleet:
         self.idling: dict[str, Engine] = {}  # empty and able to load, the longest idle first
         self.opened: dict[str, Engine] = {}  # with room for a row
         self._fresh: dict[Engine, None] = {}  # opened, or with more room, and in no heap as such
-        self.rows = 0  # room in all
+        self.rows = self.rows_spare = 0  # room in all; of it that left to heavier tiers
 
     def __len__(self) -> int:
         return len(self._engines)
 
-    def up(self, name: str, models: Iterable[str], rows_max: int, models_max: int = 0) -> None:
+    def up(self, event: EngineUp) -> None:
         """Count on an engine that holds no rows."""
-        assert rows_max > 0, "an engine without room"
+        assert event.rows_max > event.rows_spare >= 0, "an engine without room"
         self._order += 1
-        engine = Engine(name, self._order, models, rows_max, models_max)
-        self._engines[name] = engine
-        self.rows += rows_max
+        engine = self._engines[event.engine] = Engine(event, self._order)
+        self.rows += engine.rows_max
+        self.rows_spare += engine.rows_spare
         self._admit(engine)
 
     def gone(self, name: str) -> list[str]:
@@ -124,6 +134,7 @@ class Fleet:
         if engine is None:
             return []
         self.rows -= engine.rows_max
+        self.rows_spare -= engine.rows_spare
         self._close(engine)
         return list(engine.jobs)
 

@@ -22,8 +22,8 @@ class Queue(Protocol):
     rules: Rules
     kinds: dict[str, int]  # jobs that wait, by kind
 
-    def resize(self, engines: int, rows: int) -> None:
-        """So many engines are up, with room for so many rows in all."""
+    def resize(self, engines: int, rows: int, spare: int) -> None:
+        """So many engines are up, with room for so many rows, some spared for heavier tiers."""
 
     def add(self, entry: Entry) -> None:
         """Let a job wait."""

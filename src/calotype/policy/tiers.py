@@ -26,6 +26,7 @@ class TierAccount:
         self.behind = 0  # the floor, in ticks x ppm; below zero: ahead of it
         self.reserved = 0  # rows
         self.rows = 0  # running
+        self.is_full = False  # holds all the rows it may
         self.is_resumed = False
         self.races = Races()
         self.late = Races(is_whole=False)  # those of ``races`` that have waited the maximum

@@ -164,7 +164,8 @@ class Keeper:
             self._move(EngineState.READY, failed)
             self._life.ready_at = asyncio.get_running_loop().time()
             models, costs = tuple(self._life.models_warm), dict(self._life.costs)
-            await self._emit(EngineWarm(models, limits.ENGINE_ROWS_MAX, costs))
+            rows = limits.ENGINE_ROWS_MAX, limits.ENGINE_ROWS_SPARE
+            await self._emit(EngineWarm(models, *rows, costs))
 
     async def _emit(self, message: Message | EngineWarm, blob: bytes = b"") -> None:
         """Hand a report on. While the reader makes us wait, the engine's silence is our doing."""

@@ -25,6 +25,7 @@ class EngineWarm:
 
     models: tuple[str, ...]  # warm there
     rows_max: int  # rows it may hold at once
+    rows_spare: int = 0  # of them, those that lighter tiers leave to heavier ones
     costs: Mapping[str, CostModel] = field(default_factory=dict)  # measured there, by model
 
 

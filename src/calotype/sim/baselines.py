@@ -30,7 +30,7 @@ class _Plain:
         self.rules = rules
         self.kinds: dict[str, int] = {}
 
-    def resize(self, engines: int, rows: int) -> None:
+    def resize(self, engines: int, rows: int, spare: int) -> None:
         """Of no matter."""
 
     def settle(self, entry: Entry) -> None:
