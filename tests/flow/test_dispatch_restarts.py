@@ -1,0 +1,84 @@
+"""What a start finds: jobs, models, and what everyone was charged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calotype.core import limits
+from calotype.core.states import JobState
+from tests.flow.dispatch_bench import SPEC, WAIT, bench_in, eventually, running_bench, virtual_s
+
+pytestmark = pytest.mark.usefixtures("short_times")
+
+
+async def test_a_job_whose_model_no_engine_could_load_fails(tmp_path: Path) -> None:
+    async with bench_in(tmp_path, engines=2) as bench:
+        await bench.dispatcher.start()
+        job = await bench.queue()
+        bench.pool.models_failed = {SPEC.model: "its files are damaged"}
+        await bench.pool.warm()
+        ended = await bench.ended(job)
+        assert ended.error is not None
+        assert ended.error["field"] == "model"
+        assert "damaged" in ended.error["detail"]
+        assert bench.dispatcher.position(job.id) is None
+
+
+async def test_a_job_whose_model_is_gone_after_a_restart_fails(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        await bench.dispatcher.start()
+        job = await bench.queue()
+    async with bench_in(tmp_path) as bench:
+        bench.registry.models.clear()
+        await bench.dispatcher.start()
+        ended = await bench.ended(job)
+        assert ended.error is not None
+        assert ended.error["field"] == "model"
+
+
+# Restarts.
+
+
+async def test_a_job_that_takes_the_server_down_each_time_is_given_up(tmp_path: Path) -> None:
+    starts = 0
+    while True:
+        async with running_bench(tmp_path) as bench:  # left in mid-run: as if it were killed
+            if starts == 0:
+                job = await bench.queue(WAIT)
+            if (await bench.store.get(job.id)).state.is_final:
+                break
+            await eventually(lambda: bench.pool.waiting)
+            starts += 1
+            assert starts <= limits.ATTEMPTS_TOTAL_MAX
+    async with bench_in(tmp_path) as bench:
+        ended = await bench.store.get(job.id)
+        assert ended.state is JobState.FAILED
+        assert starts == limits.ATTEMPTS_TOTAL_MAX
+        assert ended.error is not None
+        assert "6 attempts were lost" in ended.error["detail"]
+
+
+async def test_the_rebuilt_line_makes_the_decision_the_old_one_would_have(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        await bench.dispatcher.start()
+        await bench.pool.warm(rows_max=1)
+        for _ in range(3):  # ada has had her share
+            await bench.ended(await bench.queue(tenant="ada"))
+        running = await bench.queue(WAIT, tenant="ada")
+        await eventually(lambda: bench.pool.waiting)
+        first_come = await bench.queue(WAIT, tenant="ada")
+        next_up = await bench.queue(WAIT, tenant="bob")
+        await bench.dispatcher.cancel(running.id, by="caller")
+        await bench.state(next_up, JobState.RUNNING)
+        paid = [virtual_s(bench, tenant) for tenant in ("ada", "bob")]
+        costs = bench.dispatcher._line.costs.kept()
+        assert costs
+    async with bench_in(tmp_path) as bench:
+        await bench.dispatcher.start()
+        assert [virtual_s(bench, tenant) for tenant in ("ada", "bob")] == paid
+        assert bench.dispatcher._line.costs.kept() == costs
+        await bench.pool.warm(rows_max=1)
+        await bench.state(next_up, JobState.RUNNING)
+        assert (await bench.store.get(first_come.id)).state is JobState.QUEUED
