@@ -129,6 +129,12 @@ class Settings(BaseSettings):
         le=7 * 24 * 3600,
         description="Seconds that a signed address of a picture stays good.",
     )
+    idempotency_kept_s: int = Field(
+        default=limits.IDEMPOTENCY_KEPT_S,
+        ge=60,
+        le=30 * 24 * 3600,
+        description="Seconds that an Idempotency-Key is kept: sent again it makes no other job.",
+    )
     log_format: Literal["text", "json"] = Field(
         default="text", description="Log lines for people (text) or for machines (json)."
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from calotype.core import limits
 from calotype.core.errors import IllegalMove, LeaseLost
 from calotype.core.nouns import Lease, Refusal
 from calotype.core.states import AttemptState, JobState
+from calotype.jobs.database import migrate
 from calotype.jobs.patience import patiently
+from calotype.jobs.postgresql import with_driver
 from calotype.jobs.store import JobStore
-from tests.rooms.test_jobs import ERROR, bring_to, pictures, queue
+from tests.rooms.test_jobs import ERROR, SPEC, bring_to, pictures, queue
 
 PREVIEW = "data:image/webp;base64,AAAA"
 
@@ -144,21 +148,21 @@ async def test_a_note_waits_on_when_the_change_is_refused(store: JobStore) -> No
     assert await store.note("line") == {"clock": 1}
 
 
-async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
-    done, _ = await bring_to(store, JobState.SUCCEEDED)
-    await store.close()
-    with sqlite3.connect(tmp_path / "jobs.db") as old:
-        old.execute("DROP TABLE notes")
-        old.execute("DROP TABLE pictures")
-        old.execute("DROP TABLE budgets")
-        for column in ("refused", "fell_from", "charged_s"):
-            old.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
-        for table in ("jobs", "keys"):
-            old.execute(f"ALTER TABLE {table} DROP COLUMN user")
-        old.execute("UPDATE alembic_version SET version_num = '0001'")
-    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
-    assert await store.get(done.id) == done
+async def test_a_database_of_the_first_version_is_brought_up_to_date(database_url: str) -> None:
+    engine = create_async_engine(with_driver(make_url(database_url)))
+    async with engine.begin() as conn:
+        await conn.run_sync(migrate, "0001")
+        spec = json.dumps(asdict(SPEC))
+        await conn.exec_driver_sql(
+            "INSERT INTO jobs (id, tenant, tier, spec, state, created_at, attempt, token, "
+            f"log_length) VALUES ('job_old', 'ada', 'fast', '{spec}', 'queued', "
+            "'2026-05-01 12:00:00.000000', 0, 0, 0)"
+        )
+    await engine.dispose()
+    store = await JobStore.open(database_url)
+    old = await store.get("job_old")
+    assert (old.spec, old.refused, old.user) == (SPEC, (), "")
+    await store.lease(old.id, "cpu-0")
     store.keep("line", dict)
     await store.write_notes()
     await store.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from calotype.api.bodies import (
@@ -18,6 +20,7 @@ from calotype.api.bodies import (
 from calotype.api.context import CalledPlatform, CallerKey
 from calotype.core import limits
 from calotype.core.nouns import AdapterKind
+from calotype.flow.idempotency import HEADER
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -25,8 +28,22 @@ _REQUEST_SCHEMA = {  # job_request reads the body itself, so FastAPI can't know 
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": JobRequest.model_json_schema()}},
-    }
+    },
+    "parameters": [
+        {
+            "name": HEADER,
+            "in": "header",
+            "description": "Sent again with the same body, the request makes no other job.",
+            "schema": {
+                "type": "string",
+                "pattern": "^[!-~]*$",
+                "minLength": 1,
+                "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX,
+            },
+        }
+    ],
 }
+REPLAYED = "Idempotency-Replayed"  # "true": the job was made by the same request, sent before
 
 
 class Page(Fields):
@@ -41,12 +58,28 @@ async def create_job(
     platform: CalledPlatform,
     key: CallerKey,
     asked: Annotated[JobRequest, Depends(job_request)],
+    request: Request,
     response: Response,
 ) -> dict[str, Any]:
     """Admit a job; it is durable once this is answered."""
-    body = job_body(platform, await platform.admit(key, asked.ask()))
+    given = request.headers.getlist(HEADER)
+    if given:  # of several lines HTTP makes one, which is no key
+        job, is_replayed = await platform.admit_once(
+            key, asked.ask(), ", ".join(given), sha256_of(asked)
+        )
+    else:
+        job, is_replayed = await platform.admit(key, asked.ask()), False
+    if is_replayed:
+        response.headers[REPLAYED] = "true"
+    body = job_body(platform, job)
     response.headers["Location"] = body["urls"]["self"]
     return body
+
+
+def sha256_of(asked: JobRequest) -> str:
+    """The same for two bodies that ask for the same, however they are written."""
+    values = asked.model_dump(mode="json", exclude_none=True)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @router.get("/jobs")

@@ -11,11 +11,13 @@ from typing import Any, Self
 import httpx
 from httpx_sse import connect_sse
 
-from calotype.core.errors import CalotypeError, OperatorError
+from calotype.core.errors import CalotypeError, KeyInFlight, OperatorError
+from calotype.core.ids import new_id
 
 _TIMEOUT = httpx.Timeout(30.0)
 _RECONNECTS_MAX = 10  # in a row, while following a job
 _RECONNECT_S = 0.5
+_IN_FLIGHT = f"urn:calotype:problem:{KeyInFlight.kind}"
 _FINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -44,6 +46,14 @@ class Answered(CalotypeError):
         return {"type": "urn:calotype:problem:internal", **self.body}
 
 
+class Unreachable(OperatorError):
+    """No answer came; unless the connection was refused, the request may have been carried out."""
+
+    def __init__(self, url: str, error: httpx.TransportError) -> None:
+        super().__init__(f"can't reach {url}: {error}")
+        self.is_refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+
+
 class Client:
     """One connection to a server; raises Answered for problems, OperatorError if unreachable."""
 
@@ -68,9 +78,23 @@ class Client:
         self._http.close()
 
     def create(self, ask: dict[str, Any]) -> dict[str, Any]:
-        """Ask for a job; what is None is left out."""
+        """Ask for a job; what is None is left out.
+
+        Asks again where the connection is lost, and never makes a second job by that.
+        """
         body = {name: value for name, value in ask.items() if value is not None}
-        return self._json("POST", "/v1/jobs", json=body)
+        headers = {"Idempotency-Key": new_id("ask")}
+        for tries_left in reversed(range(_RECONNECTS_MAX)):
+            try:
+                return self._json("POST", "/v1/jobs", json=body, headers=headers)
+            except Unreachable as error:
+                if not tries_left or (error.is_refused and tries_left == _RECONNECTS_MAX - 1):
+                    raise  # nobody was there from the start
+            except Answered as error:
+                if not tries_left or error.body.get("type") != _IN_FLIGHT:
+                    raise
+            time.sleep(_RECONNECT_S)
+        raise AssertionError("no try at all")
 
     def send_picture(self, data: bytes, media_type: str) -> dict[str, Any]:
         """Send the file of a picture that jobs can begin from."""
@@ -122,7 +146,7 @@ class Client:
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise OperatorError(f"can't reach {self.server.url}: {error}") from error
+            raise Unreachable(self.server.url, error) from error
         if response.is_error:
             raise _answered(response)
         return response

@@ -33,6 +33,9 @@ def serve(
         int | None, typer.Option(help="Processes that finish pictures.")
     ] = None,
     link_ttl_s: Annotated[int | None, typer.Option(help="Seconds that links stay good.")] = None,
+    idempotency_kept_s: Annotated[
+        int | None, typer.Option(help="Seconds that idempotency keys are kept.")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     end_with_stdin: Annotated[bool, typer.Option(hidden=True)] = False,

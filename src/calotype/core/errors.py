@@ -105,6 +105,20 @@ class Conflict(CallerError):
     status = 409
 
 
+class KeyInFlight(Conflict):
+    """The first request with this idempotency key isn't answered yet."""
+
+    kind = "idempotency-key-in-flight"
+    title = "The first request with this key is still under way"
+
+
+class KeyReused(InvalidInput):
+    """The idempotency key was used for a request that asked for something else."""
+
+    kind = "idempotency-key-reused"
+    title = "The key was used for another request"
+
+
 class TooMany(CallerError):
     """A queue or a rate is full; trying later can help."""
 

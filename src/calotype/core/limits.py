@@ -102,4 +102,7 @@ PREVIEWS_PER_IMAGE_MAX = 10  # denoising previews sent for one picture
 FINISHES_MAX = 4  # pictures being judged, encoded and signed at one time
 FINISH_S_MAX = 120.0  # for one of them; past it the processes that do it are replaced
 KEY_NAME_CHARS_MAX = 100
+IDEMPOTENCY_KEY_CHARS_MAX = 255
+IDEMPOTENCY_KEPT_S = 24 * 3_600  # a request sent again within this time makes no other job
+IDEMPOTENCY_SWEEP_S = 3_600.0  # between two looks for keys that are kept no longer
 LINK_TTL_S = 3_600  # a signed picture address stays good this long

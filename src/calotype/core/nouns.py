@@ -60,6 +60,15 @@ class ControlUse:
 
 
 @dataclass(frozen=True)
+class IdempotencyKey:
+    """What tells a request that is sent again from a new one; of one tenant."""
+
+    key: str  # the caller's own, 1 to IDEMPOTENCY_KEY_CHARS_MAX visible ASCII characters
+    body_sha256: str  # of what is asked, hexadecimal: under one key it has to be the same
+    good_after: datetime  # what was asked under it up to then is forgotten
+
+
+@dataclass(frozen=True)
 class Ask:
     """What a caller wrote; None where the choice is left to defaults, the parent or chance."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from calotype.core.decisions import Decision
 from calotype.core.events import JobCancelled, JobSettled
 from calotype.core.ids import new_id
-from calotype.core.nouns import Job, Spec, Tier
+from calotype.core.nouns import IdempotencyKey, Job, Spec, Tier
 from calotype.flow import hopeless
 from calotype.flow.attempt import Attempt, Tools
 from calotype.flow.endings import Endings
@@ -50,13 +50,15 @@ class Dispatcher:
         self._line.attempts.clear()
         await self._turns.stop()
 
-    async def queue(self, tenant: str, tier: Tier, spec: Spec) -> Job:
+    async def queue(
+        self, tenant: str, tier: Tier, spec: Spec, once: IdempotencyKey | None = None
+    ) -> Job:
         """Put a new job into the line and the store; it may start in the same turn.
 
         Raises what the gate does, which is asked in that turn, so that what it counts still holds
         when the job is written.
         """
-        return await self._turns.whole(self._queue(tenant, tier, spec))
+        return await self._turns.whole(self._queue(tenant, tier, spec, once))
 
     async def cancel(self, job_id: str, *, by: str) -> Job:
         """Cancel a job wherever it is; raises IllegalMove when it is over."""
@@ -85,7 +87,7 @@ class Dispatcher:
 
     # Requests.
 
-    async def _queue(self, tenant: str, tier: Tier, spec: Spec) -> Job:
+    async def _queue(self, tenant: str, tier: Tier, spec: Spec, once: IdempotencyKey | None) -> Job:
         async with self._turns.take_asked():
             line, job_id = self._line, new_id("job")
             let = await self._gate.ask(job_id, tenant, tier, line.costs.predict_s(spec))
@@ -94,7 +96,7 @@ class Dispatcher:
             try:
                 job = await patiently(
                     lambda: self._tools.store.insert(
-                        tenant, let.tier, spec, position=position, job_id=job_id
+                        tenant, let.tier, spec, position=position, job_id=job_id, once=once
                     )
                 )
             except Exception:

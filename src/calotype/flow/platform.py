@@ -27,6 +27,7 @@ from calotype.core.nouns import (
     AdapterKind,
     Ask,
     Event,
+    IdempotencyKey,
     Image,
     InputPicture,
     Job,
@@ -44,6 +45,7 @@ from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Finisher
 from calotype.flow.gate import RoomGate
 from calotype.flow.hopeless import unloadable
+from calotype.flow.idempotency import Once
 from calotype.flow.ingredients import Larder
 from calotype.flow.lookup import Lookup
 from calotype.flow.pictures import SENT, InputPictures
@@ -99,7 +101,8 @@ class Platform:
         self._lookup = Lookup(store, self._inputs, self._adapters)
         larder = Larder(self._adapters, self._inputs)
         tools = Tools(store, self._finisher, self._pictures, larder)
-        self._letting_go: asyncio.Task[None] | None = None
+        self._once = Once(store, kept_s=settings.idempotency_kept_s)
+        self._sweeping: list[asyncio.Task[None]] = []
         gate = RoomGate(
             store,
             most=settings.queued_jobs_max,
@@ -129,15 +132,16 @@ class Platform:
         )
         await sweep(store, platform._pictures)
         await platform._inputs.sweep()
-        platform._letting_go = asyncio.create_task(platform._inputs.let_go_for_ever())
+        sweeps = platform._inputs.let_go_for_ever(), platform._once.forget_for_ever()
+        platform._sweeping = [asyncio.create_task(each) for each in sweeps]
         await platform._pool.start()
         await platform._dispatcher.start()
         return platform
 
     async def stop(self) -> None:
         """End everything that was started; running jobs stay in the store and run again."""
-        if self._letting_go is not None:
-            self._letting_go.cancel()
+        for task in self._sweeping:
+            task.cancel()
         await self._dispatcher.stop()
         await self._pool.stop()
         await asyncio.to_thread(self._finisher.stop)
@@ -163,7 +167,18 @@ class Platform:
 
     # Jobs.
 
-    async def admit(self, key: Key, ask: Ask) -> Job:
+    async def admit_once(
+        self, key: Key, ask: Ask, idempotency_key: str, body_sha256: str
+    ) -> tuple[Job, bool]:
+        """The job of this request, which may have been sent before (then True).
+
+        Raises what ``Once.job`` does, and ``admit``.
+        """
+        return await self._once.job(
+            key.tenant, idempotency_key, body_sha256, lambda once: self.admit(key, ask, once)
+        )
+
+    async def admit(self, key: Key, ask: Ask, once: IdempotencyKey | None = None) -> Job:
         """Take a job into the line, or refuse it before anything is kept.
 
         Raises InvalidInput, Refused (the prompt), ModelBroken, or TooMany (the line is full).
@@ -174,7 +189,7 @@ class Platform:
         spec, tier = spec_of(ask, model, found), tier_of(ask)
         self._judge("prompt", spec.prompt)
         self._judge("negative_prompt", spec.negative_prompt)
-        return await self._dispatcher.queue(key.tenant, tier, spec)
+        return await self._dispatcher.queue(key.tenant, tier, spec, once)
 
     async def job(self, key: Key, job_id: str) -> Job:
         """One of the tenant's jobs; raises NotFound."""

@@ -93,7 +93,7 @@ async def open_database(url: str) -> Database:
         engine = create_async_engine(parsed, pool_size=CONNECTIONS_MAX, max_overflow=0)
         database = Database(engine)
         async with database.writing() as connection:
-            await connection.run_sync(_migrate)
+            await connection.run_sync(migrate)
     except (SQLAlchemyError, sqlite3.Error, CommandError, ImportError, OSError) as error:
         if engine is not None:
             await engine.dispose()
@@ -112,14 +112,15 @@ def _check_driver(url: URL) -> None:
         raise OperatorError(f"the job database needs {driver}://; {url.drivername} is not async")
 
 
-def _migrate(connection: Connection) -> None:
+def migrate(connection: Connection, version: str = "head") -> None:
+    """Bring the schema to this version (the newest), in the transaction that is open."""
     if connection.dialect.name == "postgresql":
         postgresql.lock_for_migration(connection)
     config = Config()
     folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
     config.set_main_option("script_location", folder)
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, version)
 
 
 def _reason(error: Exception) -> str:

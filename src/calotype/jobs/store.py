@@ -8,18 +8,20 @@ then have changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from calotype.core import limits
-from calotype.core.errors import InternalError, InvalidInput, NotFound
+from calotype.core.errors import InternalError, NotFound
 from calotype.core.ids import new_id
 from calotype.core.nouns import (
     Event,
+    IdempotencyKey,
     Image,
     InputPicture,
     Job,
@@ -30,15 +32,12 @@ from calotype.core.nouns import (
     Tier,
 )
 from calotype.core.states import AttemptState, JobState
-from calotype.jobs import keys, moves, notes, pictures, tables
+from calotype.jobs import idempotency, keys, moves, notes, pictures, reading, tables
 from calotype.jobs.budgets import Budgets
 from calotype.jobs.database import Database, open_database
 from calotype.jobs.log import EventLog
-from calotype.jobs.rows import image_of, job_of
 
 T = TypeVar("T")
-
-_UNFINISHED = tuple(state.value for state in JobState if not state.is_final)
 
 
 class JobStore:
@@ -49,6 +48,7 @@ class JobStore:
         self._log = EventLog(database)
         self._notes = notes.Notes()
         self.budgets = Budgets(database)
+        self.idempotency_keys = idempotency.IdempotencyKeys(database)
         self._log.start()
 
     @classmethod
@@ -69,36 +69,17 @@ class JobStore:
     async def get(self, job_id: str, *, tenant: str | None = None) -> Job:
         """One job; with ``tenant``, only that tenant's. Raises NotFound."""
         async with self._database.reading() as conn:
-            return await _job(conn, job_id, tenant)
+            return await reading.job(conn, job_id, tenant)
 
     async def list_jobs(self, tenant: str, *, limit: int, before: str | None) -> list[Job]:
         """The tenant's jobs, newest first: ``limit`` of them, older than the job ``before``."""
-        if not 1 <= limit <= limits.PAGE_JOBS_MAX:
-            raise InvalidInput(
-                f"limit must be 1 to {limits.PAGE_JOBS_MAX}",
-                field="limit",
-                limit=limits.PAGE_JOBS_MAX,
-            )
-        jobs = tables.jobs
-        query = select(jobs).where(jobs.c.tenant == tenant)
         async with self._database.reading() as conn:
-            if before is not None:
-                mine = (jobs.c.id == before) & (jobs.c.tenant == tenant)
-                number = (await conn.execute(select(jobs.c.number).where(mine))).scalar()
-                if number is None:
-                    raise InvalidInput(
-                        f"there is no job {before} to page from",
-                        field="before",
-                        limit="the id of a job of yours",
-                    )
-                query = query.where(jobs.c.number < number)
-            return await _jobs(conn, query.order_by(jobs.c.number.desc()).limit(limit))
+            return await reading.page(conn, tenant, limit, before)
 
     async def unfinished(self) -> list[Job]:
         """Every job that isn't over (queued, running, pending_safety), oldest first."""
-        query = select(tables.jobs).where(tables.jobs.c.state.in_(_UNFINISHED))
         async with self._database.reading() as conn:
-            return await _jobs(conn, query.order_by(tables.jobs.c.number))
+            return await reading.unfinished(conn)
 
     async def count_queued(self, tenant: str | None = None) -> int:
         """How many jobs wait in the line, of one tenant or of all."""
@@ -141,21 +122,35 @@ class JobStore:
         user: str = "",
         fell_from: Tier | None = None,
         charged_s: float | None = None,
+        once: IdempotencyKey | None = None,
     ) -> Job:
         """Record a new job as queued; ``position`` in the line (1 = next) goes into its log.
 
-        ``job_id`` is for a caller that had to know it before (the line asks for its position).
+        ``job_id`` is for a caller that had to know it before (the line asks for its position); then
+        a second try, of a write of which nobody knows whether it was done, finds the job that it
+        made. ``once`` is the key of the request that makes it.
         """
         new = job_id or new_id("job")
 
         async def write() -> Job:
+            try:
+                return await write_once()
+            except IntegrityError as error:
+                try:
+                    return await self.get(new)
+                except NotFound:
+                    raise error from None
+
+        async def write_once() -> Job:
             async with self._database.writing() as conn:
                 await moves.insert_job(
                     conn, new, tenant, tier, spec,
                     position=position, user=user, fell_from=fell_from, charged_s=charged_s,
                 )  # fmt: skip
+                if once is not None:
+                    await idempotency.write(conn, tenant, once, new)
                 noted = await self._notes.write(conn)
-                job = await _job(conn, new)
+                job = await reading.job(conn, new)
             self._notes.written(noted)
             return job
 
@@ -340,7 +335,7 @@ class JobStore:
     ) -> Job:
         async def changed(conn: AsyncConnection) -> Job:
             await change(conn)
-            return await _job(conn, job_id)
+            return await reading.job(conn, job_id)
 
         return await self._change(job_id, changed)
 
@@ -354,33 +349,3 @@ class JobStore:
             return result
 
         return await self._database.finish(write())
-
-
-async def _job(conn: AsyncConnection, job_id: str, tenant: str | None = None) -> Job:
-    query = select(tables.jobs).where(tables.jobs.c.id == job_id)
-    if tenant is not None:
-        query = query.where(tables.jobs.c.tenant == tenant)
-    found = await _jobs(conn, query)
-    if not found:
-        raise NotFound(
-            f"there is no job {job_id}", field="job_id", limit="the id of a job of yours"
-        )
-    return found[0]
-
-
-async def _jobs(conn: AsyncConnection, query: Select[Any]) -> list[Job]:
-    rows = (await conn.execute(query)).all()
-    images = await _images(conn, [row for row in rows if row.state == JobState.SUCCEEDED])
-    return [job_of(row, images.get(row.id, ())) for row in rows]
-
-
-async def _images(conn: AsyncConnection, jobs: Iterable[Row[Any]]) -> dict[str, list[Image]]:
-    """The images of these jobs, in order; few, since only pages of jobs have succeeded ones."""
-    job_ids = [job.id for job in jobs]
-    found: dict[str, list[Image]] = {}
-    if job_ids:
-        images = tables.images
-        query = select(images).where(images.c.job_id.in_(job_ids)).order_by(images.c["index"])
-        for row in await conn.execute(query):
-            found.setdefault(row.job_id, []).append(image_of(row))
-    return found

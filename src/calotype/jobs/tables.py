@@ -155,6 +155,16 @@ budgets = Table(
     Column("when_spent", String(16), nullable=False),
 )
 
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant", String(100), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("job_id", String(40), ForeignKey(jobs.c.id), nullable=False),
+    Column("body_sha256", String(64), nullable=False),  # of the request, hexadecimal
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+)
+
 notes = Table(
     "notes",
     metadata,
