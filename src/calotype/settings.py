@@ -15,16 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from calotype.core import limits
 from calotype.core.errors import OperatorError
+from calotype.core.nouns import TIER_WEIGHTS, Tier
 
 ENV_PREFIX = "CALOTYPE_"
 HOME_DEFAULT = "~/.calotype"
@@ -42,6 +44,29 @@ def _absolute(path: Path) -> Path:
 
 
 Folder = Annotated[Path, AfterValidator(_absolute)]
+
+
+def _of_tiers(value: Any) -> Any:
+    """``turbo=10, fast=5`` as the table that a file may have in its place."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",")]
+    names = [name.strip() for name, _, _ in pairs]
+    for name, (_, equals, _) in zip(names, pairs, strict=True):
+        if not equals or names.count(name) > 1:
+            raise ValueError("write each tier once, as turbo=10,fast=5,relax=1")
+    return {name: number.strip() for name, (_, _, number) in zip(names, pairs, strict=True)}
+
+
+_ByTier = (NoDecode, BeforeValidator(_of_tiers))
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Weights = Annotated[
+    dict[Tier, Annotated[int, Field(ge=1, le=1_000)]],
+    *_ByTier,
+    AfterValidator(lambda weights: TIER_WEIGHTS | weights),
+]
 
 
 def _below_home(name: str) -> Callable[[dict[str, Any]], Path]:
@@ -101,6 +126,48 @@ class Settings(BaseSettings):
         default=limits.QUEUED_JOBS_PER_TENANT_MAX,
         ge=1,
         description="Jobs of one tenant that may wait in the line; one more is refused with 429.",
+    )
+    weights: Weights = Field(
+        default_factory=lambda: dict(TIER_WEIGHTS),
+        description="Shares of device time while every tier has work: turbo=10,fast=5,relax=1.",
+    )
+    reserved: Annotated[dict[Tier, Share], *_ByTier] = Field(
+        default_factory=dict,
+        description="Share of the devices, 0 to 1, kept free for a tier that wants it: turbo=0.2.",
+    )
+    relax_wait_s_max: float = Field(
+        default=limits.RELAX_WAIT_S_MAX,
+        gt=0.0,
+        allow_inf_nan=False,
+        description="Seconds after which a waiting relax job is promoted.",
+    )
+    relax_share_min: Share = Field(
+        default=limits.RELAX_SHARE_MIN,
+        description="Share of device time that relax gets at least, 0 to 1, whatever is reserved.",
+    )
+    affinity_passes_max: int = Field(
+        default=limits.AFFINITY_PASSES_MAX,
+        ge=0,
+        le=10_000,
+        description="Jobs whose model is warm that may pass one whose model isn't (lookahead).",
+    )
+    affinity_s_max: float = Field(
+        default=limits.AFFINITY_S_MAX,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds for which a job may be so passed.",
+    )
+    jobs_per_minute: Annotated[dict[Tier, Rate], *_ByTier] = Field(
+        default_factory=dict,
+        description="Jobs a minute that each tenant may ask for in a tier; unset is no bound.",
+    )
+    jobs_at_once: Annotated[dict[Tier, Count], *_ByTier] = Field(
+        default_factory=dict,
+        description="Of those a minute, jobs that may come in one moment; unset is 1.",
+    )
+    unfinished_jobs_max: Annotated[dict[Tier, Count], *_ByTier] = Field(
+        default_factory=dict,
+        description="Jobs of a tenant that may wait or run in a tier; unset is no bound.",
     )
     blocklist: Folder | None = Field(
         default=None,
@@ -252,9 +319,12 @@ def _operator_error(error: ValidationError, flags: dict[str, Any]) -> OperatorEr
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
     source, place = _source(name, flags)
+    told = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    bounds = {bound: value for bound, value in first.get("ctx", {}).items() if bound != "error"}
     return OperatorError(
-        f"setting {name} ({place}): {first['msg']}, not {first['input']!r}",
+        f"setting {told} ({place}): {first['msg']}, not {first['input']!r}",
         field=name,
+        limit=bounds or None,
         source=source,
     )
 

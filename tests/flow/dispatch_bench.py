@@ -26,11 +26,11 @@ from calotype.delivery.store import PictureStore
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Brought, Finished, Finisher, Raw, TakenIn, Wanted
-from calotype.flow.gate import RoomGate
+from calotype.flow.gate import Gate
 from calotype.flow.ingredients import Larder
 from calotype.flow.pictures import InputPictures
 from calotype.jobs.store import JobStore
-from calotype.policy.admit import Let
+from calotype.policy.admit import AdmitRules, Let
 from calotype.pool.adapters import AdapterRegistry
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
@@ -163,11 +163,11 @@ class StubRegistry(ModelRegistry):
         return self.models[name]
 
 
-class RecordingGate(RoomGate):
+class RecordingGate(Gate):
     """Remembers who was let in and how each ended."""
 
-    def __init__(self, store: JobStore, *, most: int, most_of_tenant: int) -> None:
-        super().__init__(store, most=most, most_of_tenant=most_of_tenant)
+    def __init__(self, store: JobStore, rules: AdmitRules | None = None) -> None:
+        super().__init__(store, rules or AdmitRules(), lambda: 1)
         self.let: dict[str, float] = {}  # predicted device-seconds, by job id
         self.resumed: dict[str, float] = {}
         self.ends: list[tuple[str, float]] = []  # job id, measured device-seconds
@@ -178,9 +178,11 @@ class RecordingGate(RoomGate):
         return let
 
     def resume(self, job: Job, cost_s: float) -> None:
+        super().resume(job, cost_s)
         self.resumed[job.id] = cost_s
 
     def ended(self, job_id: str, device_s: float) -> None:
+        super().ended(job_id, device_s)
         self.ends.append((job_id, device_s))
 
 
@@ -194,6 +196,7 @@ class Bench:
     pool: StubPool
     registry: StubRegistry = field(default_factory=StubRegistry)
     finisher: StubFinisher = field(default_factory=StubFinisher)
+    rules: AdmitRules | None = None
 
     def __post_init__(self) -> None:
         self.inputs = InputPictures(
@@ -202,7 +205,7 @@ class Bench:
         self.adapters = AdapterRegistry([self.folder])
         larder = Larder(self.adapters, self.inputs)
         tools = Tools(self.store, self.finisher, self.pictures, larder)
-        self.gate = RecordingGate(self.store, most=1_000, most_of_tenant=1_000)
+        self.gate = RecordingGate(self.store, self.rules)
         self.dispatcher = Dispatcher(tools, self.pool, self.registry, self.gate)
 
     async def queue(self, spec: Spec = SPEC, tenant: str = "ada", tier: Tier = Tier.FAST) -> Job:
@@ -249,11 +252,13 @@ async def eventually(look: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def bench_in(folder: Path, engines: int = 1) -> AsyncIterator[Bench]:
+async def bench_in(
+    folder: Path, engines: int = 1, rules: AdmitRules | None = None
+) -> AsyncIterator[Bench]:
     """A bench whose dispatcher isn't started yet; another on the same folder is a restart."""
     store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
     pictures = PictureStore.local(folder / "pictures")
-    bench = Bench(folder, store, pictures, StubPool(engines))
+    bench = Bench(folder, store, pictures, StubPool(engines), rules=rules)
     try:
         yield bench
     finally:

@@ -12,6 +12,7 @@ from calotype.core.errors import IllegalMove, TooMany
 from calotype.core.nouns import Tier
 from calotype.core.states import JobState
 from calotype.flow.attempt import Attempt
+from calotype.policy.admit import AdmitRules
 from tests.flow.dispatch_bench import (
     DEVICE_S,
     SPEC,
@@ -71,9 +72,8 @@ async def test_a_job_that_is_done_pays_what_was_measured(bench: Bench) -> None:
 
 
 async def test_of_many_at_once_no_more_are_let_in_than_there_is_room_for(tmp_path: Path) -> None:
-    async with bench_in(tmp_path) as bench:
+    async with bench_in(tmp_path, rules=AdmitRules(queued_max=5)) as bench:
         await bench.dispatcher.start()
-        bench.gate._most = 5
         asks = [bench.dispatcher.queue("ada", Tier.FAST, SPEC) for _ in range(30)]
         answers = await asyncio.gather(*asks, return_exceptions=True)
         assert sum(isinstance(answer, TooMany) for answer in answers) == 25

@@ -30,6 +30,8 @@ from calotype.core.nouns import (
 )
 from calotype.flow.platform import Platform
 
+FELL = "the tenant's device-seconds in turbo and fast are spent"  # why a job fell to relax
+
 
 class Fields(BaseModel):
     """What a caller may name; anything else is refused together with what there is."""
@@ -157,6 +159,9 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
         "id": job.id,
         "status": job.state.value,
         "tier": job.tier.value,
+        "fell_from": job.fell_from.value if job.fell_from else None,
+        "tier_detail": FELL if job.fell_from else None,
+        "user": job.user,
         "progress": platform.progress(job),
         "position": platform.position(job.id),
         "created_at": timestamp(job.created_at),

@@ -67,6 +67,8 @@ class ProblemResponse(JSONResponse):
         headers = dict(headers or {})
         if isinstance(error, Unauthorized):
             headers["WWW-Authenticate"] = 'Bearer realm="calotype"'
+        if "retry_after_s" in error.extra:
+            headers["Retry-After"] = str(error.extra["retry_after_s"])
         super().__init__(error.problem(), status_code=error.status, headers=headers)
 
 

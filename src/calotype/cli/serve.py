@@ -23,6 +23,31 @@ def serve(
     queued_jobs_per_tenant_max: Annotated[
         int | None, typer.Option(help="Jobs of one tenant that may wait.")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Shares of device time: turbo=10,fast=5,relax=1.")
+    ] = None,
+    reserved: Annotated[str | None, typer.Option(help="Shares kept free: turbo=0.2.")] = None,
+    relax_wait_s_max: Annotated[
+        float | None, typer.Option(help="Seconds until a relax job is promoted.")
+    ] = None,
+    relax_share_min: Annotated[
+        float | None, typer.Option(help="Share of relax at least, 0 to 1.")
+    ] = None,
+    affinity_passes_max: Annotated[
+        int | None, typer.Option(help="Warm jobs that may pass a cold one.")
+    ] = None,
+    affinity_s_max: Annotated[
+        float | None, typer.Option(help="Seconds for which they may.")
+    ] = None,
+    jobs_per_minute: Annotated[
+        str | None, typer.Option(help="Of each tenant in a tier: turbo=6,fast=30.")
+    ] = None,
+    jobs_at_once: Annotated[
+        str | None, typer.Option(help="Of those, in one moment: fast=10.")
+    ] = None,
+    unfinished_jobs_max: Annotated[
+        str | None, typer.Option(help="That wait or run, of a tenant in a tier: fast=20.")
+    ] = None,
     blocklist: Annotated[Path | None, typer.Option(help="Further blocked terms.")] = None,
     blocked_pictures: Annotated[
         Path | None, typer.Option(help="Hashes of blocked pictures.")

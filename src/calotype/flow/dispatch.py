@@ -23,6 +23,7 @@ from calotype.flow.engines import Engines
 from calotype.flow.gate import Gate
 from calotype.flow.line import LiveLine
 from calotype.jobs.patience import patiently
+from calotype.policy.rules import Rules
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
 
@@ -30,9 +31,16 @@ from calotype.pool.registry import ModelRegistry
 class Dispatcher:
     """The line, the running attempts, and the turns that keep them together."""
 
-    def __init__(self, tools: Tools, pool: EnginePool, registry: ModelRegistry, gate: Gate) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        pool: EnginePool,
+        registry: ModelRegistry,
+        gate: Gate,
+        rules: Rules | None = None,
+    ) -> None:
         self._tools, self._registry, self._gate = tools, registry, gate
-        self._line = LiveLine(tools, pool, registry, gate, self._follow)
+        self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
         self._endings = Endings(self._line, tools, pool)
         self._engines = Engines(self._line, pool)
         self._turns = self._line.turns
@@ -41,6 +49,7 @@ class Dispatcher:
         """Rebuild the line from the store, then listen to the engines."""
         async with self._turns.take():
             await self._line.restore()
+            await self._gate.restore()
             for job in await self._tools.store.unfinished():
                 await self._take_back(job)
         self._turns.run(self._engines.listen(), "calotype-dispatch")
@@ -51,14 +60,20 @@ class Dispatcher:
         await self._turns.stop()
 
     async def queue(
-        self, tenant: str, tier: Tier, spec: Spec, once: IdempotencyKey | None = None
+        self,
+        tenant: str,
+        tier: Tier,
+        spec: Spec,
+        once: IdempotencyKey | None = None,
+        *,
+        user: str = "",
     ) -> Job:
         """Put a new job into the line and the store; it may start in the same turn.
 
         Raises what the gate does, which is asked in that turn, so that what it counts still holds
         when the job is written.
         """
-        return await self._turns.whole(self._queue(tenant, tier, spec, once))
+        return await self._turns.whole(self._queue(tenant, tier, spec, once, user))
 
     async def cancel(self, job_id: str, *, by: str) -> Job:
         """Cancel a job wherever it is; raises IllegalMove when it is over."""
@@ -87,16 +102,26 @@ class Dispatcher:
 
     # Requests.
 
-    async def _queue(self, tenant: str, tier: Tier, spec: Spec, once: IdempotencyKey | None) -> Job:
+    async def _queue(
+        self, tenant: str, tier: Tier, spec: Spec, once: IdempotencyKey | None, user: str
+    ) -> Job:
         async with self._turns.take_asked():
             line, job_id = self._line, new_id("job")
             let = await self._gate.ask(job_id, tenant, tier, line.costs.predict_s(spec))
-            decisions = line.on(line.queued(job_id, tenant, let.tier, spec))
+            decisions = line.on(line.queued(job_id, tenant, let.tier, spec, user=user))
             position = line.position(job_id) or 1  # a job that starts at once was next
             try:
                 job = await patiently(
                     lambda: self._tools.store.insert(
-                        tenant, let.tier, spec, position=position, job_id=job_id, once=once
+                        tenant,
+                        let.tier,
+                        spec,
+                        position=position,
+                        job_id=job_id,
+                        once=once,
+                        user=user,
+                        fell_from=let.fell_from,
+                        charged_s=let.charged_s,
                     )
                 )
             except Exception:

@@ -48,7 +48,9 @@ class Endings:
     async def put_back(self, job: Job, tries: hopeless.Tries, reason: str) -> None:
         """Have a stored job wait in the line, as new or after an attempt that nobody holds."""
         line, store, begun = self._line, self._tools.store, hopeless.charged(job, tries)
-        decisions = line.on(line.queued(job.id, job.tenant, job.tier, job.spec, begun))
+        decisions = line.on(
+            line.queued(job.id, job.tenant, job.tier, job.spec, begun, user=job.user)
+        )
         if job.state is not JobState.QUEUED:
             position = line.position(job.id) or 1
             job = await patiently(lambda: store.requeue_orphan(job.id, reason, position=position))

@@ -26,6 +26,7 @@ from calotype.flow.gate import Gate
 from calotype.flow.turns import Turns
 from calotype.jobs.patience import patiently
 from calotype.policy.line import Line
+from calotype.policy.rules import Rules
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
 from calotype.pool.reports import EngineDown
@@ -41,10 +42,18 @@ class LiveLine:
     """The policy's line, the jobs that wait in it and the attempts that run."""
 
     def __init__(
-        self, tools: Tools, pool: EnginePool, registry: ModelRegistry, gate: Gate, follow: Follow
+        self,
+        tools: Tools,
+        pool: EnginePool,
+        registry: ModelRegistry,
+        gate: Gate,
+        follow: Follow,
+        *,
+        rules: Rules | None,
     ) -> None:
         """``follow`` runs an attempt to its end, in a task of its own."""
         self._tools, self._pool, self._registry = tools, pool, registry
+        self._rules = rules or Rules()
         self._line, self._follow = Line(), follow
         self.gate = gate
         self.costs = Costs()
@@ -54,7 +63,7 @@ class LiveLine:
 
     async def restore(self) -> None:
         """Take up what everyone was charged, and what jobs were found to cost, from the store."""
-        self._line = Line(await self._tools.store.note(LINE))
+        self._line = Line(await self._tools.store.note(LINE), self._rules)
         self.costs = Costs(await self._tools.store.note(COSTS))
 
     def position(self, job_id: str) -> int | None:
@@ -62,13 +71,21 @@ class LiveLine:
         return self._line.position(job_id)
 
     def queued(
-        self, job_id: str, tenant: str, tier: Tier, spec: Spec, attempt: int = 0
+        self,
+        job_id: str,
+        tenant: str,
+        tier: Tier,
+        spec: Spec,
+        attempt: int = 0,
+        *,
+        user: str,
     ) -> JobQueued:
         """A job as the policy sees it; ``attempt`` were begun and count against it."""
         return JobQueued(
             job_id=job_id,
             tenant=tenant,
             tier=tier,
+            user=user,
             model=spec.model,
             rows=spec.n,
             cost_s=self.costs.predict_s(spec),

@@ -43,12 +43,13 @@ from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Finisher
-from calotype.flow.gate import RoomGate
+from calotype.flow.gate import Gate
 from calotype.flow.hopeless import unloadable
 from calotype.flow.idempotency import Once
 from calotype.flow.ingredients import Larder
 from calotype.flow.lookup import Lookup
 from calotype.flow.pictures import SENT, InputPictures
+from calotype.flow.rules import admit_rules, line_rules
 from calotype.flow.sweep import sweep
 from calotype.jobs.store import JobStore
 from calotype.pool.adapters import AdapterRegistry, embedded_adapters
@@ -103,12 +104,9 @@ class Platform:
         tools = Tools(store, self._finisher, self._pictures, larder)
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []
-        gate = RoomGate(
-            store,
-            most=settings.queued_jobs_max,
-            most_of_tenant=settings.queued_jobs_per_tenant_max,
-        )
-        self._dispatcher = Dispatcher(tools, self._pool, registry, gate)
+        gate = Gate(store, admit_rules(settings), self._devices)
+        rules = line_rules(settings)
+        self._dispatcher = Dispatcher(tools, self._pool, registry, gate, rules)
         self.new_key: str | None = None  # the secret of the local key, if this start made it
 
     @classmethod
@@ -153,9 +151,11 @@ class Platform:
         """The key of this secret; raises Unauthorized."""
         return await self._store.authenticate(secret)
 
-    async def create_key(self, *, tenant: str, name: str) -> tuple[Key, str]:
+    async def create_key(
+        self, *, tenant: str, name: str, user: str | None = None
+    ) -> tuple[Key, str]:
         """A new key and its secret, which is stored nowhere."""
-        return await self._store.create_key(tenant=tenant, name=name, scopes=SCOPES)
+        return await self._store.create_key(tenant=tenant, user=user, name=name, scopes=SCOPES)
 
     async def keys(self) -> list[Key]:
         """Every key, the revoked ones too."""
@@ -181,7 +181,8 @@ class Platform:
     async def admit(self, key: Key, ask: Ask, once: IdempotencyKey | None = None) -> Job:
         """Take a job into the line, or refuse it before anything is kept.
 
-        Raises InvalidInput, Refused (the prompt), ModelBroken, or TooMany (the line is full).
+        Raises InvalidInput, Refused (the prompt), ModelBroken, or TooMany (a bound of its
+        tenant, or the line is full).
         """
         ask, found = await self._lookup.found(key.tenant, ask)
         model = self._registry.get(model_name(ask, self.default_model))
@@ -189,7 +190,7 @@ class Platform:
         spec, tier = spec_of(ask, model, found), tier_of(ask)
         self._judge("prompt", spec.prompt)
         self._judge("negative_prompt", spec.negative_prompt)
-        return await self._dispatcher.queue(key.tenant, tier, spec, once)
+        return await self._dispatcher.queue(key.tenant, tier, spec, once, user=key.user)
 
     async def job(self, key: Key, job_id: str) -> Job:
         """One of the tenant's jobs; raises NotFound."""
@@ -316,6 +317,9 @@ class Platform:
                 check=verdict.check,
                 version=verdict.version,
             )
+
+    def _devices(self) -> int:
+        return sum(one.state is EngineState.READY for one in self._pool.health())
 
     def _check_loadable(self, model: str) -> None:
         """Refuse what would wait for ever; an engine that isn't up yet may still load it."""
