@@ -1,8 +1,11 @@
-"""The job store on each database that it speaks: its tests hold on both."""
+"""What tests of one room share.
+
+The job store on each database that it speaks: its tests hold on both. The engine on one thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +29,20 @@ async def store(database_url: str) -> AsyncIterator[JobStore]:
     opened = await JobStore.open(database_url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Of torch; late imports, since other rooms do without it."""
+    from tests.rooms.engine_bench import threads
+
+    with threads(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random SDXL."""
+    from tests.rooms.engine_bench import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))

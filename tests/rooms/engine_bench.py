@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +33,17 @@ from calotype.engine.loop import Engine
 EMBEDDED = Path(calotype.__file__).parent / "models" / "vignette"
 M = TypeVar("M")
 SIZE = 64  # pixels: 8 x 8 latents
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many for torch's operations; more than one are dear on a machine that is shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_tiny_model(folder: Path) -> Path:

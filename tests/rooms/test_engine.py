@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,9 @@ from calotype.core.messages import CancelRow, LoadModel, ModelFailed, RowDone, R
 from calotype.engine.buckets import prove_buckets, random_forwards
 from calotype.engine.families.base import Encoding
 from calotype.engine.forwards import Forwards
-from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
+from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, run_row
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCHEDULERS = {
     "ddim": (DDIMScheduler, {"clip_sample": False}),
@@ -29,20 +30,6 @@ SCHEDULERS = {
     "euler": (EulerDiscreteScheduler, {}),
     "euler_a": (EulerAncestralDiscreteScheduler, {}),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Spinning threads on a shared machine cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from calotype.engine.rows import Row, start_row
 from tests.rooms.engine_models import Drawer, Picture, apart
 from tests.rooms.engine_studio import Studio, frame, make_control, photo, pil, window
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FIRST, SECOND, SOURCE, MASK = photo(2), photo(3), photo(1), window()
 CONTROLLED = {
     "sd15": diffusers.StableDiffusionControlNetPipeline,
@@ -45,14 +46,6 @@ REPAINTED = {
     "flux": diffusers.FluxControlNetInpaintPipeline,
 }
 Wanted = tuple[float, float, float]  # weight, start, end
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -17,20 +16,9 @@ from calotype.engine.encodings import Encodings
 from calotype.engine.forwards import Forwards
 from calotype.engine.loop import Engine
 from calotype.engine.rows import start_row
-from tests.rooms.engine_bench import SIZE, make_tiny_model, run_row
+from tests.rooms.engine_bench import SIZE, run_row
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def load(tiny: Path, folder: Path | None, build: str = "build") -> tuple[ModelLoaded, Engine]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,11 @@ import torch
 
 from calotype.core import limits
 from calotype.core.messages import CancelRow, RowDone, RowFailed
-from tests.rooms.engine_bench import Bench, make_tiny_model, run_row
+from tests.rooms.engine_bench import Bench, run_row
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WAIT_S = 60.0  # for what takes milliseconds on an idle machine
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 class Gate:

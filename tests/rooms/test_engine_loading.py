@@ -25,13 +25,7 @@ from tests.rooms.engine_bench import SIZE
 from tests.rooms.engine_checkpoint import as_single_file
 from tests.rooms.engine_models import CPU, Drawer, apart, make_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from calotype.core.messages import RowLora, RunRow
 from calotype.engine.lora.layers import layers_of
@@ -22,16 +21,10 @@ from tests.rooms.engine_models import (
     plain_pipeline,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAMILIES = ("sd15", "sdxl", "sd3", "flux")
 LORAS = EMBEDDED.parent / "loras"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Bench:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,38 +30,17 @@ from calotype.engine.inbox import Inbox
 from calotype.engine.lora.bank import LoraBank, lora_key
 from calotype.engine.lora.reading import Lora
 from tests.rooms import engine_loras as made
-from tests.rooms.engine_bench import Bench, make_tiny_model, run_row, run_to_end
+from tests.rooms.engine_bench import Bench, run_row, run_to_end, threads
 from tests.rooms.test_engine_process import Server
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RANKS = (1, 4, 7, 16, 64)  # of the LoRAs there are; of five rank classes but one
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """So many for torch's operations; more than one are dear on a machine that is shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture(scope="module")
 def loaded(tiny: Path) -> Bench:
-    with threads(1):
-        return Bench(tiny)
+    return Bench(tiny)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +12,11 @@ import torch
 from calotype.core.messages import RowDone
 from calotype.engine.memory import LiveBytes, bytes_of
 from calotype.engine.rows import row_key
-from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
+from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, run_row
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PICTURES = 100  # 1,000 by hand, which is the promise
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def test_live_bytes_are_those_of_new_storages_while_they_live() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from calotype.engine.rows import Row
 from calotype.policy.batch import RunPass
 from tests.rooms.engine_bench import EMBEDDED, SIZE
 from tests.rooms.engine_models import PROMPT, Drawer, make_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CASES = {"sd15": 40, "sdxl": 40, "sd3": 40, "flux": 40, "vignette": 40}
 PROMPTS = (PROMPT, "a blue boat on the sea", "snow", "")
@@ -125,14 +126,6 @@ class Crowd:
             blob for m, blob in self.drawer.heard if isinstance(m, RowDone) and m.row == row.row
         ]
         return found
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ At batch one a picture may differ by rounding only: 1 of 255, anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +28,8 @@ from tests.rooms.engine_models import (
     oracle,
     plain_pipeline,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = ("sd15", "sdxl", "sd3", "sd3-no-t5", "flux", "flux-schnell")
 MODELS = (*TINY, "vignette")
@@ -59,15 +60,6 @@ class UnshiftedDpm(DPMSolverMultistepScheduler):  # type: ignore[misc]
 
     def set_timesteps(self, *args: Any, mu: float | None = None, **kwargs: Any) -> None:
         super().set_timesteps(*args, **kwargs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Spinning threads on a shared machine cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Sitting:

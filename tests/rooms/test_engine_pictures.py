@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,16 +19,10 @@ from tests.rooms.engine_bench import SIZE
 from tests.rooms.engine_models import Picture, apart
 from tests.rooms.engine_studio import IMAGE_TO_IMAGE, INPAINT, Studio, frame, photo, pil, window
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SOURCE, MASK = photo(1), window()
 FLOW = ("sd3", "flux")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

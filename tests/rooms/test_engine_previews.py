@@ -18,21 +18,13 @@ from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
 from calotype.engine.previews import PREVIEW_PX_MAX, Previewer, wants_preview
 from calotype.engine.rows import start_row
-from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, make_tiny_model, run_row
+from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, run_row
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread_and_no_gradients() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _no_gradients(one_thread: None) -> Iterator[None]:
     with torch.inference_mode():
         yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
