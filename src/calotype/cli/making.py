@@ -117,6 +117,8 @@ def _say(kind: str, data: dict[str, Any]) -> str:
         case "queued":
             place = data.get("position")
             return f"in line, place {place}" if place else "in line"
+        case "promoted":
+            return "in line; it has waited its tier's maximum, and goes before others"
         case "started" | "step":
             return "drawing"
         case "image_finished":

@@ -199,7 +199,8 @@ EVENT_KINDS = {
         "position (1 = next), tier; fell_from (the tier asked for) if the budget is spent; also "
         "reason and attempt when it is queued again"
     ),
-    "started": "attempt, engine",
+    "promoted": "waited_s, why: it goes before others from now on",
+    "started": "attempt, engine; why if it started out of turn",
     "step": (
         "image (index), step, steps; preview (data URL of a small WebP) now and then; tokens_cut "
         "with an image's first, if its prompt was too long for the model"

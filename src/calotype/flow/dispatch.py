@@ -57,6 +57,7 @@ class Dispatcher:
     async def stop(self) -> None:
         """Stop listening and drop what runs; the store keeps it for the next start."""
         self._line.attempts.clear()
+        self._line.stop()
         await self._turns.stop()
 
     async def queue(

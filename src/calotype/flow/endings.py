@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import structlog
 
@@ -46,11 +47,16 @@ class Endings:
             held.cancel()
 
     async def put_back(self, job: Job, tries: hopeless.Tries, reason: str) -> None:
-        """Have a stored job wait in the line, as new or after an attempt that nobody holds."""
+        """Have a stored job wait in the line, as new or after an attempt that nobody holds.
+
+        It has waited since it was accepted, whatever came between.
+        """
         line, store, begun = self._line, self._tools.store, hopeless.charged(job, tries)
-        decisions = line.on(
-            line.queued(job.id, job.tenant, job.tier, job.spec, begun, user=job.user)
+        waited_s = max(0.0, (datetime.now(UTC) - job.created_at).total_seconds())
+        queued = line.queued(
+            job.id, job.tenant, job.tier, job.spec, begun, user=job.user, waited_s=waited_s
         )
+        decisions = line.on(queued)
         if job.state is not JobState.QUEUED:
             position = line.position(job.id) or 1
             job = await patiently(lambda: store.requeue_orphan(job.id, reason, position=position))

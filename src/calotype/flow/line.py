@@ -14,12 +14,20 @@ from typing import Any
 import structlog
 
 from calotype.core import limits
-from calotype.core.decisions import Decision, FailJob, RequeueJob, StartAttempt
+from calotype.core.decisions import (
+    WHY,
+    Decision,
+    FailJob,
+    PromoteJob,
+    RequeueJob,
+    StartAttempt,
+)
 from calotype.core.errors import CalotypeError, InternalError
-from calotype.core.events import AttemptFailed, JobQueued, PolicyEvent
+from calotype.core.events import AttemptFailed, JobQueued, PolicyEvent, TimePassed
 from calotype.core.messages import CancelRow
 from calotype.core.nouns import Job, Spec, Tier
 from calotype.core.states import AttemptState
+from calotype.flow.alarm import Alarm
 from calotype.flow.attempt import Attempt, Machine, Tools
 from calotype.flow.costs import Costs
 from calotype.flow.gate import Gate
@@ -60,10 +68,13 @@ class LiveLine:
         self.turns = Turns()
         self.attempts: dict[str, Attempt] = {}  # by job id
         self.waiting: dict[str, Job] = {}  # by id
+        self._alarm = Alarm(self._ring)  # for what is due though nothing happens
+        self._now = 0.0  # the latest time the policy was told: it never goes back
 
     async def restore(self) -> None:
         """Take up what everyone was charged, and what jobs were found to cost, from the store."""
-        self._line = Line(await self._tools.store.note(LINE), self._rules)
+        standing, rules = await self._tools.store.note(LINE), self._rules
+        self._line = Line(standing, rules)
         self.costs = Costs(await self._tools.store.note(COSTS))
 
     def position(self, job_id: str) -> int | None:
@@ -79,6 +90,7 @@ class LiveLine:
         attempt: int = 0,
         *,
         user: str,
+        waited_s: float = 0.0,
     ) -> JobQueued:
         """A job as the policy sees it; ``attempt`` were begun and count against it."""
         return JobQueued(
@@ -91,12 +103,15 @@ class LiveLine:
             cost_s=self.costs.predict_s(spec),
             # A server that was stopped is no fault of the job: it has one more attempt.
             attempt=min(attempt, limits.ATTEMPTS_MAX - 1),
+            waited_s=waited_s,
         )
 
     def on(self, event: PolicyEvent) -> list[Decision]:
         """Tell the line; what everyone is charged after it is written with the next change."""
-        decisions = self._line.on(event, time.monotonic())
+        now = self._now = max(self._now, time.monotonic())
+        decisions = self._line.on(event, now)
         self._tools.store.keep(LINE, self._line.standing)
+        self._alarm.set(self._line.next_deadline())
         return decisions
 
     async def tell(self, event: PolicyEvent) -> None:
@@ -111,8 +126,10 @@ class LiveLine:
         """Carry out decisions in order; ``outcome`` is that of the attempts they end."""
         for decision in decisions:
             match decision:
-                case StartAttempt(job_id=job_id, engine=engine):
-                    await self._start(job_id, engine)
+                case StartAttempt():
+                    await self._start(decision)
+                case PromoteJob(job_id=job_id, waited_s=waited_s):
+                    await self._promote(job_id, waited_s)
                 case RequeueJob(job_id=job_id, reason=reason):
                     await self._requeue(job_id, reason, outcome)
                 case FailJob(job_id=job_id, reason=reason):
@@ -141,9 +158,27 @@ class LiveLine:
         except EngineDown:
             pass  # then it holds no rows
 
-    async def _start(self, job_id: str, engine: str) -> None:
+    def stop(self) -> None:
+        """Nothing is due any more."""
+        self._alarm.set(None)
+
+    def _ring(self, due: float) -> None:
+        self._now = max(self._now, due)  # a timer can be early
+        self.turns.run(self._time_passed(), "calotype-time")
+
+    async def _time_passed(self) -> None:
+        async with self.turns.take():
+            await self.tell(TimePassed())
+
+    async def _promote(self, job_id: str, waited_s: float) -> None:
+        log.info("job_promoted", job=job_id, waited_s=round(waited_s, 1))
+        await patiently(lambda: self._tools.store.promote(job_id, waited_s, WHY["promoted"]))
+
+    async def _start(self, start: StartAttempt) -> None:
+        job_id, engine = start.job_id, start.engine
         job = self.waiting.pop(job_id)
-        lease = await patiently(lambda: self._tools.store.lease(job_id, engine))
+        why = "" if start.why == "turn" else WHY[start.why]
+        lease = await patiently(lambda: self._tools.store.lease(job_id, engine, why))
         machine = next(
             Machine(health.torch or "", health.device or "")
             for health in self._pool.health()

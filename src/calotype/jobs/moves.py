@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from calotype.core.errors import LeaseLost, NotFound
+from calotype.core.errors import IllegalMove, LeaseLost, NotFound
 from calotype.core.nouns import Image, Lease, Refusal, Spec, Tier
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
 from calotype.jobs import tables
@@ -61,16 +61,17 @@ async def insert_job(
     )
 
 
-async def lease(conn: AsyncConnection, job_id: str, engine: str) -> Lease:
-    """Queued -> running, as the next attempt, under the next token."""
+async def lease(conn: AsyncConnection, job_id: str, engine: str, why: str = "") -> Lease:
+    """Queued -> running, as the next attempt, under the next token; ``why`` if out of turn."""
     job = await _locked(conn, job_id)
     granted = Lease(job_id, job.attempt + 1, job.token + 1, engine)
     at = utc_now()
+    started = {"attempt": granted.attempt, "engine": engine} | ({"why": why} if why else {})
     await _change(
         conn,
         job,
         JobState.RUNNING,
-        [("started", {"attempt": granted.attempt, "engine": engine})],
+        [("started", started)],
         attempt=granted.attempt,
         token=granted.token,
         started_at=job.started_at or at,
@@ -86,6 +87,17 @@ async def lease(conn: AsyncConnection, job_id: str, engine: str) -> Lease:
         )
     )
     return granted
+
+
+async def promote(conn: AsyncConnection, job_id: str, waited_s: float, why: str) -> None:
+    """Log that a queued job goes before others from now on; its state stays."""
+    job = await _locked(conn, job_id)
+    if job.state != JobState.QUEUED:
+        raise IllegalMove(f"{job_id} is {job.state}: only a queued job is promoted")
+    entries: list[Entry] = [("promoted", {"waited_s": round(waited_s, 1), "why": why})]
+    length = await write_events(conn, job_id, job.log_length, entries)
+    ours = tables.jobs.c.id == job_id
+    await conn.execute(update(tables.jobs).where(ours).values(log_length=length))
 
 
 async def requeue(

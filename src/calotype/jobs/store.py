@@ -156,9 +156,16 @@ class JobStore:
 
         return await self._database.finish(write())
 
-    async def lease(self, job_id: str, engine: str) -> Lease:
-        """Queued -> running: the next attempt, on this engine, under a new token."""
-        return await self._change(job_id, lambda conn: moves.lease(conn, job_id, engine))
+    async def lease(self, job_id: str, engine: str, why: str = "") -> Lease:
+        """Queued -> running: the next attempt, on this engine, under a new token.
+
+        ``why`` it starts out of turn, if it does, goes into its log.
+        """
+        return await self._change(job_id, lambda conn: moves.lease(conn, job_id, engine, why))
+
+    async def promote(self, job_id: str, waited_s: float, why: str) -> None:
+        """Log that a queued job waited so long that it goes before others from now on."""
+        await self._change(job_id, lambda conn: moves.promote(conn, job_id, waited_s, why))
 
     async def requeue(
         self,

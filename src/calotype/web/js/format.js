@@ -89,7 +89,9 @@ export function noteText(job) {
   );
   const isAgain = job.note && (job.status === "queued" || job.status === "running");
   const again = isAgain ? sentence(`trying again: ${job.note}`) : "";
-  return [again, cutText(job), ...withheld].filter(Boolean).join(" ");
+  const isPromoted = job.promoted && job.status === "queued";
+  const promoted = isPromoted ? "It has waited as long as its speed allows: it goes before others." : "";
+  return [again, promoted, cutText(job), ...withheld].filter(Boolean).join(" ");
 }
 
 function cutText({ tokensCut }) {

@@ -92,6 +92,8 @@ function changes(job, kind, data) {
         ...{ position: data.position, rows: [], refused: [] },
         note: data.reason ?? null,
       });
+    case "promoted":
+      return { promoted: true };
     case "started":
       return move("running", { position: null, attempt: data.attempt, rows: [] });
     case "image_finished":
