@@ -46,11 +46,12 @@ class Costs:
             return self._fixed_s
         shape = (job.steps, job.width, job.height, job.guidance > 1.0)
         if shape not in self._known:
-            self._known[shape] = self._model.predict_s(_spec(job))
+            self._known[shape] = self._model.predict_s(spec_of(job))
         return self._known[shape]
 
 
-def _spec(job: Asked) -> Spec:
+def spec_of(job: Asked) -> Spec:
+    """What one of its images asks for."""
     return Spec(
         prompt="",
         negative_prompt="",

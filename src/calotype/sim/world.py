@@ -26,6 +26,7 @@ from calotype.policy.line import Line
 from calotype.policy.rules import Rules
 from calotype.sim.baselines import POLICIES
 from calotype.sim.engines import Run, SimEngine
+from calotype.sim.eta import Etas
 from calotype.sim.fleet import Engines, FleetPlan
 from calotype.sim.jobs import Asked, Costs
 from calotype.sim.record import Record
@@ -51,8 +52,16 @@ class World:
     """One run of one policy."""
 
     def __init__(
-        self, plan: FleetPlan, jobs: Iterable[Asked], costs: Costs, seed: int, policy: str = "ours"
+        self,
+        plan: FleetPlan,
+        jobs: Iterable[Asked],
+        costs: Costs,
+        seed: int,
+        policy: str = "ours",
+        *,
+        etas_every: int = 0,
     ) -> None:
+        """Every ``etas_every``-th job is told its time (0: none), where the policy is ours."""
         self._plan, self._costs = plan, costs
         self._jobs: Iterator[Asked] = iter(jobs)
         rules = Rules(reserved=plan.reserved)
@@ -67,6 +76,9 @@ class World:
         self._groups: dict[str, Engines] = {}
         self._numbers = 0
         self.now = 0.0
+        self.etas: Etas | None = None
+        if etas_every and policy == "ours":
+            self.etas = Etas(plan, costs, self._line, self._engines, etas_every)
         self.record = Record(plan)
 
     def run(self) -> Record:
@@ -100,11 +112,15 @@ class World:
         self._open[job_id] = _Open(asked, predicted_s * noise)
         self.record.arrived(asked, self.now)
         cost_s = predicted_s * asked.n
+        if self.etas:
+            self.etas.coming(job_id, asked)
         self._tell(
             JobQueued(
                 job_id, asked.tenant, asked.tier, asked.model, asked.n, cost_s, user=asked.user
             )
         )
+        if self.etas:
+            self.etas.queued(job_id, self.now)
 
     def _tell(self, event: PolicyEvent) -> None:
         for decision in self._line.on(event, self.now):
@@ -115,6 +131,8 @@ class World:
             self._start(decision)
         elif isinstance(decision, FailJob):
             self.record.failed(self._open.pop(decision.job_id).asked)
+            if self.etas:
+                self.etas.failed(decision.job_id)
         elif isinstance(decision, RequeueJob):
             self.record.again(self._open[decision.job_id].asked)
         else:
@@ -131,6 +149,8 @@ class World:
         if start.is_cold or missing:
             at += self._load_s(start.is_cold, missing)
         run = Run(start.job_id, job.asked.n, job.image_s)
+        if self.etas:
+            self.etas.started(engine, run, self.now, is_cold=start.is_cold)
         self._push(at, _JOIN, (engine, engine.life), (run, at - self.now - self._plan.delay_s))
 
     def _load_s(self, is_cold: bool, loras: int) -> float:
@@ -180,6 +200,8 @@ class World:
             return  # its word was lost with it
         job = self._open.pop(run.job_id)
         self.record.ended(job.asked, job.started_s, device_s, self.now)
+        if self.etas:
+            self.etas.ended(run.job_id, device_s, self.now)
         self._tell(JobSettled(run.job_id, device_s))
 
     def _boot(self) -> None:
