@@ -24,6 +24,7 @@ from calotype.cli import (
     plan,
     serve,
     simulate,
+    tenants,
     trace,
 )
 from calotype.cli.console import exit_code, say_error
@@ -43,6 +44,7 @@ app.command()(again.vary)
 app.command()(again.upscale)
 app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 app.add_typer(bench.app, name="bench")

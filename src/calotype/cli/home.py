@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from calotype.core.errors import OperatorError
-from calotype.settings import Settings
+
+if TYPE_CHECKING:
+    from calotype.jobs.store import JobStore
+    from calotype.settings import Settings
+
+T = TypeVar("T")
 
 
 def prepare_home(settings: Settings) -> Path:
@@ -31,6 +39,24 @@ def keep_private(settings: Settings) -> None:
     for path in settings.home.glob("calotype.db*"):
         with contextlib.suppress(PermissionError):  # another's: theirs to say who reads it
             path.chmod(0o600)
+
+
+def with_store(home: Path | None, work: Callable[[JobStore], Awaitable[T]]) -> T:
+    """Open the job store of this home folder, do the work, and close it; beside a server or not."""
+    from calotype.jobs.store import JobStore
+    from calotype.settings import Settings
+
+    async def run() -> T:
+        settings = Settings(home=home)
+        prepare_home(settings)
+        keep_private(settings)
+        store = await JobStore.open(settings.database)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
 
 
 def _no_use(home: Path, why: str) -> OperatorError:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calotype.cli.console import AsJson, Home, print_json, print_table
+from calotype.cli.home import with_store
 
 if TYPE_CHECKING:
     from calotype.core.nouns import Key
     from calotype.jobs.store import JobStore
-    from calotype.settings import Settings
 
-T = TypeVar("T")
 app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 
 
@@ -41,7 +38,7 @@ def create(
         who = FIRST_TENANT if tenant is None else tenant
         return await store.create_key(tenant=who, user=user, name=name, scopes=SCOPES)
 
-    key, secret = _with_store(_settings(home), make)
+    key, secret = with_store(home, make)
     if as_json:
         print_json({**_body(key), "key": secret})
     else:
@@ -51,7 +48,7 @@ def create(
 @app.command("list")
 def list_keys(*, as_json: AsJson = False, home: Home = None) -> None:
     """List the keys, without their secrets."""
-    keys = _with_store(_settings(home), lambda store: store.list_keys())
+    keys = with_store(home, lambda store: store.list_keys())
     if as_json:
         print_json({"keys": [_body(key) for key in keys]})
         return
@@ -80,33 +77,11 @@ def revoke(
     home: Home = None,
 ) -> None:
     """Revoke a key; requests with it are refused from now on."""
-    key = _with_store(_settings(home), lambda store: store.revoke_key(key_id))
+    key = with_store(home, lambda store: store.revoke_key(key_id))
     if as_json:
         print_json(_body(key))
     else:
         print(f"{key.id} is revoked")
-
-
-def _settings(home: Any) -> Settings:
-    from calotype.settings import Settings
-
-    return Settings(home=home)
-
-
-def _with_store(settings: Settings, work: Callable[[JobStore], Awaitable[T]]) -> T:
-    from calotype.cli.home import keep_private, prepare_home
-    from calotype.jobs.store import JobStore
-
-    async def run() -> T:
-        prepare_home(settings)
-        keep_private(settings)
-        store = await JobStore.open(settings.database)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
 
 
 def _body(key: Key) -> dict[str, Any]:

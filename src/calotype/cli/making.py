@@ -26,6 +26,8 @@ def make_pictures(client: Client, ask: dict[str, Any]) -> dict[str, Any]:
     Raises Answered when the server refuses the request, JobEnded when the job fails.
     """
     job = _created(client, ask)
+    if job.get("tier_detail"):
+        say(f"it waits in {job['tier']}, not in {job['fell_from']}: {job['tier_detail']}")
     try:
         _show(client, job)
     except KeyboardInterrupt:
