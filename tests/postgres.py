@@ -76,7 +76,7 @@ class Postgres:
 
     def stop(self) -> None:
         """End it, and whoever is connected."""
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
         try:
             self.process.wait(STOP_S_MAX)
         except subprocess.TimeoutExpired:

@@ -18,6 +18,7 @@ from calotype.core.errors import IllegalMove, LeaseLost, NotFound
 from calotype.core.nouns import Image, Lease, Refusal, Spec, Tier
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
 from calotype.jobs import tables
+from calotype.jobs.leases import fresh_end
 from calotype.jobs.rows import image_values, refused_json, spec_json, utc_now
 
 Entry = tuple[str, dict[str, Any]]  # an event's kind and data
@@ -84,6 +85,7 @@ async def lease(conn: AsyncConnection, job_id: str, engine: str, why: str = "") 
             engine=engine,
             state=AttemptState.RUNNING.value,
             started_at=at,
+            expires_at=fresh_end(),
         )
     )
     return granted

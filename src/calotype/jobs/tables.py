@@ -102,6 +102,7 @@ attempts = Table(
     Column("engine", String(100), nullable=False),
     Column("state", String(16), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
+    Column("expires_at", Float),  # of its lease; Unix seconds by the database's clock
     Column("ended_at", UtcDateTime),
     Column("reason", String),
 )
