@@ -66,6 +66,15 @@ def running_server(home: Path, environment: dict[str, str] | None = None) -> Ite
         _end(process)
 
 
+def engine_pid(server: Server) -> int:
+    """The server's child that runs the engine."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    for pid in children.read_text().split():
+        if b"calotype.engine" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return int(pid)
+    raise AssertionError("the server has no engine process")
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

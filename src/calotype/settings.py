@@ -196,6 +196,10 @@ class Settings(BaseSettings):
         le=7 * 24 * 3600,
         description="Seconds that a signed address of a picture stays good.",
     )
+    record: Folder | None = Field(
+        default=None,
+        description="File to which the line's events and decisions are added, to replay them.",
+    )
     idempotency_kept_s: int = Field(
         default=limits.IDEMPOTENCY_KEPT_S,
         ge=60,

@@ -22,7 +22,7 @@ from PIL import Image
 from calotype.core import limits
 from calotype.core.ids import new_id
 from calotype.provenance.verification import verify
-from tests.serving import Server, running_server
+from tests.serving import Server, engine_pid, running_server
 
 LONG = {"prompt": "a blue castle on a hill at sunset", "steps": 100}
 
@@ -256,15 +256,6 @@ def test_many_jobs_at_once_all_finish(client: httpx.Client) -> None:
     with ThreadPoolExecutor(8) as threads:
         ended = list(threads.map(lambda job: finished(client, job), jobs))
     assert {job["status"] for job in ended} == {"succeeded"}
-
-
-def engine_pid(server: Server) -> int:
-    """The server's child that runs the engine."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    for pid in children.read_text().split():
-        if b"calotype.engine" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return int(pid)
-    raise AssertionError("the server has no engine process")
 
 
 def test_a_job_outlives_its_engine(client: httpx.Client, server: Server) -> None:

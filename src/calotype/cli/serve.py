@@ -58,6 +58,7 @@ def serve(
         int | None, typer.Option(help="Processes that finish pictures.")
     ] = None,
     link_ttl_s: Annotated[int | None, typer.Option(help="Seconds that links stay good.")] = None,
+    record: Annotated[Path | None, typer.Option(help="File to record the line to.")] = None,
     idempotency_kept_s: Annotated[
         int | None, typer.Option(help="Seconds that idempotency keys are kept.")
     ] = None,

@@ -1,4 +1,4 @@
-"""``calotype trace``: traffic of other services, as the simulator reads it."""
+"""``calotype trace``: traffic of other services, as the simulator reads it, and recorded ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.console import AsJson, print_json
+from calotype.cli.console import AsJson, print_json, say_error
 from calotype.core.errors import InvalidInput
 
-app = typer.Typer(help="Traces of traffic: import.", no_args_is_help=True)
-
-
-@app.callback()
-def trace() -> None:
-    """Traces of traffic: import (the callback keeps ``import`` a command of its own)."""
+app = typer.Typer(help="Traces of traffic: import and replay.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -43,3 +38,26 @@ def import_trace(
     else:
         said = f"{len(jobs):,} jobs, {models} models, {tenants:,} tenants, {days:.1f} days"
         print(f"{target}: {said}")
+
+
+@app.command()
+def replay(
+    *,
+    file: Annotated[Path, typer.Argument(help="What a server wrote: `calotype serve --record`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell the policy what a recorded line was told: does it decide the same, byte for byte?"""
+    from calotype.sim.replay import replay as replayed
+
+    report = replayed(file)
+    difference = report["difference"]
+    if as_json:
+        print_json(report)
+    elif difference is None:
+        events, decisions = f"{report['events']:,} events", f"{report['decisions']:,} decisions"
+        print(f"{file}: {events}, {decisions}: identical")
+    else:
+        say_error(f"{file}, line {difference['line']} differs")
+        print(f"recorded {difference['recorded']}\nreplayed {difference['replayed']}")
+    if difference is not None:
+        raise typer.Exit(1)

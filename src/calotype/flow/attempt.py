@@ -23,6 +23,7 @@ from calotype.core.nouns import Image, Job, Lease, ModelInfo, Refusal, Verdict, 
 from calotype.delivery.store import PictureStore
 from calotype.flow.finish import Finished, Finisher, Raw
 from calotype.flow.ingredients import Ingredients, Larder
+from calotype.flow.recorder import Recorder
 from calotype.flow.sweep import discard
 from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
@@ -72,6 +73,7 @@ class Tools:
     finisher: Finisher
     pictures: PictureStore
     larder: Larder
+    recorder: Recorder | None = None
 
 
 class Send(Protocol):

@@ -129,6 +129,8 @@ class Dispatcher:
                 await self._forget(job_id, decisions)
                 raise
             line.waiting[job_id] = job
+            if self._tools.recorder:
+                self._tools.recorder.asked(job)
             with self._turns.part_of_one():
                 await line.carry_out(decisions)
             return job

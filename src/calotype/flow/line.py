@@ -75,6 +75,8 @@ class LiveLine:
         """Take up what everyone was charged, and what jobs were found to cost, from the store."""
         standing, rules = await self._tools.store.note(LINE), self._rules
         self._line = Line(standing, rules)
+        if self._tools.recorder:
+            self._tools.recorder.began(rules, standing)
         self.costs = Costs(await self._tools.store.note(COSTS))
 
     def position(self, job_id: str) -> int | None:
@@ -110,6 +112,8 @@ class LiveLine:
         """Tell the line; what everyone is charged after it is written with the next change."""
         now = self._now = max(self._now, time.monotonic())
         decisions = self._line.on(event, now)
+        if self._tools.recorder:
+            self._tools.recorder.told(event, now, decisions)
         self._tools.store.keep(LINE, self._line.standing)
         self._alarm.set(self._line.next_deadline())
         return decisions

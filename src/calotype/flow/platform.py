@@ -49,6 +49,7 @@ from calotype.flow.idempotency import Once
 from calotype.flow.ingredients import Larder
 from calotype.flow.lookup import Lookup
 from calotype.flow.pictures import SENT, InputPictures
+from calotype.flow.recorder import Recorder
 from calotype.flow.rules import admit_rules, line_rules
 from calotype.flow.sweep import sweep
 from calotype.jobs.store import JobStore
@@ -101,7 +102,8 @@ class Platform:
         )
         self._lookup = Lookup(store, self._inputs, self._adapters)
         larder = Larder(self._adapters, self._inputs)
-        tools = Tools(store, self._finisher, self._pictures, larder)
+        self._recorder = Recorder(settings.record) if settings.record else None
+        tools = Tools(store, self._finisher, self._pictures, larder, self._recorder)
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []
         gate = Gate(store, admit_rules(settings), self._devices)
@@ -143,6 +145,8 @@ class Platform:
         await self._dispatcher.stop()
         await self._pool.stop()
         await asyncio.to_thread(self._finisher.stop)
+        if self._recorder is not None:
+            self._recorder.close()
         await self._store.close()
 
     # Who.

@@ -5,6 +5,10 @@ since its begin), ``tenant``, ``tier``, ``model``. Optional: ``n``, ``steps``, `
 ``height``, ``guidance``, ``loras`` (names), ``user``, ``device_s`` (measured device-seconds of the
 whole job; without it the cost model tells).
 
+A file that a server recorded (``calotype serve --record``) is a trace too: its jobs also have
+``job`` (their id), and what its other lines say a job took, or was predicted to, is its
+``device_s``. Those lines are for ``replay``.
+
 ``gentd26`` is ``lora_request_trace.csv`` of the "GenAI Serving Top-Down Dataset 2026" (Lin et al.,
 "Understanding Diffusion Model Serving in Production", SoCC '25): its groups become tenants, its
 checkpoints models, ``exec_time_seconds`` the measured cost. It has no tiers and no LoRA names:
@@ -26,6 +30,7 @@ from typing import Any
 from calotype.core import limits
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import Tier
+from calotype.policy.history import OURS
 from calotype.sim.jobs import Asked
 
 LINE_CHARS_MAX = 10_000
@@ -39,11 +44,12 @@ TIER_MIX = {Tier.TURBO: 0.1, Tier.FAST: 0.3, Tier.RELAX: 0.6}  # of groups, wher
 def read(path: Path, rate: float = 1.0) -> Iterator[Asked]:
     """The jobs of a trace, ``rate`` times as fast; raise InvalidInput that names line and field."""
     last_s = 0.0
+    taken_s = _taken(path)
     with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
+            if not line.strip() or line.startswith(OURS):
                 continue
-            job = _job(line, f"{path.name}, line {number}")
+            job = _job(line, f"{path.name}, line {number}", taken_s)
             if job.at_s < last_s:
                 raise _wrong(
                     f"{path.name}, line {number}", "at_s", f"{job.at_s} is before {last_s}"
@@ -146,7 +152,28 @@ def _lora(noise: random.Random) -> str:
     return f"lora-{int(_LORAS_DRAWN ** noise.random())}"
 
 
-def _job(line: str, where: str) -> Asked:
+def _taken(path: Path) -> dict[str, float]:
+    """Device-seconds that a recording says its jobs took, or were predicted to, by their id."""
+    taken_s: dict[str, float] = {}
+    with _opened(path) as lines:
+        if not next(lines, "").startswith(OURS):
+            return taken_s
+        for number, line in enumerate(lines, start=2):
+            if line.startswith(OURS) and (fact := _told(line, f"{path.name}, line {number}")):
+                taken_s[fact[0]] = fact[1]
+    return taken_s
+
+
+def _told(line: str, where: str) -> tuple[str, float] | None:
+    try:
+        event = json.loads(line).get("event", {})
+        device_s = event.get("device_s", event.get("cost_s"))
+        return (event["job_id"], float(device_s)) if device_s else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _wrong(where, "event", f"no event of a recording: {error!r}") from None
+
+
+def _job(line: str, where: str, taken_s: Mapping[str, float]) -> Asked:
     if len(line) > LINE_CHARS_MAX:
         raise _wrong(where, "", f"longer than {LINE_CHARS_MAX} characters")
     try:
@@ -161,7 +188,10 @@ def _job(line: str, where: str) -> Asked:
     for field in ("at_s", "tenant", "tier", "model"):
         if field not in body:
             raise _wrong(where, field, "missing")
-    return Asked(**{field: _CHECKS[field](value, where, field) for field, value in body.items()})
+    checked = {field: _CHECKS[field](value, where, field) for field, value in body.items()}
+    if (job_id := checked.pop("job", None)) in taken_s:
+        checked.setdefault("device_s", taken_s[job_id])
+    return Asked(**checked)
 
 
 def _number(least: float, most: float) -> Callable[[Any, str, str], float]:
@@ -216,6 +246,7 @@ _CHECKS: dict[str, Callable[[Any, str, str], Any]] = {
     "loras": _names,
     "user": _text,
     "device_s": _number(1e-6, 1e6),
+    "job": _text,
 }
 
 
