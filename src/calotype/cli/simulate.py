@@ -34,7 +34,13 @@ ImageSeconds = Annotated[
     float | None,
     typer.Option("--seconds-per-image", help="Device-seconds of every image, on an A100."),
 ]
+EtaEvery = Annotated[
+    int | None,
+    typer.Option(help="Tell every N-th job its time, and compare; 0: none. Else some 1,000 jobs."),
+]
 Html = Annotated[Path | None, typer.Option(help="Write the report there, with plots.")]
+
+ETAS = 1_000  # jobs that are told their time, about, where --eta-every isn't given
 
 
 def simulate(
@@ -50,6 +56,7 @@ def simulate(
     tenants: Tenants = 1_000,
     tiers: Tiers = "turbo=0.1,fast=0.3,relax=0.6",
     seconds_per_image: ImageSeconds = None,
+    eta_every: EtaEvery = None,
     as_json: AsJson = False,
     html: Html = None,
 ) -> None:
@@ -57,16 +64,21 @@ def simulate(
     from calotype.sim.compare import compare, policies_named
     from calotype.sim.fleet import of_gpus, read
     from calotype.sim.jobs import Costs
-    from calotype.sim.page import fleet_table, page, tier_table
+    from calotype.sim.page import eta_table, fleet_table, page, tier_table
 
     _one_of("trace", trace, "images", images)
     _one_of("fleet", fleet, "gpus", gpus)
+    if eta_every is not None and eta_every < 0:
+        raise InvalidInput(f"--eta-every must be 0 or more, not {eta_every}", field="eta-every")
     _above_zero(rate=rate, hours=hours, seconds_per_image=seconds_per_image)
     plan = read(fleet) if fleet is not None else of_gpus(gpus or 0)
     if trace is not None:
         traffic, said = _played(trace, rate)
     else:
         traffic, said = _generated(images or 0, hours, tenants, tiers, seed)
+    if eta_every is None:
+        jobs = (images or 0) // 2 if trace is None else sum(1 for _ in traffic())
+        eta_every = max(1, jobs // ETAS)
     begin = time.perf_counter()
     chosen = policies_named(policy)
     report, plots = compare(
@@ -76,6 +88,7 @@ def simulate(
         seed=seed,
         policies=chosen,
         said=said,
+        etas_every=eta_every,
     )
     took_s = time.perf_counter() - begin
     say(f"{len(chosen)} run(s) of {report['runs'][0]['jobs']:,} jobs in {took_s:.1f} s")
@@ -86,6 +99,8 @@ def simulate(
         return
     print_table(*tier_table(report), title=report["said"])
     print_table(*fleet_table(report))
+    if (etas := eta_table(report))[1]:
+        print_table(*etas, title="Times that jobs were told when they were admitted")
 
 
 def _played(trace: Path, rate: float) -> tuple[Callable[[], Iterable[Asked]], str]:

@@ -45,6 +45,7 @@ def page(report: Mapping[str, Any], plots: Mapping[str, Mapping[str, Any]]) -> s
         _table(*tier_table(report)),
         "<h2>Fleet</h2>",
         _table(*fleet_table(report)),
+        *_etas(report),
         "<h2>Waits until the start</h2>",
         *(_waits(tier, plots) for tier in tiers),
         "<h2>Over time</h2>",
@@ -97,6 +98,20 @@ def fleet_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return titles, rows
 
 
+def eta_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows: how the times that jobs were told came true; no rows if none was."""
+    titles = ["policy", "tier", "jobs told", "done by P50", "done by P90"]
+    titles += ["error of P50, median", "of what it took"]
+    rows = []
+    for run in report["runs"]:
+        told = run.get("eta", {"told": 0, "tiers": {}})
+        for tier, of in [*told["tiers"].items(), *([("all", told)] if told["told"] else [])]:
+            shares = [f"{of[name]:.1%}" for name in ("done_by_p50", "done_by_p90")]
+            errors = [seconds(of["error_s_median"]), f"{of['error_share_median']:.0%}"]
+            rows.append([run["policy"], tier, f"{of['told']:,}", *shares, *errors])
+    return titles, rows
+
+
 def seconds(value: float) -> str:
     """A duration for people."""
     if value < 120:
@@ -110,6 +125,14 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) + "</tr>\n" for row in rows
     )
     return f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _etas(report: Mapping[str, Any]) -> list[str]:
+    titles, rows = eta_table(report)
+    if not rows:
+        return []
+    said = "When they were admitted jobs were told when half, and nine of ten, such jobs are done."
+    return ["<h2>Times that were told</h2>", f"<p>{said}</p>", _table(titles, rows)]
 
 
 def _waits(tier: str, plots: Mapping[str, Mapping[str, Any]]) -> str:
