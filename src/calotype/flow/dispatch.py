@@ -21,6 +21,7 @@ from calotype.flow.attempt import Attempt, Tools
 from calotype.flow.endings import Endings
 from calotype.flow.engines import Engines
 from calotype.flow.gate import Gate
+from calotype.flow.leases import LeaseKeeper
 from calotype.flow.line import LiveLine
 from calotype.jobs.patience import patiently
 from calotype.policy.rules import Rules
@@ -42,6 +43,7 @@ class Dispatcher:
         self._tools, self._registry, self._gate = tools, registry, gate
         self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
         self._endings = Endings(self._line, tools, pool)
+        self._leases = LeaseKeeper(self._line, self._endings, tools)
         self._engines = Engines(self._line, pool)
         self._turns = self._line.turns
 
@@ -53,6 +55,7 @@ class Dispatcher:
             for job in await self._tools.store.unfinished():
                 await self._take_back(job)
         self._turns.run(self._engines.listen(), "calotype-dispatch")
+        self._turns.run(self._leases.run(), "calotype-leases")
 
     async def stop(self) -> None:
         """Stop listening and drop what runs; the store keeps it for the next start."""
