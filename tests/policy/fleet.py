@@ -5,16 +5,21 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 
 from calotype.core.decisions import Decision, FailJob, PromoteJob, RequeueJob, StartAttempt
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
+    EnginePaused,
+    EngineResumed,
     EngineUp,
     JobCancelled,
     JobQueued,
     JobSettled,
+    ModelWarmed,
     PolicyEvent,
+    StartsBounded,
 )
 from calotype.core.limits import ATTEMPTS_MAX
 from calotype.core.nouns import Tier
@@ -45,6 +50,8 @@ class Fleet:
         self.jobs: dict[str, JobQueued] = {}  # unfinished, by id, in order of arrival
         self.running: dict[str, str] = {}  # job -> engine
         self.engines: dict[str, EngineUp] = {}
+        self.paused: set[str] = set()  # engines
+        self.running_max: int | None = None
         self.starts: list[str] = []
         self.attempts: Counter[str] = Counter()
         self.failed: dict[str, str] = {}  # job -> reason
@@ -81,7 +88,8 @@ class Fleet:
             if len(together) > 1:
                 last = [job for job in together if self._begun(job) >= ATTEMPTS_MAX]
                 assert not last, f"{last} aren't alone on {name}"
-            if held == 0:
+            is_bounded = self.running_max is not None and len(self.running) >= self.running_max
+            if held == 0 and name not in self.paused and not is_bounded:
                 idle = [job.job_id for job in waiting if self._could_run(job, engine)]
                 assert not idle, f"{idle} wait while {name} idles"
         positions = sorted(self.line.position(job.job_id) or 0 for job in waiting)
@@ -91,7 +99,8 @@ class Fleet:
 
     def _could_run(self, job: JobQueued, engine: EngineUp) -> bool:
         """It has the model, and the job didn't fail there while another engine has it too."""
-        others = (one.engine for one in self.engines.values() if job.model in one.models)
+        open_ = [one for one in self.engines.values() if one.engine not in self.paused]
+        others = (one.engine for one in open_ if job.model in one.models)
         lost_on = self.lost_on[job.job_id]
         is_avoided = engine.engine in lost_on and any(name not in lost_on for name in others)
         return job.model in engine.models and not is_avoided
@@ -114,8 +123,19 @@ class Fleet:
                     self.lost_on[job].add(event.engine)
                 self.running = {j: e for j, e in self.running.items() if e != event.engine}
                 self.engines.pop(event.engine, None)
+                self.paused.discard(event.engine)
                 if isinstance(event, EngineUp):
                     self.engines[event.engine] = event
+            case EnginePaused():
+                self.paused.add(event.engine)
+            case EngineResumed():
+                self.paused.discard(event.engine)
+            case ModelWarmed() if event.engine in self.engines:
+                up = self.engines[event.engine]
+                models = tuple(dict.fromkeys((*up.models, event.model)))
+                self.engines[event.engine] = replace(up, models=models)
+            case StartsBounded():
+                self.running_max = event.running_max
 
     def _carry_out(self, decision: Decision) -> None:
         job = decision.job_id
@@ -124,6 +144,8 @@ class Fleet:
         match decision:
             case StartAttempt(_, engine):
                 assert self._could_run(self.jobs[job], self.engines[engine])
+                assert engine not in self.paused
+                assert self.running_max is None or len(self.running) < self.running_max
                 self.running[job] = engine
                 self.starts.append(job)
                 self.attempts[job] += 1

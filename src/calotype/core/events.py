@@ -66,10 +66,52 @@ class EngineGone:
 
 
 @dataclass(frozen=True)
+class EnginePaused:
+    """An engine is suspect, or slow: what it runs goes on, but nothing more starts there."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
+class EngineResumed:
+    """An engine that was paused is well again."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
+class ModelWarmed:
+    """An engine that is up has loaded another model, beside those it has."""
+
+    engine: str
+    model: str
+
+
+@dataclass(frozen=True)
+class StartsBounded:
+    """No more than so many jobs may run at once from now on; None: as many as fit.
+
+    0 while pictures can't be judged: what is made then is dropped. 1 to see whether they can again.
+    """
+
+    running_max: int | None
+
+
+@dataclass(frozen=True)
 class TimePassed:
     """Nothing happened, but ``next_deadline`` has come."""
 
 
 PolicyEvent = (
-    JobQueued | JobCancelled | JobSettled | AttemptFailed | EngineUp | EngineGone | TimePassed
+    JobQueued
+    | JobCancelled
+    | JobSettled
+    | AttemptFailed
+    | EngineUp
+    | EngineGone
+    | EnginePaused
+    | EngineResumed
+    | ModelWarmed
+    | StartsBounded
+    | TimePassed
 )

@@ -25,6 +25,9 @@ free can be passed by the next of its tier whose model is, but only so often and
 (``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then its model is loaded. An engine never idles for
 the sake of it.
 
+An engine that is *paused* (suspect, or slow) keeps what it runs and is given nothing more. While
+pictures can't be judged nothing starts at all (``StartsBounded``): it would be made to be dropped.
+
 Events about jobs it doesn't know (late ones, or twice) change nothing and are no error.
 """
 
@@ -37,11 +40,15 @@ from calotype.core.decisions import Decision, PromoteJob, RequeueJob, StartAttem
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
+    EnginePaused,
+    EngineResumed,
     EngineUp,
     JobCancelled,
     JobQueued,
     JobSettled,
+    ModelWarmed,
     PolicyEvent,
+    StartsBounded,
     TimePassed,
 )
 from calotype.core.limits import ATTEMPTS_MAX, POSITIONS_EXACT_MAX
@@ -70,6 +77,7 @@ class Line:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[str, Entry] = {}
         self._cancelled: dict[str, Entry] = {}  # charged, rows freed, JobSettled not yet seen
+        self._running_max: int | None = None  # jobs at once; None: as many as fit
         self._seq = 0
         self._positions: dict[str, int] | None = None  # None: stale
         self._elsewhere: dict[str, tuple[str, tuple[str, ...]]] = {}  # kind: model, engines avoided
@@ -140,6 +148,12 @@ class Line:
                 return decisions
             case EngineGone():
                 return self._lose_engine(event.engine, event.reason)
+            case EnginePaused() | EngineResumed():
+                self._fleet.pause(event.engine, is_paused=isinstance(event, EnginePaused))
+            case ModelWarmed():
+                self._fleet.warmed(event.engine, event.model)
+            case StartsBounded():
+                self._running_max = event.running_max
             case TimePassed():
                 pass
         return []
@@ -221,6 +235,8 @@ class Line:
     def _start_what_fits(self, decisions: list[Decision], now: float) -> None:
         queue, fleet = self._queue, self._fleet
         while self._waiting and fleet.opened:
+            if self._running_max is not None and len(self._running) >= self._running_max:
+                return
             found = self._next_loading(now) if fleet.idling else self._next_warm()
             if found is None:
                 return

@@ -30,6 +30,7 @@ class Engine:
 
     __slots__ = (
         "is_open",
+        "is_paused",
         "jobs",
         "models",
         "models_max",
@@ -48,6 +49,7 @@ class Engine:
         self.models_max = up.models_max  # it loads what it lacks, up to so many; 0: never
         self.rows = 0  # held now
         self.is_open = False  # has room for a row, and is up
+        self.is_paused = False  # suspect, or slow: nothing starts there
         self.jobs: dict[str, None] = {}  # that run there, in order of their starts
 
     def fits(self, rows: int) -> bool:
@@ -138,6 +140,25 @@ class Fleet:
         self._close(engine)
         return list(engine.jobs)
 
+    def pause(self, name: str, *, is_paused: bool) -> None:
+        """Start nothing there, or go on; not an error if it isn't known."""
+        engine = self._engines.get(name)
+        if engine is None or engine.is_paused == is_paused:
+            return
+        engine.is_paused = is_paused
+        if is_paused:
+            self._close(engine)
+        elif engine.rows < engine.rows_max:
+            self._admit(engine)
+
+    def warmed(self, name: str, model: str) -> None:
+        """An engine has one more model warm; not an error if it isn't known."""
+        engine = self._engines.get(name)
+        if engine is not None and model not in engine.models:
+            engine.models[model] = None
+            if engine.is_open:
+                self._fresh[engine] = None
+
     def take(self, name: str, job: str, model: str, rows: int) -> bool:
         """Give an engine a job's rows to hold; True if it has to load the model first."""
         engine = self._engines[name]
@@ -217,7 +238,7 @@ class Fleet:
     def has_other(self, model: str, avoid: tuple[str, ...]) -> bool:
         """Whether an engine is up, busy or not, that could run this model and isn't avoided."""
         return any(
-            name not in avoid and (model in one.models or one.models_max > 0)
+            name not in avoid and not one.is_paused and (model in one.models or one.models_max > 0)
             for name, one in self._engines.items()
         )
 
@@ -234,7 +255,9 @@ class Fleet:
         return [*(partly.all() if partly else ()), *(empty.all() if empty else ())]
 
     def _admit(self, engine: Engine) -> None:
-        """Let jobs be placed there."""
+        """Let jobs be placed there, unless it is paused."""
+        if engine.is_paused:
+            return
         engine.is_open = True
         self.opened[engine.name] = engine
         self._fresh[engine] = None
