@@ -19,7 +19,7 @@ from calotype.core.ids import new_id
 from calotype.flow.platform import Platform
 from calotype.jobs import tables
 from calotype.settings import Settings
-from tests.rooms.test_api import caller, problem, refusal
+from tests.rooms.api import caller, problem, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -29,7 +29,7 @@ from calotype.safety import phash
 from calotype.settings import Settings
 from tests.adapters import make_control, make_lora
 from tests.pictures import file_of, mask, picture, png_header
-from tests.rooms.test_api import ULID, caller, problem, refusal
+from tests.rooms.api import ULID, caller, problem, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,0 +1,60 @@
+"""What tests of the HTTP room share: an app over a real platform, callers, and problems."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from calotype.api.app import create_app
+from calotype.flow.platform import Platform
+from calotype.settings import Settings
+
+ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+
+@asynccontextmanager
+async def app_in(home: Path) -> AsyncIterator[FastAPI]:
+    """The app over a platform of its own, with a real engine that gets warm meanwhile."""
+    settings = Settings(home=home)
+    platform = await Platform.start(settings)
+    try:
+        yield create_app(platform, link_ttl_s=settings.link_ttl_s)
+    finally:
+        await platform.stop()
+
+
+def owner(app: FastAPI) -> httpx.AsyncClient:
+    """A client with the platform's first key."""
+    return caller(app, {"Authorization": f"Bearer {app.state.platform.new_key}"})
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:calotype:problem:")
+    assert body["title"]
+    assert body["detail"]
+    if status < 500 and status != 429:  # too much at once is no field's fault
+        assert body["field"]
+    return body
+
+
+def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """A problem of the request itself: it names the field, and what may be there."""
+    body = problem(answer, status)
+    assert "limit" in body
+    return body
+
+
+def caller(app: FastAPI, headers: dict[str, str]) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(
+        transport=transport, base_url="http://test", headers=headers, timeout=240
+    )
