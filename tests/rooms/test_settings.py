@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from calotype.core.errors import OperatorError
+from calotype.core.nouns import Tier
+from calotype.flow.rules import admit_rules, line_rules
+from calotype.policy.admit import AdmitRules, TierLimits
+from calotype.policy.rules import Rules
 from calotype.settings import OTHER_VARIABLES, Settings
 
 
@@ -119,3 +123,93 @@ def test_every_setting_says_what_it_is_for() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+# By tier.
+
+
+def test_a_value_for_each_tier_is_text_or_a_table(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "calotype.toml").write_text(
+        'jobs_per_minute = "fast=30"\nweights.turbo = 20\n[reserved]\nturbo = 0.25\nrelax = 0.1\n'
+    )
+    settings = Settings()
+    assert settings.weights == {Tier.TURBO: 20, Tier.FAST: 5, Tier.RELAX: 1}
+    assert settings.reserved == {Tier.TURBO: 0.25, Tier.RELAX: 0.1}
+    assert settings.jobs_per_minute == {Tier.FAST: 30.0}
+    monkeypatch.setenv("CALOTYPE_WEIGHTS", "fast=7, relax=2")
+    assert Settings().weights == {Tier.TURBO: 10, Tier.FAST: 7, Tier.RELAX: 2}
+    assert Settings(weights="turbo=3").weights[Tier.TURBO] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("weights", "turbo=0", r"weights\.turbo .*greater than or equal to 1"),
+        ("weights", "turbo=1.5", r"weights\.turbo"),
+        ("weights", "slow=1", r"weights\.slow .*'turbo', 'fast' or 'relax'"),
+        ("weights", "10:5:1", "turbo=10,fast=5,relax=1"),
+        ("weights", "fast=1,fast=2", "each tier once"),
+        ("reserved", "turbo=1.5", r"reserved\.turbo .*less than or equal to 1"),
+        ("reserved", "turbo=nan", r"reserved\.turbo"),
+        ("relax_share_min", "-0.1", "relax_share_min .*greater than or equal to 0"),
+        ("relax_wait_s_max", "0", "relax_wait_s_max .*greater than 0"),
+        ("affinity_passes_max", "-1", "affinity_passes_max .*greater than or equal to 0"),
+        ("affinity_s_max", "inf", "affinity_s_max .*finite"),
+        ("jobs_per_minute", "fast=0", r"jobs_per_minute\.fast .*greater than 0"),
+        ("jobs_at_once", "fast=0", r"jobs_at_once\.fast .*greater than or equal to 1"),
+        ("unfinished_jobs_max", "fast=few", r"unfinished_jobs_max\.fast .*integer"),
+    ],
+)
+def test_a_value_that_may_not_be_names_the_setting_the_tier_and_the_bound(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(f"CALOTYPE_{name.upper()}", value)
+    with pytest.raises(OperatorError, match=told) as caught:
+        Settings()
+    assert caught.value.field == name
+    assert caught.value.extra["source"] == "environment"
+
+
+def test_a_bound_is_told_apart_from_the_sentence() -> None:
+    with pytest.raises(OperatorError) as caught:
+        Settings(port=99999)
+    assert caught.value.limit == {"le": 65535}
+
+
+# What settings say together.
+
+
+def test_settings_become_the_rules_of_the_line_and_of_admission() -> None:
+    settings = Settings(
+        weights="turbo=4", reserved="turbo=0.5", relax_wait_s_max=60, relax_share_min=0.1,
+        affinity_passes_max=3, affinity_s_max=2, jobs_per_minute="fast=30", jobs_at_once="fast=5",
+        unfinished_jobs_max="relax=7", queued_jobs_max=9, queued_jobs_per_tenant_max=8,
+    )  # fmt: skip
+    line, admit = line_rules(settings), admit_rules(settings)
+    assert line.weights == admit.weights == {Tier.TURBO: 4, Tier.FAST: 5, Tier.RELAX: 1}
+    assert line.reserved == {Tier.TURBO: 0.5}
+    assert (line.wait_s_max, line.floors) == ({Tier.RELAX: 60}, {Tier.RELAX: 0.1})
+    assert (line.affinity_passes_max, line.affinity_s_max) == (3, 2)
+    assert admit.tiers[Tier.FAST] == TierLimits(jobs_per_minute=30, burst=5)
+    assert admit.tiers[Tier.RELAX] == TierLimits(unfinished_max=7)
+    assert (admit.queued_max, admit.queued_per_tenant_max) == (9, 8)
+
+
+def test_left_alone_they_are_the_rules_own_defaults() -> None:
+    settings = Settings()
+    assert line_rules(settings) == Rules()
+    assert admit_rules(settings) == AdmitRules(tiers=dict.fromkeys(Tier, TierLimits()))
+
+
+def test_more_than_there_is_can_not_be_promised() -> None:
+    with pytest.raises(OperatorError, match="104% of the devices") as caught:
+        line_rules(Settings(reserved="turbo=0.6,fast=0.39"))
+    assert (caught.value.field, caught.value.limit) == ("reserved", 1.0)
+
+
+def test_a_burst_needs_a_rate() -> None:
+    with pytest.raises(OperatorError, match="turbo has no jobs_per_minute") as caught:
+        admit_rules(Settings(jobs_at_once="turbo=2", jobs_per_minute="fast=3"))
+    assert (caught.value.field, caught.value.limit) == ("jobs_at_once", ["fast"])
