@@ -79,7 +79,7 @@ _WORDS = [
 
 
 def make_model(family: str, folder: Path) -> Path:
-    """Save a family's tiny model, always the same: sd15, sdxl, sd3, flux, flux-schnell."""
+    """Save a family's tiny model, always the same, by its name in ``_MAKERS``."""
     torch.manual_seed(7)
     _MAKERS[family]().save_pretrained(folder)
     return folder
@@ -99,21 +99,22 @@ def _sd15() -> StableDiffusionPipeline:
     )
 
 
-def _sdxl() -> StableDiffusionXLPipeline:
+def _sdxl(*, first: int = 32, second: int = 32) -> StableDiffusionXLPipeline:
+    """With encoders of these widths."""
     tokenizer = _clip_tokenizer()
     return StableDiffusionXLPipeline(
         vae=_vae(4),
-        text_encoder=CLIPTextModel(_clip_config(tokenizer, 32)),
-        text_encoder_2=CLIPTextModelWithProjection(_clip_config(tokenizer, 32)),
+        text_encoder=CLIPTextModel(_clip_config(tokenizer, first)),
+        text_encoder_2=CLIPTextModelWithProjection(_clip_config(tokenizer, second)),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet(
-            cross_attention_dim=64,
+            cross_attention_dim=first + second,
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
             transformer_layers_per_block=(1, 2),
-            projection_class_embeddings_input_dim=80,
+            projection_class_embeddings_input_dim=second + 6 * 8,
         ),
         scheduler=EulerDiscreteScheduler(**LEADING),
         force_zeros_for_empty_prompt=True,
@@ -181,6 +182,7 @@ def _flux(*, schnell: bool = False) -> FluxPipeline:
 _MAKERS: Mapping[str, Callable[[], Any]] = {
     "sd15": _sd15,
     "sdxl": _sdxl,
+    "sdxl-uneven": lambda: _sdxl(first=24, second=40),
     "sd3": _sd3,
     "sd3-no-t5": lambda: _sd3(t5=False),
     "flux": _flux,

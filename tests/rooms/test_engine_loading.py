@@ -1,4 +1,4 @@
-"""How a model gets into memory: one file or many, in 8 bits, compiled; and what can't be loaded."""
+"""How a model gets into memory: in 8 bits, compiled; and what can't be loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from calotype.engine.memory import peak_bytes
 from calotype.engine.rows import start_row
 from calotype.policy.batch import bucket_candidates
 from tests.rooms.engine_bench import SIZE
-from tests.rooms.engine_checkpoint import as_single_file
 from tests.rooms.engine_models import CPU, Drawer, apart, make_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,29 +35,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def load(folder: Path, **options: Any) -> Any:
     return load_model(LoadModel(folder.name, str(folder), "build", **options), CPU)
-
-
-@pytest.mark.parametrize("own", [(), ("vae",), ("text_encoder", "vae")])
-def test_a_checkpoint_in_one_file_draws_what_the_folder_draws(
-    folders: dict[str, Path], tmp_path: Path, own: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("socket.socket.connect", None)  # nothing may be fetched
-    single = load(as_single_file(folders["sd15"], tmp_path / "single", own=own))
-    whole = load(folders["sd15"])
-    for part in ("denoiser", "vae"):
-        ours, theirs = (getattr(it, part).state_dict() for it in (single, whole))
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    said = [it.encode("a red house").tensors["embeds"] for it in (single, whole)]
-    assert torch.equal(*said)
-
-
-def test_weights_that_are_nowhere_are_told(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = as_single_file(folders["sd15"], tmp_path / "single", own=("vae",))
-    for file in (folder / "vae").glob("*.safetensors"):
-        file.unlink()
-    with pytest.raises(ModelBroken, match=r"single: model.safetensors: .* AutoencoderKL. Weights"):
-        load(folder)
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])

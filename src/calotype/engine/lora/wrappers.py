@@ -6,6 +6,7 @@ the places of forwards that have a LoRA, so a forward without one keeps its bits
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from calotype.engine.lora.reading import Pair
 from calotype.engine.lora.work import Current, Group, Work
 
 
-class Wrapped(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
+class Wrapped(torch.nn.Module, ABC):  # type: ignore[misc]  # torch is not followed
     """A layer of the base model, with a bank of low-rank pairs by LoRA."""
 
     def __init__(self, base: torch.nn.Module, current: Current) -> None:
@@ -47,9 +48,9 @@ class Wrapped(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
             for entries, forwards in group.turns:
                 output.index_add_(0, forwards, delta.index_select(0, entries))
 
+    @abstractmethod
     def _delta(self, group: Group, inputs: torch.Tensor) -> torch.Tensor:
         """What each entry adds: (entries, ...), as the output of one forward is."""
-        raise NotImplementedError
 
 
 class WrappedLinear(Wrapped):
