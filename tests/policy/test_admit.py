@@ -206,6 +206,14 @@ def test_a_budget_counts_as_it_is_now() -> None:
     assert isinstance(ask(gate, 0.0, budget=Budget(20.0)), Let)
 
 
+def test_a_budget_is_told_as_people_write_it() -> None:
+    gate, large = budgeted(), Budget(1_500_000.5)
+    ask(gate, 0.0, cost_s=2e6, budget=large)
+    refused = ask(gate, 0.0, budget=large)
+    assert isinstance(refused, TurnAway)
+    assert "the 1,500,000.5 device-seconds in turbo and fast are spent" in refused.detail
+
+
 def test_nothing_at_all_is_worth_no_waiting() -> None:
     refused = ask(budgeted(), 0.0, budget=Budget(0.0))
     assert isinstance(refused, TurnAway)

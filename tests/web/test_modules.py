@@ -100,6 +100,15 @@ def test_a_text_that_is_too_long_for_the_model_is_told(page: Page) -> None:
     assert "the last 12 tokens" in in_page(page, "format.js", "(it, job) => it.noteText(job)", job)
 
 
+def test_a_job_that_fell_to_relax_says_so_until_it_is_over(page: Page) -> None:
+    fell = {"tier": "relax", "fell_from": "turbo", "tier_detail": "the seconds are spent"}
+    job = {**JOB, **fell}
+    note = in_page(page, "format.js", "(it, job) => it.noteText(job)", job)
+    assert note == "In relax, not turbo: the seconds are spent."
+    over = {**job, "status": "cancelled"}
+    assert in_page(page, "format.js", "(it, job) => it.noteText(job)", over) == ""
+
+
 @pytest.mark.parametrize(
     ("status", "text"),
     [

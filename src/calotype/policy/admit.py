@@ -208,7 +208,10 @@ class Gate:
         if not budget.fast_s:
             said = "this tenant has no device-seconds in turbo and fast; relax costs none"
             return TurnAway("budget", 0.0, said, None)
-        said = f"the {budget.fast_s:g} device-seconds in turbo and fast are spent; relax costs none"
+        said = (
+            f"the {_number(budget.fast_s)} device-seconds in turbo and fast are spent; "
+            "relax costs none"
+        )
         # Nothing used, and nothing left, is only so with a budget of nothing.
         assert balance.renews_at is not None, "it was spent in a period"
         return TurnAway("budget", budget.fast_s, said, _whole(balance.renews_at - now))
@@ -244,7 +247,7 @@ class Gate:
         free_at = even_at - (bounds.burst - 1) * interval_s
         if free_at <= now + _SLACK_S:
             return None
-        said = f"this tenant may have {bounds.jobs_per_minute:g} jobs a minute in {tier}"
+        said = f"this tenant may have {_number(bounds.jobs_per_minute)} jobs a minute in {tier}"
         return TurnAway("rate", bounds.jobs_per_minute, said, _whole(free_at - now))
 
     def _charge(self, tenant: str, let: Let, now: float) -> None:
@@ -304,3 +307,7 @@ class Gate:
 
 def _whole(seconds: float) -> int:
     return max(1, math.ceil(seconds))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.6f}".rstrip("0").rstrip(".")

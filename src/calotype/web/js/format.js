@@ -87,11 +87,14 @@ export function noteText(job) {
   const withheld = refused.map((each) =>
     sentence(job.n > 1 ? `picture ${each.index + 1}: ${why(each)}` : why(each)),
   );
-  const isAgain = job.note && (job.status === "queued" || job.status === "running");
+  const waits = job.status === "queued" || job.status === "running";
+  const isAgain = job.note && waits;
   const again = isAgain ? sentence(`trying again: ${job.note}`) : "";
   const isPromoted = job.promoted && job.status === "queued";
   const promoted = isPromoted ? "It has waited as long as its speed allows: it goes before others." : "";
-  return [again, promoted, cutText(job), ...withheld].filter(Boolean).join(" ");
+  const isFallen = job.fell_from && waits;
+  const fallen = isFallen ? sentence(`in ${job.tier}, not ${job.fell_from}: ${job.tier_detail}`) : "";
+  return [again, fallen, promoted, cutText(job), ...withheld].filter(Boolean).join(" ");
 }
 
 function cutText({ tokensCut }) {
