@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import delete, event, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from calotype.core import limits
 from calotype.core.errors import InternalError, InvalidInput, LeaseLost, NotFound
@@ -268,3 +269,30 @@ async def test_closing_ends_the_subscriptions_of_jobs_that_go_on(store: JobStore
         assert await waiting is None
     with pytest.raises(InternalError, match="closed"):
         await store.get(lease.job_id)
+
+
+# Append-only, by the database's own word.
+
+
+CHANGES = {
+    "forgotten": delete(tables.events),
+    "renumbered": update(tables.events).values(seq=tables.events.c.seq + 10),
+    "renamed": update(tables.events).values(kind="succeeded"),
+    "antedated": update(tables.events).values(at=datetime(2020, 1, 1, tzinfo=UTC)),
+    "reworded": update(tables.events).values(data={"image": 0, "step": 2, "steps": 100}),
+    "emptied": update(tables.events).values(data={}),
+    "moved": update(tables.events).values(job_id="job_other"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_happened_can_not_be_changed_afterwards(store: JobStore, change: str) -> None:
+    lease = await run(store)
+    await store.append(lease, "step", a_step(1))
+    before = await store.events(lease.job_id)
+    with pytest.raises(DBAPIError, match="append-only"):
+        async with store._database.writing() as conn:
+            await conn.execute(CHANGES[change])
+    assert await store.events(lease.job_id) == before
+    await store.withhold(lease, 0)
+    assert (await store.events(lease.job_id))[-1].data == {"image": 0, "step": 1, "steps": 100}
