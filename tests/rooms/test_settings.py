@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from calotype.core.errors import OperatorError
 from calotype.core.nouns import Tier
+from calotype.flow.platform import Platform
 from calotype.flow.rules import admit_rules, line_rules
 from calotype.policy.admit import AdmitRules, TierLimits
 from calotype.policy.rules import Rules
@@ -213,3 +215,20 @@ def test_a_burst_needs_a_rate() -> None:
     with pytest.raises(OperatorError, match="turbo has no jobs_per_minute") as caught:
         admit_rules(Settings(jobs_at_once="turbo=2", jobs_per_minute="fast=3"))
     assert (caught.value.field, caught.value.limit) == ("jobs_at_once", ["fast"])
+
+
+def test_the_readmes_settings_are_settings_and_where_it_says_so_their_defaults(home: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [block] = [each for each in readme.split("```")[1::2] if "relax_wait_s_max" in each]
+    (home / "calotype.toml").write_text(block)
+    settings, plain = Settings(), Settings(home=home / "elsewhere")
+    assert line_rules(settings).reserved == {Tier.TURBO: 0.2}
+    assert replace(line_rules(settings), reserved={}) == line_rules(plain)
+    assert admit_rules(settings).queued_max == admit_rules(plain).queued_max
+    assert admit_rules(settings).tiers[Tier.FAST] == TierLimits(jobs_per_minute=30, burst=10)
+
+
+async def test_a_platform_refuses_them_before_anything_is_opened(home: Path) -> None:
+    with pytest.raises(OperatorError, match="promised"):
+        await Platform.start(Settings(reserved="turbo=0.99"))
+    assert "calotype.db" not in os.listdir(home)

@@ -120,6 +120,8 @@ class Platform:
         settings.home.mkdir(parents=True, exist_ok=True)
         if settings.blocked_pictures is not None:
             KnownPictures.from_file(settings.blocked_pictures)  # or each picture would find it out
+        line_rules(settings)  # refuses what settings can't say together
+        admit_rules(settings)
         registry = ModelRegistry([embedded_folder()], settings.models_folder)
         adapters = AdapterRegistry([embedded_adapters(), settings.home])
         await asyncio.to_thread(registry.scan)
