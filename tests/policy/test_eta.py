@@ -243,7 +243,7 @@ def test_an_engine_that_starts_is_told_with_what_is_left() -> None:
 
 def test_a_model_that_no_engine_has_is_told() -> None:
     line = waiting(queued("a", model="gone"), queued("b"), engine=up())
-    assert outlook(line, "a") == Outlook(1, None, None, "no engine has gone")
+    assert outlook(line, "a") == Outlook(1, None, None, "no engine at work has gone")
 
 
 def test_a_job_that_is_over_has_no_outlook() -> None:

@@ -164,6 +164,7 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
         "user": job.user,
         "progress": platform.progress(job),
         "position": platform.position(job.id),
+        "eta": eta_body(platform, job),
         "created_at": timestamp(job.created_at),
         "started_at": timestamp(job.started_at),
         "finished_at": timestamp(job.finished_at),
@@ -190,6 +191,12 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
         "error": job.error,
         "urls": {"self": self_url, "events": f"{self_url}/events", "cancel": self_url},
     }
+
+
+def eta_body(platform: Platform, job: Job) -> dict[str, Any] | None:
+    """When a job will be done, and what it waits for; None once it is over."""
+    eta = platform.eta(job)
+    return asdict(eta) if eta is not None else None
 
 
 def model_body(model: ModelInfo) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """A job's event log as server-sent events (WHATWG HTML, section 9.2), resumable by event id.
 
+While the job waits, ``eta`` events say when it will be done and what it waits for (``eta`` of the
+job's body). They are of the moment: no part of the log, without an id, and never resumed.
+
 The stream ends after the job's final event, when the caller goes away, or when the server stops.
 FastAPI writes the frames, and a comment every 15 s so that proxies keep the connection.
 """
@@ -8,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from calotype.api.bodies import timestamp
+from calotype.api.bodies import eta_body, timestamp
 from calotype.api.context import CalledPlatform, CallerKey
 from calotype.core import limits
 from calotype.core.errors import CallerError, TooMany
-from calotype.core.nouns import Event
+from calotype.core.nouns import Event, Job
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 _ID_DIGITS_MAX = 12
@@ -41,16 +45,25 @@ class EventStreams:
         """Count one less."""
         self.open -= 1
 
-    async def until_stopping(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-        """Pass the events on until they end or the server stops."""
+    async def until_stopping(
+        self, events: AsyncIterator[Event], quiet_s: float | None = None
+    ) -> AsyncIterator[Event | None]:
+        """Pass the events on until they end or the server stops; None after each ``quiet_s``."""
         stopping = asyncio.ensure_future(self.stopping.wait())
         following: asyncio.Future[Event | None] | None = None
         try:
             while True:
-                following = asyncio.ensure_future(anext(events, None))
-                await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if not following.done() or (event := following.result()) is None:
+                following = following or asyncio.ensure_future(anext(events, None))
+                waits: set[asyncio.Future[Any]] = {following, stopping}
+                await asyncio.wait(waits, timeout=quiet_s, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done() and not following.done():
                     return
+                if not following.done():
+                    yield None
+                    continue
+                if (event := following.result()) is None:
+                    return
+                following = None
                 yield event
         finally:
             stopping.cancel()
@@ -58,30 +71,46 @@ class EventStreams:
                 following.cancel()
 
 
+@dataclass(frozen=True)
+class Subscription:
+    """An open stream: the job as it was then, and its events; None says that none has come."""
+
+    job: Job
+    events: AsyncIterator[Event | None]
+
+
 async def subscription(
     request: Request, platform: CalledPlatform, key: CallerKey, job_id: str
-) -> AsyncIterator[AsyncIterator[Event]]:
+) -> AsyncIterator[Subscription]:
     """Open the job's events, before the answer begins: what is wrong is still a problem body."""
     after = _resume_from(request)
     streams: EventStreams = request.app.state.streams
     streams.enter()
     try:
+        job = await platform.job(key, job_id)
         events = await platform.events(key, job_id, after=after)
-        yield streams.until_stopping(events)
+        yield Subscription(job, streams.until_stopping(events, limits.ETA_EVENTS_S))
     finally:
         streams.leave()
 
 
 @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
 async def job_events(
-    platform: CalledPlatform, events: Annotated[AsyncIterator[Event], Depends(subscription)]
+    platform: CalledPlatform, opened: Annotated[Subscription, Depends(subscription)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Tell what happened to a job and what happens next, from the beginning or after an id."""
-    async for event in events:
-        data = {"at": timestamp(event.at), **event.data}
-        if event.kind == "queued":
-            data.setdefault("position", platform.position(event.job_id))
-        yield ServerSentEvent(id=str(event.seq), event=event.kind, data=data)
+    told: dict[str, Any] | None = None
+    async for event in opened.events:
+        if event is not None:
+            data = {"at": timestamp(event.at), **event.data}
+            if event.kind == "queued":
+                data.setdefault("position", platform.position(event.job_id))
+            yield ServerSentEvent(id=str(event.seq), event=event.kind, data=data)
+        elif platform.position(opened.job.id) is not None:  # else it is told by its own events
+            eta = eta_body(platform, opened.job)
+            if eta is not None and eta != told:
+                told = eta
+                yield ServerSentEvent(event="eta", data=eta)
 
 
 def _resume_from(request: Request) -> int:

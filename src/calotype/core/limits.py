@@ -52,6 +52,7 @@ POSITIONS_EXACT_MAX = 10_000  # jobs waiting; with more, a place in the line is 
 FORECAST_STARTS_MAX = 256  # that the policy is run forward for time estimates; beyond: extrapolated
 FORECAST_SHARE_MAX = 0.1  # of the server's time that may be spent on forecasts
 FORECAST_KEPT_S = 1.0  # a forecast serves no longer than this, though nothing changed
+ETA_EVENTS_S = 1.0  # between two looks at when a followed job that waits will be done
 ETA_SEEN_MIN = 20  # jobs told a time; after fewer a recipe is judged by all of its tier
 ETA_RECIPES_KEPT_MAX = 128  # of recipes by tier and outlook; the one used longest ago is forgotten
 BREAKER_FAILURES_MAX = 3  # in a row, before something isn't tried for a while

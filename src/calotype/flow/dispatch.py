@@ -20,6 +20,7 @@ from calotype.flow import hopeless
 from calotype.flow.attempt import Attempt, Tools
 from calotype.flow.endings import Endings
 from calotype.flow.engines import Engines
+from calotype.flow.eta import NOTE, Eta, Etas
 from calotype.flow.gate import Gate
 from calotype.flow.leases import LeaseKeeper
 from calotype.flow.line import LiveLine
@@ -45,12 +46,15 @@ class Dispatcher:
         self._endings = Endings(self._line, tools, pool)
         self._leases = LeaseKeeper(self._line, self._endings, tools)
         self._engines = Engines(self._line, pool)
+        self._etas = Etas(self._line, pool, tools.store.keep)
+        self._line.watch = self._etas.heard
         self._turns = self._line.turns
 
     async def start(self) -> None:
         """Rebuild the line from the store, then listen to the engines."""
         async with self._turns.take():
             await self._line.restore()
+            self._etas.restore(await self._tools.store.note(NOTE))
             await self._gate.restore()
             for job in await self._tools.store.unfinished():
                 await self._take_back(job)
@@ -86,6 +90,10 @@ class Dispatcher:
     def position(self, job_id: str) -> int | None:
         """The place in the line, 1 = next; None when it doesn't wait."""
         return self._line.position(job_id)
+
+    def eta(self, job: Job) -> Eta | None:
+        """When a job that waits or runs will be done, and what it waits for; None of any other."""
+        return self._etas.of(job.id, job.spec.model, job.tier)
 
     def progress(self, job_id: str) -> float:
         """Of a running job, 0..1; 0 for any other."""

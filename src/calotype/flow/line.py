@@ -44,6 +44,7 @@ log = structlog.get_logger("calotype.dispatch")
 LINE, COSTS = "line", "costs"  # the names of the store's notes
 
 Follow = Callable[[Attempt], Coroutine[Any, Any, None]]
+Watch = Callable[[PolicyEvent, float, list[Decision]], None]
 
 
 class LiveLine:
@@ -64,6 +65,7 @@ class LiveLine:
         self._rules = rules or Rules()
         self._line, self._follow = Line(), follow
         self.gate = gate
+        self.watch: Watch = lambda event, now, decisions: None  # told of each turn of the policy
         self.costs = Costs()
         self.turns = Turns()
         self.attempts: dict[str, Attempt] = {}  # by job id
@@ -78,6 +80,16 @@ class LiveLine:
         if self._tools.recorder:
             self._tools.recorder.began(rules, standing)
         self.costs = Costs(await self._tools.store.note(COSTS))
+
+    @property
+    def policy(self) -> Line:
+        """The policy's line, to be read."""
+        return self._line
+
+    @property
+    def models(self) -> list[str]:
+        """What every engine loads."""
+        return [model.name for model in self._registry.list()]
 
     def position(self, job_id: str) -> int | None:
         """The place in the line, 1 = next; None when it doesn't wait."""
@@ -114,6 +126,7 @@ class LiveLine:
         decisions = self._line.on(event, now)
         if self._tools.recorder:
             self._tools.recorder.told(event, now, decisions)
+        self.watch(event, now, decisions)
         self._tools.store.keep(LINE, self._line.standing)
         self._alarm.set(self._line.next_deadline())
         return decisions

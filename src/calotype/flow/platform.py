@@ -42,6 +42,7 @@ from calotype.flow import local_key
 from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.dispatch import Dispatcher
+from calotype.flow.eta import Eta
 from calotype.flow.finish import Finisher
 from calotype.flow.gate import Gate
 from calotype.flow.hopeless import unloadable
@@ -230,6 +231,15 @@ class Platform:
     def position(self, job_id: str) -> int | None:
         """The place in the line, 1 = next; None when it doesn't wait."""
         return self._dispatcher.position(job_id)
+
+    def eta(self, job: Job) -> Eta | None:
+        """When a job will be done, and what it waits for; None when it is over."""
+        if job.state.is_final:
+            return None
+        eta = self._dispatcher.eta(job)
+        if eta is None and job.state is JobState.PENDING_SAFETY:
+            return Eta(None, None, None, "its safety check can't run now")
+        return eta
 
     def progress(self, job: Job) -> float:
         """How much of a job is done, 0..1."""

@@ -138,7 +138,7 @@ class Forecast:
         model = model_of(self._line, job_id)
         if can_run(self._line, model) or any(model in one.up.models for one in coming):
             return ""
-        return f"no engine has {model}"
+        return f"no engine at work has {model}"
 
     def _reason(self, start: _Start, before: list[Entry]) -> str:
         job = start.entry.job

@@ -1,0 +1,143 @@
+"""Time estimates of the live line: shared, bounded, learnt from, and kept over a restart."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from calotype.core import limits
+from calotype.core.nouns import Job, Tier
+from calotype.core.states import EngineState
+from calotype.flow.eta import START_S_PRIOR, Eta
+from calotype.policy.ranges import PRIOR
+from calotype.pool.reports import EngineHealth
+from tests.flow.dispatch_bench import (
+    SPEC,
+    WAIT,
+    Bench,
+    bench_in,
+    eventually,
+    running_bench,
+)
+
+ALONE = replace(WAIT, n=4)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with bench_in(tmp_path) as made:
+        await made.dispatcher.start()
+        await made.pool.warm(rows_max=1)
+        yield made
+
+
+def eta(bench: Bench, job: Job) -> Eta:
+    found = bench.dispatcher.eta(job)
+    assert found is not None
+    return found
+
+
+def cost_s(bench: Bench, job: Job) -> float:
+    return bench.dispatcher._line.costs.predict_s(job.spec)
+
+
+async def refreshed(bench: Bench) -> None:
+    """Have the next question make another forecast."""
+    bench.dispatcher._etas._next_at = 0.0
+    bench.dispatcher._etas._is_stale = True
+
+
+async def test_a_job_that_waits_is_told_what_the_line_will_do(bench: Bench) -> None:
+    running = await bench.queue(WAIT)
+    await eventually(lambda: bench.pool.waiting)
+    first = await bench.queue(WAIT, tenant="bob", tier=Tier.TURBO)
+    last = await bench.queue(WAIT, tenant="cid", tier=Tier.RELAX)
+    await refreshed(bench)
+    each_s = cost_s(bench, running)
+    told = eta(bench, last)
+    assert told.reason == "1 turbo job ahead"
+    assert told.position == 2
+    assert told.basis == "prior"
+    assert told.p50_s is not None
+    assert told.p90_s is not None
+    # One step of the first's four is done.
+    assert told.p50_s == pytest.approx(2.75 * each_s * PRIOR["waits"][0], abs=0.1)
+    assert told.p90_s == pytest.approx(2.75 * each_s * PRIOR["waits"][1], abs=0.1)
+    assert eta(bench, first).reason.startswith("it is next")
+    runs = eta(bench, running)
+    assert (runs.position, runs.reason) == (None, "it is drawn")
+
+
+async def test_a_job_that_is_over_has_none(bench: Bench) -> None:
+    job = await bench.ended(await bench.queue())
+    assert bench.dispatcher.eta(job) is None
+
+
+async def test_what_is_told_is_held_against_what_came_and_kept(tmp_path: Path) -> None:
+    async with running_bench(tmp_path) as bench:
+        for _ in range(limits.ETA_SEEN_MIN):
+            job = await bench.queue()
+            await refreshed(bench)
+            bench.dispatcher.eta(job)
+            await bench.ended(job)
+        learnt = bench.dispatcher._etas._kept()
+        assert learnt["ranges"]["fast runs tiny"][2] == limits.ETA_SEEN_MIN
+        assert not bench.dispatcher._etas._ranges._open
+        job = await bench.queue(WAIT)
+        await refreshed(bench)
+        assert eta(bench, job).basis == "recipe"
+    async with running_bench(tmp_path) as again:
+        kept = again.dispatcher._etas._kept()["ranges"]
+        assert kept["fast runs tiny"][:2] == learnt["ranges"]["fast runs tiny"][:2]
+
+
+async def test_a_cancelled_job_teaches_nothing(bench: Bench) -> None:
+    job = await bench.queue(WAIT)
+    await refreshed(bench)
+    eta(bench, job)
+    before = bench.dispatcher._etas._ranges.kept()["fast runs"]
+    await bench.dispatcher.cancel(job.id, by="caller")
+    bench.dispatcher._etas._ranges.pass_to(1e12)
+    assert bench.dispatcher._etas._ranges.kept()["fast runs"] == before
+
+
+async def test_a_forecast_is_shared_and_takes_a_bounded_share_of_the_time(bench: Bench) -> None:
+    jobs = [await bench.queue(WAIT) for _ in range(20)]
+    await refreshed(bench)
+    eta(bench, jobs[0])
+    made = bench.dispatcher._etas._forecast
+    for job in jobs:
+        eta(bench, job)
+    assert bench.dispatcher._etas._forecast is made
+    etas = bench.dispatcher._etas
+    etas._next_at = float("inf")  # as if one had taken long
+    late = await bench.queue(WAIT)
+    told = eta(bench, late)
+    assert etas._forecast is made
+    assert told.is_extrapolated
+    assert told.position == 20
+    assert told.reason == "19 jobs ahead"
+
+
+async def test_an_engine_that_starts_is_counted_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.pool.lose()
+    await eventually(lambda: not bench.dispatcher._line.policy._fleet.opened)
+    starting = EngineHealth("engine-0", EngineState.STARTING, datetime.now(UTC), 1, None, None, ())
+    monkeypatch.setattr(bench.pool, "health", lambda: [starting])
+    monkeypatch.setattr(bench.registry, "list", lambda: list(bench.registry.models.values()))
+    job = await bench.queue(SPEC)
+    bench.dispatcher._etas._start_s = START_S_PRIOR
+    await refreshed(bench)
+    told = eta(bench, job)
+    assert told.reason == "an engine is starting, about 15 s left"
+    assert told.p50_s is not None
+    assert told.p50_s > 14.0
+    monkeypatch.setattr(bench.pool, "health", list)
+    await refreshed(bench)
+    assert eta(bench, job) == Eta(1, None, None, "no engine is up")
