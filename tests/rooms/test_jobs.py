@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import select
 from calotype.core import limits
 from calotype.core.errors import CalotypeError, IllegalMove, InvalidInput, LeaseLost, NotFound
 from calotype.core.nouns import EVENT_KINDS, Image, Job, Lease, Sampler, Spec, Tier
-from calotype.core.states import JOB_MOVES, AttemptState, JobState
+from calotype.core.states import JOB_MOVES, AttemptState, JobState, move
 from calotype.jobs import tables
 from calotype.jobs.store import JobStore
 
@@ -288,22 +289,29 @@ async def _try_in_turn(url: str, names: list[str]) -> None:
                 lease = outcome if isinstance(outcome, Lease) else lease
             except (IllegalMove, LeaseLost):
                 continue
-        await _check_log(store, await store.get(job.id))
+        await check_log(store, await store.get(job.id))
     finally:
         await store.close()
 
 
-async def _check_log(store: JobStore, job: Job) -> None:
+STATES = {"started": JobState.RUNNING} | {state.value: state for state in JobState}  # by event
+
+
+async def check_log(store: JobStore, job: Job) -> None:
+    """Its log is a legal path through the states that ends where the job is."""
     events = await store.events(job.id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert {event.kind for event in events} <= EVENT_KINDS.keys()
-    states = {"started": "running", "attempt_failed": None, "step": None, "image_finished": None}
-    told = [states.get(event.kind, event.kind) for event in events]
-    assert [state for state in told if state][-1] == job.state
+    told = [STATES[event.kind] for event in events if event.kind in STATES]
+    assert told[0] is JobState.QUEUED
+    for before, after in pairwise(told):
+        move(JOB_MOVES, before, after)
+    assert told[-1] is job.state
     tried = [state for _, state, _ in await attempts(store, job.id)]
     assert len(tried) == job.attempt == [event.kind for event in events].count("started")
     is_active = job.state in {JobState.RUNNING, JobState.PENDING_SAFETY}
     assert tried.count("running") == (1 if is_active else 0)
+    assert len(job.images) == (SPEC.n if job.state is JobState.SUCCEEDED else 0)
 
 
 # Reading.
