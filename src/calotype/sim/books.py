@@ -70,14 +70,14 @@ class Books:
         """Lease the job to the engine; return the lease's token."""
         job, engine = self.jobs[start.job_id], self.engines[start.engine]
         held, rows = self.running[start.engine], job.queued.rows
-        others = (*held, start.job_id)
+        there = (*held, start.job_id)
         promises = {
             "the engine isn't there": engine.is_known and not engine.is_paused,
             "is_cold": start.is_cold == (job.queued.model not in engine.models),
             "it may not load": not start.is_cold or engine.models_max > 0,
             "no room": not held or sum(held.values()) + rows <= engine.rows_max,
             "no starts were allowed": not self.is_bounded,
-            "a last attempt isn't alone": not held or not any(map(self._is_last, others)),
+            "a last attempt isn't alone": not held or not any(map(self._is_last, there)),
         }
         for what, is_kept in promises.items():
             if not is_kept:
