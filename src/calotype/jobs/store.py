@@ -35,6 +35,7 @@ from calotype.core.states import AttemptState, JobState
 from calotype.jobs import idempotency, keys, moves, notes, pictures, reading, tables
 from calotype.jobs.budgets import Budgets
 from calotype.jobs.database import Database, open_database
+from calotype.jobs.hash_log import HashLog
 from calotype.jobs.leases import Leases
 from calotype.jobs.log import EventLog
 
@@ -51,6 +52,7 @@ class JobStore:
         self.budgets = Budgets(database)
         self.leases = Leases(database)
         self.idempotency_keys = idempotency.IdempotencyKeys(database)
+        self.hash_log = HashLog(database)
         self._log.start()
 
     @classmethod

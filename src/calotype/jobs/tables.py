@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -171,4 +172,36 @@ notes = Table(
     metadata,
     Column("name", String(40), primary_key=True),
     Column("data", JSON, nullable=False),
+)
+
+hash_log = Table(  # of delivered pictures; what is in it never changes
+    "hash_log",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # 0, 1, 2 ...
+    Column("image", String(40), nullable=False),
+    Column("mark", String(16), nullable=False, index=True),  # hexadecimal, as are phashes
+    Column("mark_key", String(40), nullable=False),
+    Column("files", JSON, nullable=False),  # SHA-256 by format
+    Column("phash", String(16), nullable=False),
+    Column("width", Integer, nullable=False),  # pixels
+    Column("height", Integer, nullable=False),  # pixels
+    Column("sketch", LargeBinary, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),  # the entry's hash
+    UniqueConstraint("image"),
+)
+
+hash_log_files = Table(  # to find entries by
+    "hash_log_files",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+)
+
+hash_log_nodes = Table(  # hashes of complete subtrees
+    "hash_log_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),  # 0: leaves
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
 )
