@@ -147,7 +147,9 @@ async def test_a_killed_postgresql_keeps_all_that_it_said_was_done(durable: Post
         store = await JobStore.open(url)
         looks: list[Look] = []
         working = asyncio.create_task(_work_until_it_fails(store, f"life{life}", noise, looks))
-        await asyncio.sleep(noise.uniform(0.3, 0.9))
+        killed_at = noise.randint(2, 12)
+        while len(looks) < killed_at:  # noqa: ASYNC110 - nobody rings for it
+            await asyncio.sleep(0.001)
         await asyncio.to_thread(durable.kill)
         with pytest.raises((SQLAlchemyError, OSError)):
             await asyncio.wait_for(working, 30)
