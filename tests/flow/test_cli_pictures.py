@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.flow.test_cli import calotype
+from tests.flow.command_line import calotype
 from tests.pictures import mask, picture
 from tests.serving import Server, running_server
 
