@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         default_factory=_sqlite,
         description="SQLAlchemy address of the job store; unset is <home>/calotype.db (SQLite).",
     )
+    heartbeat_s: float = Field(
+        default=limits.HEARTBEAT_S,
+        ge=0.1,
+        le=600.0,
+        description="Seconds between an engine's signs of life: 2 missed are suspect, 3 are death.",
+    )
     models_folder: Folder = Field(
         default_factory=_below_home("models"),
         description="Folder of models in diffusers' layout; unset is <home>/models.",

@@ -64,6 +64,9 @@ class StubPool(EnginePool):
         self.down: set[str] = set()
         self.waiting: dict[str, tuple[str, RunRow]] = {}  # rows told to wait
         self.tokens_cut = 0
+        self.device_s = DEVICE_S
+        self.drained: list[str] = []
+        self.restarted: list[str] = []
 
     async def send(self, engine: str, message: Message, blob: bytes = b"") -> None:
         if engine in self.down:
@@ -100,6 +103,13 @@ class StubPool(EnginePool):
         for engine, row in waiting.values():
             await self._steps(engine, row, 2)
 
+    def drain(self, engine: str, reason: str) -> bool:
+        self.drained.append(engine)
+        return True
+
+    def restart(self, engine: str) -> None:
+        self.restarted.append(engine)
+
     def rows(self, kind: type[RunRow | CancelRow]) -> list[str]:
         return [message.row for _, message in self.sent if isinstance(message, kind)]
 
@@ -115,7 +125,7 @@ class StubPool(EnginePool):
         for step in range(first, row.steps + 1):
             await self.say(StepDone(row.row, step, row.steps), engine)
         pixels = bytes(row.width * row.height * 3)
-        await self.say(RowDone(row.row, row.width, row.height, {}, DEVICE_S), engine, pixels)
+        await self.say(RowDone(row.row, row.width, row.height, {}, self.device_s), engine, pixels)
 
 
 class StubFinisher(Finisher):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from calotype.core.messages import (
+    HEARTBEAT_VARIABLE,
     CancelRow,
     EngineReady,
     Heartbeat,
@@ -30,6 +31,9 @@ from calotype.pool.registry import embedded_folder
 from calotype.pool.reports import EngineDown
 
 pytestmark = pytest.mark.parametrize("engine", ["calotype.pool.testing", "calotype.engine"])
+
+
+BEATS = {HEARTBEAT_VARIABLE: "1.0"}
 
 
 class Talk:
@@ -59,7 +63,7 @@ class Talk:
 
 @asynccontextmanager
 async def talk_to(engine: str) -> AsyncIterator[Talk]:
-    process = await EngineProcess.start((sys.executable, "-m", engine), {}, None)
+    process = await EngineProcess.start((sys.executable, "-m", engine), BEATS, None)
     try:
         async with asyncio.timeout(240):  # the real one proves its batch sizes first
             yield Talk(process)
@@ -126,5 +130,5 @@ async def test_talk_from_ready_to_stop(engine: str, tmp_path: Path) -> None:
 
 
 async def test_engine_ends_when_the_socket_closes(engine: str) -> None:
-    process = await EngineProcess.start((sys.executable, "-m", engine), {}, None)
+    process = await EngineProcess.start((sys.executable, "-m", engine), BEATS, None)
     assert await process.end(20.0) >= 0, "it had to be killed"

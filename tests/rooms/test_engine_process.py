@@ -39,7 +39,8 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "calotype.engine", "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"CALOTYPE_ENGINE_THREADS": "1"},
+                env=os.environ
+                | {"CALOTYPE_ENGINE_THREADS": "1", messages.HEARTBEAT_VARIABLE: "1.0"},
             )
 
     def say(self, message: Message) -> None:

@@ -38,7 +38,7 @@ from calotype.pool.reports import EngineDown, EngineLost, EngineWarm, Report
 from calotype.pool.testing import CRASH_CODE, PREVIEW_BYTES
 
 FAKE = (sys.executable, "-m", "calotype.pool.testing")
-QUICK = Pace(start_s_max=20.0, lease_s=1.5, heartbeat_s=0.2, stop_s_max=2.0, backoff_s_min=0.01)
+QUICK = Pace(start_s_max=20.0, heartbeat_s=0.4, stop_s_max=2.0, backoff_s_min=0.01)
 
 
 def model(name: str = "m", path: Path | None = None) -> ModelInfo:
@@ -293,7 +293,7 @@ async def test_slow_reader_makes_the_engine_wait_but_not_die(tmp_path: Path) -> 
         await take(reports, EngineWarm)
         (before,) = pool.health()
         await pool.send("engine-0", row("preview", steps=steps))
-        await asyncio.sleep(3 * QUICK.lease_s)  # real time: the lease is what must not run out
+        await asyncio.sleep(3 * QUICK.dead_s)  # real time: the lease is what must not run out
         log = tmp_path / "engine-0.log"
         assert "done" not in log.read_text(), "the engine wasn't made to wait"
         *taken, done = await take(reports, RowDone, EngineLost)

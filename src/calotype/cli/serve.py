@@ -17,6 +17,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
     engines: Annotated[int | None, typer.Option(help="Engine processes.")] = None,
     engine_threads: Annotated[int | None, typer.Option(help="CPU threads of an engine.")] = None,
+    heartbeat_s: Annotated[
+        float | None, typer.Option(help="Seconds between engines' signs of life.")
+    ] = None,
     database_url: Annotated[str | None, typer.Option(help="SQLAlchemy address.")] = None,
     models_folder: Annotated[Path | None, typer.Option(help="Folder of models.")] = None,
     queued_jobs_max: Annotated[int | None, typer.Option(help="Jobs that may wait.")] = None,

@@ -69,7 +69,12 @@ STORE_RETRY_S = 0.5  # between two tries of such a write
 RECORD_BYTES_MAX = 4 * 1024**3  # of a recording of the line; past it no more is written
 RECORD_LINE_BYTES_MAX = 64 * 1024**2  # one line of it: what everyone was charged, at a start
 LEASE_S = 30.0  # a lease not renewed by a heartbeat this long is lost
-HEARTBEAT_S = 1.0  # between an engine's signs of life
+HEARTBEAT_S = 10.0  # between an engine's signs of life
+HEARTBEATS_SUSPECT = 2  # so many without one: nothing new is given to the engine ...
+HEARTBEATS_DEAD = 3  # ... and so many: it is killed, and its work done by others
+SLOW_FACTOR = 4.0  # an engine that takes so many times what jobs should cost is slow ...
+SLOW_JOBS = 3  # ... after so many in a row
+SLOW_AGAIN_S = 600.0  # after it was restarted for that, before it may be again
 ENGINE_ROWS_MAX = 24  # rows an engine holds at once (those that step and those that wait)
 ENGINE_ROWS_SPARE = 8  # of them, that relax leaves to others; fast leaves half as many to turbo.
 # Parking a row costs nothing, waiting for the end of one costs a picture's time.

@@ -16,6 +16,8 @@ from typing import Any
 from calotype.core import limits
 from calotype.core.errors import InternalError
 
+HEARTBEAT_VARIABLE = "CALOTYPE_ENGINE_HEARTBEAT_S"  # how often an engine says that it lives
+
 
 @dataclass(frozen=True)
 class LoadModel:
@@ -113,7 +115,7 @@ class EngineReady:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life, sent every HEARTBEAT_S from a thread of its own; counts for health."""
+    """A sign of life, sent every so often from a thread of its own; counts for health."""
 
     rows: int  # held now
     steps: int  # forward passes done so far: grows while the engine works

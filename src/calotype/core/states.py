@@ -4,8 +4,10 @@ A *job* waits in the line (``queued``), runs on an engine (``running``), and end
 ``succeeded``, ``failed`` or ``cancelled``. An engine that dies sends it back to ``queued``. When a
 required safety check can't run, the job is held in ``pending_safety``: its pictures are dropped,
 never delivered unjudged, and after a while it goes back to ``queued``. An *attempt* is one lease on
-one engine. An *engine* is a process on a device. A *breaker* stands before what may fail again and
-again (loading a component on a device, a safety check): ``policy/breaker.py``.
+one engine. An *engine* is a process on a device: one that misses its signs of life is ``suspect``,
+then ``dead``; one that is slow is ``draining`` until its rows are done, and is then begun anew. A
+*breaker* stands before what may fail again and again (loading a component on a device, a safety
+check): ``policy/breaker.py``.
 
 A move that isn't in the table raises and changes nothing.
 """
@@ -54,6 +56,7 @@ class EngineState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    SUSPECT = "suspect"  # gave no sign of life for a while: takes no more until it does
     DRAINING = "draining"  # finishes its rows, takes no more
     DEAD = "dead"
 
@@ -95,8 +98,9 @@ ATTEMPT_MOVES = _table(
 ENGINE_MOVES = _table(
     {
         _E.STARTING: (_E.READY, _E.DEAD),
-        _E.READY: (_E.DRAINING, _E.DEAD),
-        _E.DRAINING: (_E.READY, _E.DEAD),
+        _E.READY: (_E.SUSPECT, _E.DRAINING, _E.DEAD),
+        _E.SUSPECT: (_E.READY, _E.DEAD),
+        _E.DRAINING: (_E.DEAD,),
         _E.DEAD: (_E.STARTING,),
     }
 )

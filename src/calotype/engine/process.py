@@ -51,11 +51,12 @@ class Link:
         self._inbox.wake()
 
     def beat(self, state: Callable[[], Heartbeat]) -> None:
-        """Send ``state()`` every HEARTBEAT_S from a thread, however long a pass takes."""
+        """Send ``state()`` every so often from a thread, however long a pass takes."""
         pause = threading.Event()
+        every_s = float(os.environ.get(messages.HEARTBEAT_VARIABLE, limits.HEARTBEAT_S))
 
         def run() -> None:
-            while not pause.wait(limits.HEARTBEAT_S):
+            while not pause.wait(every_s):
                 self.send(state())
 
         threading.Thread(target=run, name="heartbeat", daemon=True).start()

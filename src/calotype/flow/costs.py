@@ -30,6 +30,10 @@ class Costs:
         """Device-seconds of all the job's images."""
         return self._known(spec).predict_s(spec)
 
+    def is_known(self, spec: Spec) -> bool:
+        """Whether the prediction is more than a guess."""
+        return spec.model in self._models or spec.model in self._begun
+
     def learn(self, spec: Spec, device_s: float) -> None:
         """A whole job of this spec took ``device_s``."""
         self._models[spec.model] = self._known(spec).fitted(spec, device_s)

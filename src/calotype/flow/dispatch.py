@@ -43,9 +43,9 @@ class Dispatcher:
     ) -> None:
         self._tools, self._registry, self._gate = tools, registry, gate
         self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
-        self._endings = Endings(self._line, tools, pool)
-        self._leases = LeaseKeeper(self._line, self._endings, tools)
         self._engines = Engines(self._line, pool)
+        self._endings = Endings(self._line, tools, pool, self._engines)
+        self._leases = LeaseKeeper(self._line, self._endings, tools)
         self._etas = Etas(self._line, pool, tools.store.keep)
         self._line.watch = self._etas.heard
         self._turns = self._line.turns

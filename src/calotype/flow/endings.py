@@ -19,6 +19,7 @@ from calotype.core.nouns import Job
 from calotype.core.states import AttemptState, JobState
 from calotype.flow import hopeless
 from calotype.flow.attempt import Attempt, Picture, RowsFailed, Tools
+from calotype.flow.engines import Engines
 from calotype.flow.line import COSTS, LiveLine
 from calotype.jobs.patience import patiently
 from calotype.pool.pool import EnginePool
@@ -30,8 +31,8 @@ log = structlog.get_logger("calotype.dispatch")
 class Endings:
     """Follows attempts to their ends, and keeps the jobs whose pictures can't be judged."""
 
-    def __init__(self, line: LiveLine, tools: Tools, pool: EnginePool) -> None:
-        self._line, self._tools, self._pool = line, tools, pool
+    def __init__(self, line: LiveLine, tools: Tools, pool: EnginePool, engines: Engines) -> None:
+        self._line, self._tools, self._pool, self._engines = line, tools, pool, engines
         self._held: dict[str, asyncio.Task[None]] = {}  # by job id: brings it back into the line
 
     async def run(self, attempt: Attempt) -> None:
@@ -118,6 +119,8 @@ class Endings:
         async with self._turn_of(attempt) as is_current:
             if not is_current:
                 return
+            known = line.costs.is_known(job.spec)
+            predicted_s = line.costs.predict_s(job.spec) if known else None
             line.costs.learn(job.spec, attempt.device_s)
             self._tools.store.keep(COSTS, line.costs.kept)
             decisions = line.on(JobSettled(job.id, attempt.device_s))
@@ -125,6 +128,7 @@ class Endings:
             await attempt.record(pictures)
             del line.attempts[job.id]
             await line.carry_out(decisions)
+            await self._engines.ran(attempt, predicted_s)
 
     @asynccontextmanager
     async def _turn_of(self, attempt: Attempt) -> AsyncIterator[bool]:

@@ -1,16 +1,41 @@
-"""What engines say: one that is warm or lost is a turn, a row's report goes to its attempt."""
+"""What engines say: one that is warm, silent or lost is a turn, a row's report goes to its attempt.
+
+An engine that is slow is drained: nothing more starts there, and once its jobs are over it is begun
+anew.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import structlog
 
+from calotype.core import limits
 from calotype.core.errors import ModelBroken
-from calotype.core.events import EngineGone, EngineUp, JobCancelled
+from calotype.core.events import (
+    EngineGone,
+    EnginePaused,
+    EngineResumed,
+    EngineUp,
+    JobCancelled,
+    ModelWarmed,
+    PolicyEvent,
+)
 from calotype.core.messages import RowDone, RowFailed, RowStarted, StepDone
 from calotype.flow import hopeless
+from calotype.flow.attempt import Attempt
 from calotype.flow.line import LiveLine
+from calotype.policy.slowness import Slowness
 from calotype.pool.pool import EnginePool
-from calotype.pool.reports import EngineLost, EngineWarm, Report
+from calotype.pool.reports import (
+    EngineBack,
+    EngineLost,
+    EngineSuspect,
+    EngineWarm,
+    ModelWarm,
+    Report,
+)
 
 log = structlog.get_logger("calotype.dispatch")
 
@@ -20,6 +45,7 @@ class Engines:
 
     def __init__(self, line: LiveLine, pool: EnginePool) -> None:
         self._line, self._pool = line, pool
+        self._slowness = Slowness()
 
     async def listen(self) -> None:
         """Take in every report, until the pool stops."""
@@ -29,18 +55,55 @@ class Engines:
                     await self._warm(report.engine, warm)
                 case EngineLost(reason=reason):
                     log.error("engine_lost", engine=report.engine, reason=reason)
-                    async with self._line.turns.take():
-                        await self._line.tell(EngineGone(report.engine, reason))
+                    await self._tell(EngineGone(report.engine, reason))
+                case EngineSuspect(reason=reason):
+                    log.warning("engine_suspect", engine=report.engine, reason=reason)
+                    await self._tell(EnginePaused(report.engine))
+                case EngineBack():
+                    log.warning("engine_back", engine=report.engine)
+                    await self._tell(EngineResumed(report.engine))
+                case ModelWarm(model=model, cost=cost):
+                    self._line.costs.begin({model: cost} if cost else {})
+                    await self._tell(ModelWarmed(report.engine, model))
                 case RowStarted() | StepDone() | RowDone() | RowFailed():
                     await self._deliver(report)
                 case _:
                     log.warning("report_ignored", report=type(report.message).__name__)
 
+    async def ran(self, attempt: Attempt, predicted_s: float | None) -> None:
+        """An attempt is done, in its turn; it should have cost this, if that is known."""
+        engine, measured_s = attempt.lease.engine, attempt.device_s
+        if predicted_s is None:
+            return
+        if not self._slowness.ran(engine, predicted_s, measured_s, time.monotonic()):
+            return
+        reason = (
+            f"it is slow: its last {limits.SLOW_JOBS} jobs took more than "
+            f"{limits.SLOW_FACTOR:g} times what they should"
+        )
+        if self._pool.drain(engine, reason):
+            log.warning("engine_slow", engine=engine, predicted_s=predicted_s, took_s=measured_s)
+            await self._line.tell(EnginePaused(engine))
+            self._line.turns.run(self._begin_anew(engine), f"drain-{engine}")
+
+    async def _begin_anew(self, engine: str) -> None:
+        """Restart a drained engine when its last job is over, its pictures stored."""
+        attempts = [one for one in self._line.attempts.values() if one.lease.engine == engine]
+        if tasks := [attempt.task for attempt in attempts if attempt.task is not None]:
+            await asyncio.wait(tasks)
+        self._pool.restart(engine)
+
+    async def _tell(self, event: PolicyEvent) -> None:
+        async with self._line.turns.take():
+            await self._line.tell(event)
+
     async def _warm(self, engine: str, warm: EngineWarm) -> None:
+        self._slowness.began(engine)
         async with self._line.turns.take():
             self._line.costs.begin(warm.costs)
             await self._fail_unloadable()
-            await self._line.tell(EngineUp(engine, warm.models, warm.rows_max, rows_spare=warm.rows_spare))
+            up = EngineUp(engine, warm.models, warm.rows_max, rows_spare=warm.rows_spare)
+            await self._line.tell(up)
 
     async def _fail_unloadable(self) -> None:
         """Give up the jobs that wait for a model which no engine could load."""

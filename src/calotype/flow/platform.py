@@ -55,6 +55,7 @@ from calotype.flow.rules import admit_rules, line_rules
 from calotype.flow.sweep import sweep
 from calotype.jobs.store import JobStore
 from calotype.pool.adapters import AdapterRegistry, embedded_adapters
+from calotype.pool.launch import Pace
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry, embedded_folder
 from calotype.provenance import certificates
@@ -97,6 +98,7 @@ class Platform:
             env={"CALOTYPE_ENGINE_FOLDER": str(settings.home / "engine")}
             | ({"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {}),
             log_folder=settings.home / "logs",
+            pace=Pace(heartbeat_s=settings.heartbeat_s),
         )
         self._inputs = InputPictures(
             store, self._finisher, PictureStore.local(settings.inputs_folder), self._pictures

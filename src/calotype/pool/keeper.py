@@ -1,10 +1,10 @@
 """Keeps one engine alive: starts its process, has it load models, listens, ends it, starts again.
 
-A life: *starting* until every model is loaded or refused, then *ready*, *draining* when asked to
-stop, *dead* when the process is gone. A life ends when the socket closes, a frame isn't one of
-ours, or what is due didn't come in time: a sign of life, or with work to do a step; the process is
-killed if it still runs. Then another begins, after a pause that doubles with every life too short
-to count as healthy.
+A life: *starting* until every model is loaded or refused, then *ready*, *suspect* while signs of
+life are missing, *draining* when it is to end or to begin anew, *dead* when the process is gone. A
+life ends when the socket closes, a frame isn't one of ours, or what is due didn't come in time: a
+sign of life, or with work to do a step; the process is killed by its id if it still runs. Then
+another begins, after a pause that doubles with every life too short to count as healthy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.messages import (
+    CancelRow,
     EngineReady,
     Heartbeat,
     LoadModel,
@@ -32,8 +33,19 @@ from calotype.core.messages import (
 from calotype.core.nouns import ModelInfo
 from calotype.core.states import ENGINE_MOVES, EngineState, move
 from calotype.pool.launch import Launch, Life, Pace
+from calotype.pool.loading import Loading
 from calotype.pool.process import EngineProcess
-from calotype.pool.reports import EngineDown, EngineHealth, EngineLost, EngineWarm, Report
+from calotype.pool.reports import (
+    EngineBack,
+    EngineDown,
+    EngineHealth,
+    EngineLost,
+    EngineSuspect,
+    EngineWarm,
+    ModelWarm,
+    Report,
+    Said,
+)
 
 _LAST_WORDS_S = 1.0  # for a process whose socket closed to exit by itself, for its exit code
 
@@ -51,7 +63,9 @@ class Keeper:
         self._state = EngineState.DEAD
         self._since = datetime.now(UTC)
         self._reason = ""
+        self._loading = Loading(name, launch.models)
         self._stopping = asyncio.Event()
+        self._restarting = asyncio.Event()  # of the process that runs
         self._process: EngineProcess | None = None
         self._life = Life()
 
@@ -60,12 +74,15 @@ class Keeper:
         backoff_s = self._pace.backoff_s_min
         while not self._stopping.is_set():
             self._life = Life()
+            self._loading.begin()
+            self._restarting.clear()
             self._move(EngineState.STARTING)
             reason, exit_code = await self._live()
             is_healthy = self._ready_s() >= self._pace.healthy_s
             self._move(EngineState.DEAD, reason)
             if self._stopping.is_set():
                 return
+            self._loading.died(reason, asyncio.get_running_loop().time())
             await self._emit_report(Report(self._name, EngineLost(reason, exit_code)))
             backoff_s = self._pace.backoff_s_min if is_healthy else backoff_s
             await self._pause(backoff_s)
@@ -75,12 +92,29 @@ class Keeper:
         """Ask ``keep`` to end the engine and return."""
         self._stopping.set()
 
+    def drain(self, reason: str) -> bool:
+        """Have the engine finish what it has before it is begun anew; False if it isn't ready.
+
+        Whoever calls this sends it nothing more, and calls ``restart`` in the end.
+        """
+        if self._state is not EngineState.READY:
+            return False
+        self._move(EngineState.DRAINING, reason)
+        return True
+
+    def restart(self) -> None:
+        """End a draining engine in order and begin another; any other is left alone."""
+        if self._state is EngineState.DRAINING:
+            self._restarting.set()
+
     async def send(self, message: Message, blob: bytes = b"") -> None:
-        """Send a command and its bytes; raise EngineDown unless the engine is ready or draining."""
-        if self._process is None or self._state not in (EngineState.READY, EngineState.DRAINING):
+        """Send a command and its bytes; raise EngineDown while the engine starts or is dead."""
+        if self._process is None or self._state in (EngineState.STARTING, EngineState.DEAD):
             raise EngineDown(f"{self._name} is {self._state}")
         self._life.sent(message, asyncio.get_running_loop().time())
-        await self._process.write(message, blob)
+        # An engine that doesn't read must not hold up a turn, which is where rows are cancelled.
+        is_patient = self._state is not EngineState.SUSPECT and not isinstance(message, CancelRow)
+        await self._process.write(message, blob, wait=is_patient)
 
     def health(self) -> EngineHealth:
         """How the engine is now."""
@@ -91,8 +125,8 @@ class Keeper:
             pid=self._process.pid if self._process else None,
             device=self._life.device,
             torch=self._life.torch,
-            models=tuple(self._life.models_warm),
-            models_failed=dict(self._life.models_failed),
+            models=tuple(self._loading.warm),
+            models_failed=dict(self._loading.failed),
             rows=self._life.rows,
             steps=self._life.steps,
             reason=self._reason,
@@ -108,20 +142,23 @@ class Keeper:
         self._process = process
         self._life.heard_at = self._life.worked_at = asyncio.get_running_loop().time()
         listening = asyncio.create_task(self._listen(process))
-        watching = asyncio.create_task(self._watch())
+        watching = asyncio.create_task(self._watch(process))
         stopping = asyncio.create_task(self._stopping.wait())
+        restarting = asyncio.create_task(self._restarting.wait())
         reason, wait_s = "it was stopped", 0.0
+        tasks = (listening, watching, stopping, restarting)
         try:
-            tasks = (listening, watching, stopping)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if listening in done:
                 reason, wait_s = listening.result(), _LAST_WORDS_S
             elif watching in done:
                 reason = watching.result()
             else:
+                if stopping not in done:
+                    reason = f"it is begun anew: {self._reason}"
                 await self._end_in_order(process)
         finally:
-            for task in (listening, watching, stopping):
+            for task in tasks:
                 task.cancel()
             self._process = None
             exit_code = await process.end(wait_s)
@@ -134,6 +171,9 @@ class Keeper:
             while True:
                 message, blob = await process.read()
                 self._life.heard(message, loop.time())
+                if self._state is EngineState.SUSPECT:
+                    self._move(EngineState.READY, self._said_of_models())
+                    await self._emit(EngineBack())
                 await self._absorb(process, message, blob)
         except InternalError as error:  # EngineDown, or a frame that isn't one of ours
             return error.detail
@@ -142,32 +182,40 @@ class Keeper:
         match message:
             case EngineReady():
                 self._life.device, self._life.torch = message.device, message.torch
-                for model in self._launch.models:
-                    await process.write(load_command(model))
-                await self._announce_if_warm()
+                await self._load_next(process)
             case Heartbeat():
                 pass  # ``heard`` has judged it
-            case ModelLoaded():
-                await self._announce_if_warm()  # ``heard`` has noted it
-            case ModelFailed():
-                self._life.models_failed[message.name] = message.reason
-                await self._announce_if_warm()
+            case ModelLoaded(name=name):
+                self._loading.loaded(name)
+                if self._state is not EngineState.STARTING:
+                    await self._emit(ModelWarm(name, self._life.costs.get(name)))
+                await self._load_next(process)
+            case ModelFailed(name=name, reason=reason):
+                self._loading.refused(name, reason, asyncio.get_running_loop().time())
+                await self._load_next(process)
             case RowStarted() | StepDone() | RowDone() | RowFailed():
                 await self._emit(message, blob)
             case _:
                 raise InternalError(f"the engine sent a command: {type(message).__name__}")
 
-    async def _announce_if_warm(self) -> None:
-        answered = len(self._life.models_warm) + len(self._life.models_failed)
-        if self._state is EngineState.STARTING and answered >= len(self._launch.models):
-            failed = "; ".join(f"{name}: {why}" for name, why in self._life.models_failed.items())
-            self._move(EngineState.READY, failed)
-            self._life.ready_at = asyncio.get_running_loop().time()
-            models, costs = tuple(self._life.models_warm), dict(self._life.costs)
+    async def _load_next(self, process: EngineProcess, *, again: bool = False) -> None:
+        """Have the engine load the next model; it is warm once there is none."""
+        now = asyncio.get_running_loop().time()
+        if (model := self._loading.next(now, again=again)) is not None:
+            command = load_command(model)
+            self._life.sent(command, now)
+            await process.write(command)
+        elif self._state is EngineState.STARTING and self._loading.is_over:
+            self._move(EngineState.READY, self._said_of_models())
+            self._life.ready_at = now
+            models, costs = tuple(self._loading.warm), dict(self._life.costs)
             rows = limits.ENGINE_ROWS_MAX, limits.ENGINE_ROWS_SPARE
             await self._emit(EngineWarm(models, *rows, costs))
 
-    async def _emit(self, message: Message | EngineWarm, blob: bytes = b"") -> None:
+    def _said_of_models(self) -> str:
+        return "; ".join(f"{name}: {why}" for name, why in self._loading.failed.items())
+
+    async def _emit(self, message: Said, blob: bytes = b"") -> None:
         """Hand a report on. While the reader makes us wait, the engine's silence is our doing."""
         self._life.is_reader_slow = True
         try:
@@ -176,23 +224,35 @@ class Keeper:
             self._life.is_reader_slow = False
             self._life.heard_at = self._life.worked_at = asyncio.get_running_loop().time()
 
-    async def _watch(self) -> str:
+    async def _watch(self, process: EngineProcess) -> str:
         """Return when what is due didn't come for too long; what is missing."""
         loop = asyncio.get_running_loop()
-        was_late = False
+        was_late = was_silent = False
         while True:
-            await asyncio.sleep(self._pace.heartbeat_s)
+            await asyncio.sleep(self._pace.look_s)
             missing = self._life.overdue(loop.time(), self._pace)
+            is_silent = self._life.is_silent(loop.time(), self._pace)
             # Looked at twice: if our own loop stood still, its message is there to be read.
             if missing and was_late:
                 return missing
-            was_late = bool(missing)
+            if self._state is EngineState.READY:
+                if is_silent and was_silent:
+                    await self._suspect()
+                elif not self._life.is_busy:
+                    await self._load_next(process, again=True)
+            was_late, was_silent = bool(missing), is_silent
+
+    async def _suspect(self) -> None:
+        reason = f"it gave no sign of life for {self._pace.suspect_s:g} s"
+        self._move(EngineState.SUSPECT, reason)
+        await self._emit_report(Report(self._name, EngineSuspect(reason)))
 
     async def _end_in_order(self, process: EngineProcess) -> None:
         """Have the engine end after its step. If it doesn't, or isn't ready, ``end`` kills it."""
-        if self._state is not EngineState.READY:
+        if self._state is EngineState.READY:
+            self._move(EngineState.DRAINING)
+        if self._state is not EngineState.DRAINING:
             return
-        self._move(EngineState.DRAINING)
         with contextlib.suppress(TimeoutError, EngineDown):  # hangs, or is gone already
             async with asyncio.timeout(self._pace.stop_s_max):
                 await process.write(Stop())

@@ -11,7 +11,9 @@ from calotype.core.cost import CostModel, Curve
 from calotype.core.messages import (
     CancelRow,
     Heartbeat,
+    LoadModel,
     Message,
+    ModelFailed,
     ModelLoaded,
     RowDone,
     RowFailed,
@@ -25,7 +27,6 @@ class Pace:
     """How long the pool waits for what; the defaults are the platform's limits."""
 
     start_s_max: float = limits.ENGINE_START_S_MAX
-    lease_s: float = limits.LEASE_S
     load_s_max: float = limits.ENGINE_LOAD_S_MAX
     stuck_s_max: float = limits.ENGINE_STUCK_S_MAX
     heartbeat_s: float = limits.HEARTBEAT_S
@@ -33,6 +34,21 @@ class Pace:
     backoff_s_min: float = limits.ENGINE_BACKOFF_S_MIN
     backoff_s_max: float = limits.ENGINE_BACKOFF_S_MAX
     healthy_s: float = limits.ENGINE_HEALTHY_S
+
+    @property
+    def suspect_s(self) -> float:
+        """Without a sign of life, until an engine is suspect."""
+        return limits.HEARTBEATS_SUSPECT * self.heartbeat_s
+
+    @property
+    def dead_s(self) -> float:
+        """Without a sign of life, until an engine is given up."""
+        return limits.HEARTBEATS_DEAD * self.heartbeat_s
+
+    @property
+    def look_s(self) -> float:
+        """Between two looks at an engine's signs of life."""
+        return min(1.0, self.heartbeat_s / 4)
 
 
 @dataclass(frozen=True)
@@ -56,8 +72,7 @@ class Life:
     is_reader_slow: bool = False  # a report waits for the pool's reader: silence is our doing
     device: str | None = None
     torch: str | None = None
-    models_warm: list[str] = field(default_factory=list)
-    models_failed: dict[str, str] = field(default_factory=dict)  # name -> reason
+    is_loading: bool = False  # a model, told to and not answered yet
     costs: dict[str, CostModel] = field(default_factory=dict)  # of the warm models, by name
     rows: int = 0  # by the last heartbeat
     steps: int = 0  # by the last heartbeat
@@ -66,14 +81,16 @@ class Life:
     @property
     def is_busy(self) -> bool:
         """True when there is something it must get on with: models to load, or rows."""
-        return self.ready_at is None or self.rows > 0 or bool(self.rows_owed)
+        return self.ready_at is None or self.is_loading or self.rows > 0 or bool(self.rows_owed)
 
     def sent(self, message: Message, now: float) -> None:
         """A command is on its way."""
+        if isinstance(message, RunRow | LoadModel) and not self.is_busy:
+            self.worked_at = now
         if isinstance(message, RunRow):
-            if not self.is_busy:
-                self.worked_at = now
             self.rows_owed.add(message.row)
+        elif isinstance(message, LoadModel):
+            self.is_loading = True
         elif isinstance(message, CancelRow):
             self.rows_owed.discard(message.row)
 
@@ -87,24 +104,28 @@ class Life:
                 return
         elif isinstance(message, RowDone | RowFailed):
             self.rows_owed.discard(message.row)
-        elif isinstance(message, ModelLoaded):
-            self._loaded(message)
+        elif isinstance(message, ModelLoaded | ModelFailed):
+            self._answered(message)
         self.worked_at = now
 
-    def _loaded(self, model: ModelLoaded) -> None:
-        self.models_warm.append(model.name)
-        if model.pass_s:
+    def _answered(self, model: ModelLoaded | ModelFailed) -> None:
+        self.is_loading = False
+        if isinstance(model, ModelLoaded) and model.pass_s:
             curve = Curve(model.buckets, model.pass_s)
             self.costs[model.name] = CostModel.measured(curve, model.size_px, model.image_s)
+
+    def is_silent(self, now: float, pace: Pace) -> bool:
+        """Whether it missed signs of life, though it may yet give one."""
+        return not self.is_reader_slow and now - self.heard_at > pace.suspect_s
 
     def overdue(self, now: float, pace: Pace) -> str:
         """What we have waited for too long; empty if all is well."""
         if self.is_reader_slow:
             return ""
-        wait_s = pace.lease_s if self.has_spoken else pace.start_s_max
+        wait_s = pace.dead_s if self.has_spoken else pace.start_s_max
         if now - self.heard_at > wait_s:
             return f"it gave no sign of life for {wait_s:g} s"
-        is_loading = self.ready_at is None
+        is_loading = self.ready_at is None or self.is_loading
         wait_s = pace.load_s_max if is_loading else pace.stuck_s_max
         if self.is_busy and now - self.worked_at > wait_s:
             what = "loaded no model" if is_loading else "made no step with rows to run"

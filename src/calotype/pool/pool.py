@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from calotype.core import limits
-from calotype.core.messages import Message
+from calotype.core.messages import HEARTBEAT_VARIABLE, Message
 from calotype.core.nouns import ModelInfo
 from calotype.pool.keeper import Keeper
 from calotype.pool.launch import Launch, Pace
@@ -43,7 +43,8 @@ class EnginePool:
         ``--fd N`` behind it. What an engine prints goes to ``log_folder/<engine>.log``, or where
         our own output goes.
         """
-        env = dict(env or {})
+        pace = pace or Pace()
+        env = {HEARTBEAT_VARIABLE: str(pace.heartbeat_s), **(env or {})}
         named = env.get(DEVICES_VARIABLE, os.environ.get(DEVICES_VARIABLE))
         devices = [str(at) for at in range(engines)] if named is None else named.split(",")
         held_max = max(limits.ENGINE_REPORTS_HELD_MAX, engines)
@@ -58,7 +59,7 @@ class EnginePool:
                 log=log_folder / f"{name}.log" if log_folder else None,
                 models=tuple(models),
             )
-            self._keepers[name] = Keeper(name, launch, pace or Pace(), self._emit)
+            self._keepers[name] = Keeper(name, launch, pace, self._emit)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -91,6 +92,14 @@ class EnginePool:
         if keeper is None:
             raise EngineDown(f"there is no engine {engine!r}")
         await keeper.send(message, blob)
+
+    def drain(self, engine: str, reason: str) -> bool:
+        """Have an engine finish what it has, for ``restart``; False if it isn't ready to."""
+        return self._keepers[engine].drain(reason)
+
+    def restart(self, engine: str) -> None:
+        """Begin a drained engine anew; its EngineLost and EngineWarm come."""
+        self._keepers[engine].restart()
 
     async def reports(self) -> AsyncIterator[Report]:
         """Everything the engines say, until ``stop``. For one reader.

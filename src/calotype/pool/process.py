@@ -98,11 +98,12 @@ class EngineProcess:
             raise EngineDown("the engine's process ended") from error
         return messages.decode(head), blob
 
-    async def write(self, message: Message, blob: bytes = b"") -> None:
+    async def write(self, message: Message, blob: bytes = b"", *, wait: bool = True) -> None:
         """Send a message, waiting while the engine is slow to take it; raise EngineDown."""
         try:
             self._writer.write(messages.encode(message, blob))
-            await self._writer.drain()
+            if wait:
+                await self._writer.drain()
         except ConnectionError as error:
             raise EngineDown("the engine's process ended") from error
 

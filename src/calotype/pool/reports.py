@@ -38,11 +38,34 @@ class EngineLost:
 
 
 @dataclass(frozen=True)
+class ModelWarm:
+    """The engine, warm before, has loaded a model that failed when it started."""
+
+    model: str
+    cost: CostModel | None  # if it was measured
+
+
+@dataclass(frozen=True)
+class EngineSuspect:
+    """The engine gave no sign of life for a while. It may yet, and keeps its rows until then."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class EngineBack:
+    """A suspect engine gave a sign of life."""
+
+
+Said = Message | EngineWarm | EngineLost | ModelWarm | EngineSuspect | EngineBack
+
+
+@dataclass(frozen=True)
 class Report:
     """One report of one engine; an engine's reports come in the order it made them."""
 
     engine: str
-    message: Message | EngineWarm | EngineLost
+    message: Said
     blob: bytes = b""  # the frame's raw bytes: pixels, a preview, or none
 
 

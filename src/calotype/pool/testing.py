@@ -10,10 +10,11 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 - ``fail``, ``fail-for-good``: RowFailed after the first step, retryable or not
 - ``garbage``: bytes that are no frame
 - ``preview``: 64 KiB of preview with every step
+- ``slow``: from the next row on, every step takes ten times as long
 
 A row that brings a source gives it back as its picture, after its share of the steps.
 ``CALOTYPE_FAKE_STEP_S`` is a step's time in seconds (0.001). A model can be "loaded" if its folder
-has a model_index.json.
+has a model_index.json; one with a file named ``crash`` in it ends the engine instead.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from calotype.core import messages
-from calotype.core.limits import HEARTBEAT_S
+from calotype.core import limits, messages
 from calotype.core.messages import (
     BLOB_HEAD_BYTES,
     HEAD_BYTES,
@@ -115,6 +115,8 @@ class FakeEngine:
         if not (Path(load.path) / "model_index.json").is_file():
             self._send(ModelFailed(load.name, f"{load.path} has no model_index.json"))
             return
+        if (Path(load.path) / "crash").exists():
+            os._exit(CRASH_CODE)
         self._models[load.name] = load.build
         self._send(ModelLoaded(load.name, 0.0, 0, (1,)))
 
@@ -141,6 +143,8 @@ class FakeEngine:
         if row.step >= row.steps and run.row in self._rows:
             del self._rows[run.row]
             device_s = row.steps * self._step_s
+            if "slow" in words:
+                self._step_s *= 10
             self._send(
                 RowDone(run.row, run.width, run.height, {"finite": 1.0}, device_s), row.pixels
             )
@@ -162,7 +166,8 @@ class FakeEngine:
             self._send(RowFailed(run.row, "failed as told", "fail" in words))
 
     def _beat(self) -> None:
-        while not self._is_hanging.wait(HEARTBEAT_S):
+        every_s = float(os.environ.get(messages.HEARTBEAT_VARIABLE, limits.HEARTBEAT_S))
+        while not self._is_hanging.wait(every_s):
             self._send(Heartbeat(len(self._rows), self._steps))
 
     def _send(self, message: Message, blob: bytes = b"") -> None:
