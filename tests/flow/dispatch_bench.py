@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 
 from calotype.core.errors import InvalidInput
+from calotype.core.hash_log import LogEntry
 from calotype.core.messages import CancelRow, Message, RowDone, RowStarted, RunRow, StepDone
 from calotype.core.nouns import Event, Job, ModelInfo, Sampler, Spec, Tier, Verdict, VerdictKind
 from calotype.core.states import EngineState, JobState
@@ -157,7 +158,9 @@ class StubFinisher(Finisher):
         verdict = self.answer(raw)
         if verdict.kind is not VerdictKind.ALLOW:
             return Finished(verdict, {}, "0" * 64)
-        return Finished(verdict, {"png": b"png", "webp": b"webp"}, "0" * 64)
+        image = raw.manifest.image
+        entry = LogEntry(image, 1, "wmk_stub", {"png": "0" * 64}, 0, 64, 64, b"", datetime.now(UTC))
+        return Finished(verdict, {"png": b"png", "webp": b"webp"}, "0" * 64, entry)
 
 
 class StubRegistry(ModelRegistry):

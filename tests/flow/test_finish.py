@@ -21,10 +21,12 @@ from calotype.flow.finish import TRIES, Finished, Finisher, Raw
 from calotype.provenance import certificates
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import SigningFailed
+from calotype.provenance.watermark import MarkKey
 from calotype.safety.errors import SafetyUnavailable
 from tests.flow.dispatch_bench import ALLOWED, MODEL, SPEC
 
 SIDE = 64
+MARK_KEY = MarkKey("wmk_test", bytes(32))
 
 
 def raw(**scores: float) -> Raw:
@@ -74,7 +76,7 @@ async def test_processes_that_hang_are_replaced(monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_killed_process_is_replaced_and_its_picture_done_again(tmp_path: Path) -> None:
     identity = certificates.ensure_development(tmp_path, now=datetime.now(UTC))
-    finisher = Finisher(1, identity)
+    finisher = Finisher(1, identity, MARK_KEY)
     try:
         finishing = asyncio.create_task(finisher.finish(raw(finite=1.0)))
         await asyncio.sleep(0.05)
@@ -92,7 +94,7 @@ async def test_a_killed_process_is_replaced_and_its_picture_done_again(tmp_path:
 async def test_what_can_not_be_signed_comes_back_as_no_file(tmp_path: Path) -> None:
     identity = certificates.ensure_development(tmp_path, now=datetime.now(UTC))
     broken = replace(identity, key_pem="not a key")
-    finisher = Finisher(1, broken)
+    finisher = Finisher(1, broken, MARK_KEY)
     try:
         with pytest.raises(SigningFailed):
             await finisher.finish(raw(finite=1.0))

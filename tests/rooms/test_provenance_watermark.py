@@ -14,7 +14,7 @@ from calotype.provenance import fingerprint, watermark_keys
 from calotype.provenance.carriers import PILOTS, SIDE, carriers
 from calotype.provenance.detection import DIRECT, FALSE_MAX, SEARCHED, detect, threshold
 from calotype.provenance.geometry import Guess, grid
-from calotype.provenance.watermark import MarkKey, Pixels, embed, new_payload
+from calotype.provenance.watermark import MarkKey, Pixels, embed, payload_of
 from training.render import render
 from training.scenes import sample_scene
 
@@ -134,7 +134,7 @@ def test_a_picture_of_128_pixels_is_read_again() -> None:
 
 def test_each_picture_has_its_tile_at_another_place(picture: Pixels) -> None:
     """Averaged, the marks of several pictures cancel, and nothing of the key is left."""
-    pictures = [embed(picture, PAYLOAD, KEY).astype(float) - picture for _ in range(3)]
+    pictures = [embed(picture, each, KEY).astype(float) - picture for each in (1, 2, 3)]
     alike = np.corrcoef([each[..., 0].ravel() for each in pictures])
     assert np.abs(alike[np.triu_indices(3, 1)]).max() < 0.3
 
@@ -204,10 +204,15 @@ def test_a_damaged_key_is_refused_by_name(tmp_path: Path) -> None:
         watermark_keys.load(tmp_path)
 
 
-def test_payloads_are_opaque() -> None:
-    made = {new_payload() for _ in range(100)}
+def test_payloads_are_opaque_and_the_same_for_the_same_picture() -> None:
+    made = {payload_of(f"{number:064x}", key) for number in range(50) for key in (KEY, OTHER)}
     assert len(made) == 100
     assert 0 not in made
+    assert payload_of("ab", KEY) == payload_of("ab", KEY)
+
+
+def test_the_same_picture_is_marked_the_same_way(picture: Pixels, marked: Pixels) -> None:
+    assert (embed(picture, PAYLOAD, KEY) == marked).all()
 
 
 # The fingerprint

@@ -17,6 +17,7 @@ import structlog
 
 from calotype import __version__
 from calotype.core.errors import CallerError, InternalError, Refused
+from calotype.core.hash_log import LogEntry
 from calotype.core.ids import new_id
 from calotype.core.messages import Message, RowDone, RowFailed, RowStarted, StepDone
 from calotype.core.nouns import Image, Job, Lease, ModelInfo, Refusal, Verdict, VerdictKind
@@ -97,6 +98,7 @@ class Attempt:
     tokens_cut: dict[int, int] = field(default_factory=dict)  # the same; told with the next step
     ingredients: Ingredients = field(default_factory=Ingredients)  # once they are gathered
     stored: list[str] = field(default_factory=list)  # ids of images that may have files
+    logged: list[LogEntry] = field(default_factory=list)  # of images that may be delivered
     is_kept: bool = False  # the job store was told of them: whether they stay is its to say
     inbox: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(INBOX_MAX))
     task: asyncio.Task[None] | None = None
@@ -172,6 +174,8 @@ class Attempt:
     async def record(self, pictures: list[Picture]) -> None:
         """End the job in the store, with its pictures, or refused if none may be delivered.
 
+        Pictures are in the hash log before anybody can have them.
+
         From here on the files are the job's, though this raises: a write that failed may have been
         done. If it wasn't, they go with the next start's sweep.
         """
@@ -180,6 +184,7 @@ class Attempt:
         refused = [picture.refusal() for picture in pictures if picture.image is None]
         store = self.tools.store
         if images:
+            await patiently(lambda: store.hash_log.append(self.logged))
             await patiently(lambda: store.succeed(self.lease, images, refused))
         else:
             problem = _refused(pictures[0].verdict).problem()
@@ -234,6 +239,9 @@ class Attempt:
         await patiently(lambda: self.tools.store.append(self.lease, kind, data))
 
     async def _store(self, image_id: str, index: int, done: RowDone, finished: Finished) -> Image:
+        if finished.entry is None:
+            raise InternalError("a picture that isn't marked can't be delivered")
+        self.logged.append(finished.entry)
         for form, data in finished.files.items():
             await self.tools.pictures.put(image_id, form, data)
         return Image(

@@ -1,10 +1,10 @@
-"""From raw pixels to signed files, off the event loop: judge, encode, sign. It stores nothing.
+"""From raw pixels to signed files, off the event loop: judge, mark, encode, sign; stores nothing.
 
 The same for the pictures that people send: read, judge, bring to size; a stranger's file is decoded
 here, and not where the server's secrets are. The work is done in a small pool of processes. Nothing
 comes back from it without its verdict, and only an allowed picture is encoded at all. A process
-that dies or hangs is replaced and its picture done again; what can't be judged or signed raises,
-and the job is held or fails: never delivered.
+that dies or hangs is replaced and its picture done again; what can't be judged, marked or signed
+raises, and the job is held or fails: never delivered.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,11 +28,15 @@ from numpy.typing import NDArray
 
 from calotype.core import limits
 from calotype.core.errors import InternalError
+from calotype.core.hash_log import LogEntry
 from calotype.core.nouns import Verdict, VerdictKind
 from calotype.delivery import formats, inputs
+from calotype.provenance import fingerprint
 from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer
+from calotype.provenance.watermark import MarkKey, embed, payload_of
+from calotype.safety import phash
 from calotype.safety.pictures import PictureCheck
 
 Given = TypeVar("Given")
@@ -57,7 +62,8 @@ class Finished:
 
     verdict: Verdict
     files: dict[str, bytes]  # signed, by format
-    pixels_sha256: str
+    pixels_sha256: str  # before it was marked: what the same recipe gives again
+    entry: LogEntry | None = None  # to be logged before it is delivered; None unless allowed
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,20 @@ class Brought:
 class Finisher:
     """The pool of finishing processes."""
 
-    def __init__(self, processes: int, identity: SigningIdentity, bank: Path | None = None) -> None:
+    def __init__(
+        self,
+        processes: int,
+        identity: SigningIdentity,
+        mark_key: MarkKey,
+        bank: Path | None = None,
+    ) -> None:
         self._processes = processes
-        self._tools = (identity, bank)
+        self._tools = (identity, mark_key, bank)
         self._at_once = asyncio.Semaphore(max(processes, limits.FINISHES_MAX))
         self._executor = self._started()
 
     async def finish(self, raw: Raw) -> Finished:
-        """Judge, encode and sign one picture.
+        """Judge, mark, encode and sign one picture.
 
         Raises SafetyUnavailable (it can't be judged), SigningFailed, or InternalError when the
         processes keep dying on it, or take more than FINISH_S_MAX.
@@ -170,17 +182,18 @@ class _Tools:
 
     check: PictureCheck
     signer: Signer
+    mark_key: MarkKey
 
 
 _tools: list[_Tools] = []  # one, once the process is prepared
 
 
-def _prepare(identity: SigningIdentity, bank: Path | None) -> None:
+def _prepare(identity: SigningIdentity, mark_key: MarkKey, bank: Path | None) -> None:
     """Set up a process: its tools, and how it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     check = PictureCheck.from_file(bank) if bank else PictureCheck.default()
-    _tools[:] = [_Tools(check, Signer(identity))]
+    _tools[:] = [_Tools(check, Signer(identity), mark_key)]
 
 
 def _end_with_parent() -> None:
@@ -199,11 +212,24 @@ def _finish(raw: Raw) -> Finished:
     if verdict.kind is not VerdictKind.ALLOW:
         return Finished(verdict, {}, digest)
     manifest = replace(raw.manifest, pixels_sha256=digest)
+    payload = payload_of(digest, tools.mark_key)
+    marked = embed(pixels, payload, tools.mark_key)
     files = {
-        form: tools.signer.sign(formats.encode(pixels, form), form, manifest)
+        form: tools.signer.sign(formats.encode(marked, form), form, manifest, mark=payload)
         for form in formats.FORMS
     }
-    return Finished(verdict, files, digest)
+    entry = LogEntry(
+        image=manifest.image,
+        mark=payload,
+        mark_key=tools.mark_key.id,
+        files={form: hashlib.sha256(data).hexdigest() for form, data in files.items()},
+        phash=phash.hashes(phash.small(marked))[0],
+        width=raw.width,
+        height=raw.height,
+        sketch=fingerprint.to_bytes(fingerprint.sketch(marked)),
+        at=datetime.now(UTC),
+    )
+    return Finished(verdict, files, digest, entry)
 
 
 def _take_in(data: bytes) -> TakenIn:

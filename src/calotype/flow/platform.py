@@ -58,7 +58,7 @@ from calotype.pool.adapters import AdapterRegistry, embedded_adapters
 from calotype.pool.launch import Pace
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry, embedded_folder
-from calotype.provenance import certificates
+from calotype.provenance import certificates, watermark_keys
 from calotype.provenance.certificates import SigningIdentity
 from calotype.safety.pictures import KnownPictures
 from calotype.safety.prompts import PromptCheck
@@ -90,7 +90,8 @@ class Platform:
         )
         self._pictures = PictureStore.local(settings.pictures_folder)
         bank = settings.blocked_pictures
-        self._finisher = Finisher(settings.finish_processes, identity, bank)
+        mark_key, *_ = watermark_keys.load_or_create(settings.secrets_folder / "watermark")
+        self._finisher = Finisher(settings.finish_processes, identity, mark_key, bank)
         threads = settings.engine_threads
         self._pool = EnginePool(
             engines=settings.engines,

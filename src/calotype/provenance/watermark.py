@@ -1,7 +1,7 @@
 """Marks a picture: adds a keyed tile to its brightness, where and as far as the eye won't see it.
 
 In flat parts the mark is below one level of 255; it grows with what goes on in the picture. It is
-the same in red, green and blue. Each picture gets the tile at a shift of its own, so that pictures
+the same in red, green and blue. Each payload has its tile at a shift of its own, so that pictures
 can't simply be averaged to learn it. It doesn't know what the payload means, nor where keys lie.
 
 Whoever collects marked pictures of one key can learn to copy or remove its mark all the same: a
@@ -10,7 +10,8 @@ mark alone proves nothing. See ``fingerprint`` for how a copy is told.
 
 from __future__ import annotations
 
-import secrets
+import hashlib
+import hmac
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,28 +41,32 @@ class MarkKey:
     secret: bytes = field(repr=False)
 
 
-def new_payload() -> int:
-    """An opaque id: it means nothing but to who has the record."""
-    return secrets.randbelow(PAYLOAD_MAX) + 1
+def payload_of(pixels_sha256: str, key: MarkKey) -> int:
+    """The payload of a picture, 1..2**64-1: opaque, it means nothing but to who has the record.
+
+    Made of the pixels, so that the same recipe still gives the same file.
+    """
+    return int.from_bytes(_derived(key, f"payload {pixels_sha256}")[:8], "big") % PAYLOAD_MAX + 1
 
 
-def embed(
-    pixels: Pixels, payload: int, key: MarkKey, shift: tuple[int, int] | None = None
-) -> Pixels:
-    """The picture with the payload (0..2**64-1) in it; ``shift`` of the tile is chance if None.
+def embed(pixels: Pixels, payload: int, key: MarkKey) -> Pixels:
+    """The picture with the payload (0..2**64-1) in it.
 
     Any size; whether a small one can be read again is told in docs/provenance.md.
     """
-    if shift is None:
-        shift = (secrets.randbelow(SIDE), secrets.randbelow(SIDE))
+    down, across = _derived(key, f"shift {payload}")[:2]
     height, width, _ = pixels.shape
     picture = Image.fromarray(pixels)
-    tile = np.roll(carriers(key.secret).tile(payload), shift, (0, 1))
+    tile = np.roll(carriers(key.secret).tile(payload), (down, across), (0, 1))
     repeats = (-(-height // SIDE), -(-width // SIDE))
     mark = np.tile(tile, repeats)[:height, :width]
     mark = mark * _strength(np.asarray(picture.convert("L")))
     lighter, darker = (_levels(np.maximum(each, 0)) for each in (mark, -mark))
     return np.asarray(ImageChops.subtract(ImageChops.add(picture, lighter), darker))
+
+
+def _derived(key: MarkKey, use: str) -> bytes:
+    return hmac.new(key.secret, f"calotype watermark 1 {use}".encode(), hashlib.sha256).digest()
 
 
 def _levels(mark: Grey) -> Image.Image:
