@@ -19,6 +19,7 @@ from calotype.cli import (
     demo,
     doctor,
     generate,
+    jobs,
     keys,
     models,
     plan,
@@ -45,6 +46,7 @@ app.command()(again.upscale)
 app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 app.add_typer(bench.app, name="bench")

@@ -97,6 +97,14 @@ class Refused(CallerError):
     status = 422
 
 
+class Quarantined(CallerError):
+    """Just this was asked before, and ended every engine it met."""
+
+    kind = "quarantined"
+    title = "The same job ended its engines before"
+    status = 422
+
+
 class Conflict(CallerError):
     """The thing is in a state that doesn't allow this."""
 
@@ -157,6 +165,13 @@ class AdapterBroken(OperatorError):
 
 class InternalError(CalotypeError):
     """A fault of the platform itself."""
+
+
+class PoisonJob(InternalError):
+    """A job ended every engine it met, the last one alone; what it asked for is quarantined."""
+
+    kind = "poison-job"
+    title = "The job ends its engines"
 
 
 class IllegalMove(InternalError):

@@ -22,7 +22,7 @@ from calotype.core.decisions import (
     RequeueJob,
     StartAttempt,
 )
-from calotype.core.errors import CalotypeError, InternalError
+from calotype.core.errors import CalotypeError, InternalError, PoisonJob
 from calotype.core.events import AttemptFailed, JobQueued, PolicyEvent, TimePassed
 from calotype.core.messages import CancelRow
 from calotype.core.nouns import Job, Spec, Tier
@@ -149,9 +149,9 @@ class LiveLine:
                     await self._promote(job_id, waited_s)
                 case RequeueJob(job_id=job_id, reason=reason):
                     await self._requeue(job_id, reason, outcome)
-                case FailJob(job_id=job_id, reason=reason):
-                    error = InternalError(f"the picture couldn't be made: {reason}")
-                    await self.fail(job_id, error)
+                case FailJob(job_id=job_id, reason=reason, is_poison=is_poison):
+                    given_up = PoisonJob if is_poison else InternalError
+                    await self.fail(job_id, given_up(f"the picture couldn't be made: {reason}"))
 
     async def fail(self, job_id: str, error: CalotypeError) -> None:
         """Give the job up, wherever it is; the line was told, or decided it."""
@@ -161,7 +161,11 @@ class LiveLine:
             await self.drop(attempt)
         lease = attempt.lease if attempt else None
         self.gate.ended(job_id, 0.0)
-        await patiently(lambda: self._tools.store.fail(job_id, error.problem(), lease=lease))
+        await patiently(
+            lambda: self._tools.store.fail(
+                job_id, error.problem(), lease=lease, is_poison=isinstance(error, PoisonJob)
+            )
+        )
         log.warning("job_failed", job=job_id, reason=error.detail)
 
     async def drop(self, attempt: Attempt) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from calotype.core.errors import IllegalMove, LeaseLost, NotFound
 from calotype.core.nouns import Image, Lease, Refusal, Spec, Tier
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
-from calotype.jobs import tables
+from calotype.jobs import quarantine, tables
 from calotype.jobs.leases import fresh_end
 from calotype.jobs.rows import image_values, refused_json, spec_json, utc_now
 
@@ -155,6 +155,8 @@ async def fail(
     error: dict[str, Any],
     held: Lease | None,
     refused: Sequence[Refusal] = (),
+    *,
+    is_poison: bool = False,
 ) -> None:
     """Unfinished -> failed; the token moves on, which matters when no lease is in hand."""
     job = await _locked(conn, job_id, held)
@@ -162,7 +164,10 @@ async def fail(
     values = {"error": error, "refused": refused_json(refused), "token": job.token + 1}
     await _change(conn, job, JobState.FAILED, entries, **values)
     await _strip_previews(conn, job_id)
-    await _end_attempt(conn, job, AttemptState.FAILED, str(error.get("detail", "")))
+    reason = str(error.get("detail", ""))
+    await _end_attempt(conn, job, AttemptState.FAILED, reason)
+    if is_poison:
+        await quarantine.add(conn, job_id, job.spec, reason)
 
 
 async def cancel(conn: AsyncConnection, job_id: str, by: str) -> None:

@@ -38,6 +38,7 @@ from calotype.jobs.database import Database, open_database
 from calotype.jobs.hash_log import HashLog
 from calotype.jobs.leases import Leases
 from calotype.jobs.log import EventLog
+from calotype.jobs.quarantine import Quarantine
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class JobStore:
         self._notes = notes.Notes()
         self.budgets = Budgets(database)
         self.leases = Leases(database)
+        self.quarantine = Quarantine(database)
         self.idempotency_keys = idempotency.IdempotencyKeys(database)
         self.hash_log = HashLog(database)
         self._log.start()
@@ -208,15 +210,18 @@ class JobStore:
         *,
         lease: Lease | None = None,
         refused: Sequence[Refusal] = (),
+        is_poison: bool = False,
     ) -> Job:
         """Any unfinished state -> failed, with a problem body; fenced when a lease is given.
 
+        What a job asked for that is poison is quarantined with it.
         The log keeps no previews of it.
         """
         if lease is not None and lease.job_id != job_id:
             raise InternalError(f"a lease of {lease.job_id} can't fail {job_id}")
         return await self._change_job(
-            job_id, lambda conn: moves.fail(conn, job_id, error, lease, refused)
+            job_id,
+            lambda conn: moves.fail(conn, job_id, error, lease, refused, is_poison=is_poison),
         )
 
     async def cancel(self, job_id: str, *, by: str) -> Job:

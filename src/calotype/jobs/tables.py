@@ -167,6 +167,15 @@ idempotency_keys = Table(
     Column("created_at", UtcDateTime, nullable=False, index=True),
 )
 
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("spec_sha256", String(64), primary_key=True),  # of what was asked, hexadecimal
+    Column("job_id", String(40), ForeignKey(jobs.c.id), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
 notes = Table(
     "notes",
     metadata,
