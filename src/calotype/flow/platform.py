@@ -20,6 +20,7 @@ from calotype.core.errors import (
     ModelBroken,
     NotFound,
     OperatorError,
+    Quarantined,
     Refused,
 )
 from calotype.core.nouns import (
@@ -200,6 +201,12 @@ class Platform:
         spec, tier = spec_of(ask, model, found), tier_of(ask)
         self._judge("prompt", spec.prompt)
         self._judge("negative_prompt", spec.negative_prompt)
+        if held := await self._store.quarantine.find(spec):
+            raise Quarantined(
+                f"the same job ended its engines before, and isn't run again: {held.reason}",
+                field="body",
+                limit="a job that differs, by its seed at least",
+            )
         return await self._dispatcher.queue(key.tenant, tier, spec, once, user=key.user)
 
     async def job(self, key: Key, job_id: str) -> Job:
