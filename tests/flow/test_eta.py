@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from calotype.cli.making import _say
 from calotype.core import limits
 from calotype.core.nouns import Job, Tier
 from calotype.core.states import EngineState
@@ -141,3 +142,11 @@ async def test_an_engine_that_starts_is_counted_on(
     monkeypatch.setattr(bench.pool, "health", list)
     await refreshed(bench)
     assert eta(bench, job) == Eta(1, None, None, "no engine is up")
+
+
+def test_the_command_line_says_it_while_it_waits() -> None:
+    eta = {"position": 3, "p50_s": 20.2, "p90_s": 34.0, "reason": "2 turbo jobs ahead"}
+    said = "in line, place 3; about 20 to 35 s: 2 turbo jobs ahead"
+    assert _say("eta", eta) == said
+    assert _say("queued", {"position": 3, "eta": eta}) == said
+    assert _say("queued", {"position": 3}) == "in line, place 3"

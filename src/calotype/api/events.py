@@ -1,7 +1,8 @@
 """A job's event log as server-sent events (WHATWG HTML, section 9.2), resumable by event id.
 
-While the job waits, ``eta`` events say when it will be done and what it waits for (``eta`` of the
-job's body). They are of the moment: no part of the log, without an id, and never resumed.
+While the job waits, its ``queued`` event and then ``eta`` events say when it will be done and what
+it waits for (``eta`` of the job's body). They are of the moment: no part of the log, without an id,
+and never resumed.
 
 The stream ends after the job's final event, when the caller goes away, or when the server stops.
 FastAPI writes the frames, and a comment every 15 s so that proxies keep the connection.
@@ -101,16 +102,20 @@ async def job_events(
     """Tell what happened to a job and what happens next, from the beginning or after an id."""
     told: dict[str, Any] | None = None
     async for event in opened.events:
-        if event is not None:
-            data = {"at": timestamp(event.at), **event.data}
-            if event.kind == "queued":
-                data.setdefault("position", platform.position(event.job_id))
-            yield ServerSentEvent(id=str(event.seq), event=event.kind, data=data)
-        elif platform.position(opened.job.id) is not None:  # else it is told by its own events
-            eta = eta_body(platform, opened.job)
+        position = platform.position(opened.job.id)
+        # Of a job that doesn't wait its own events tell enough.
+        eta = eta_body(platform, opened.job) if position is not None else None
+        if event is None:
             if eta is not None and eta != told:
                 told = eta
                 yield ServerSentEvent(event="eta", data=eta)
+            continue
+        data = {"at": timestamp(event.at), **event.data}
+        if event.kind == "queued":
+            data.setdefault("position", position)
+            if eta is not None:
+                data["eta"] = told = eta
+        yield ServerSentEvent(id=str(event.seq), event=event.kind, data=data)
 
 
 def _resume_from(request: Request) -> int:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from calotype.cli.client import Answered, Client
 from calotype.cli.console import say
+from calotype.cli.waiting import eta_text
 from calotype.core.errors import CalotypeError, Conflict, OperatorError
 
 
@@ -114,23 +115,22 @@ def _show(client: Client, job: dict[str, Any]) -> None:
             progress.update(task, completed=sum(done.values()), description=_say(kind, data))
 
 
+_WORDS = {  # for events that aren't about the place in the line
+    "promoted": "in line; it has waited its tier's maximum, and goes before others",
+    "started": "drawing",
+    "step": "drawing",
+    "image_finished": "finishing",
+    "attempt_failed": "the engine was lost; once more",
+    "pending_safety": "waiting for its safety check",
+}
+
+
 def _say(kind: str, data: dict[str, Any]) -> str:
-    match kind:
-        case "queued":
-            place = data.get("position")
-            return f"in line, place {place}" if place else "in line"
-        case "promoted":
-            return "in line; it has waited its tier's maximum, and goes before others"
-        case "started" | "step":
-            return "drawing"
-        case "image_finished":
-            return "finishing"
-        case "attempt_failed":
-            return "the engine was lost; once more"
-        case "pending_safety":
-            return "waiting for its safety check"
-        case _:
-            return kind
+    if kind not in ("queued", "eta"):
+        return _WORDS.get(kind, kind)
+    place, eta = data.get("position"), data if kind == "eta" else data.get("eta")
+    said = f"in line, place {place}" if place else "in line"
+    return f"{said}; {eta_text(eta)}" if eta else said
 
 
 def _failure(job: dict[str, Any]) -> CalotypeError:

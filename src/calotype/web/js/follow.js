@@ -54,7 +54,8 @@ export class Follower {
           this.#tell({ type: "link", lost: waitS === null ? null : { waitS } });
         },
         onEvent: (seq, kind, data) => {
-          if (!FINAL.has(kind)) this.#tell({ type: "event", id, seq, kind, data });
+          if (kind === "eta") this.#tell({ type: "eta", id, eta: data });
+          else if (!FINAL.has(kind)) this.#tell({ type: "event", id, seq, kind, data });
           else this.#settle(id, { type: "event", id, seq, kind, data });
           return FINAL.has(kind);
         },

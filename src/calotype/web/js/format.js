@@ -55,6 +55,28 @@ export function statusText(job) {
   }
 }
 
+/** When a job that waits will be done, and what it waits for: "About 20 to 35 s: 2 turbo jobs
+ * ahead."; or "". */
+export function etaText({ status, eta }) {
+  if (status !== "queued" || !eta) return "";
+  if (eta.p50_s === null) return sentence(eta.reason);
+  return sentence(`${spanText(eta.p50_s, eta.p90_s)}: ${eta.reason}`);
+}
+
+// For ranges that end below so many seconds: a unit, its seconds, its smallest step.
+const UNITS = [
+  { below: 10, name: "s", unit: 1, step: 1 },
+  { below: 120, name: "s", unit: 1, step: 5 },
+  { below: 7200, name: "min", unit: 60, step: 1 },
+  { below: Infinity, name: "h", unit: 3600, step: 0.5 },
+];
+
+function spanText(p50, p90) {
+  const { name, unit, step } = UNITS.find(({ below }) => p90 < below);
+  const [low, high] = [p50, p90].map((s) => Math.max(step, Math.round(s / unit / step) * step));
+  return `about ${low === high ? low : `${low} to ${high}`} ${name}`;
+}
+
 /** Whether picture `index` is kept back by the safety check. */
 export function isWithheld(job, index) {
   if (job.refused?.some((each) => each.index === index)) return true;

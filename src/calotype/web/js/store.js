@@ -26,6 +26,8 @@ export function reduce(state, action) {
       return admitted(state, action.job);
     case "event":
       return heard(state, action);
+    case "eta":
+      return foreseen(state, action);
     case "dismissed":
       return { ...state, tray: state.tray.filter((id) => id !== action.id) };
     case "gone":
@@ -62,8 +64,8 @@ function mergedJob(before, body) {
   if (!before) return { ...body, seq: 0, rows: [], note: null };
   if (!isStale(before, body)) return { ...before, ...body };
   // What was heard is newer than this body; only what never changes is taken from it.
-  const { status, attempt, position, error } = before;
-  return { ...before, ...body, status, attempt, position, error };
+  const { status, attempt, position, eta, error } = before;
+  return { ...before, ...body, status, attempt, position, eta, error };
 }
 
 function isStale(before, body) {
@@ -83,19 +85,27 @@ function heard(state, { id, seq, kind, data }) {
   return { ...state, jobs: { ...state.jobs, [id]: after } };
 }
 
+// An estimate of the moment, no event of the log: it says nothing of how far the log was heard.
+function foreseen(state, { id, eta }) {
+  const before = state.jobs[id];
+  if (before?.status !== "queued") return state;
+  const after = { ...before, eta, position: eta.position };
+  return { ...state, jobs: { ...state.jobs, [id]: after } };
+}
+
 function changes(job, kind, data) {
   // A replayed log passes through states that a final job has left behind.
   const move = (status, more = {}) => (FINAL.has(job.status) ? more : { status, ...more });
   switch (kind) {
     case "queued":
       return move("queued", {
-        ...{ position: data.position, rows: [], refused: [] },
+        ...{ position: data.position, eta: data.eta ?? null, rows: [], refused: [] },
         note: data.reason ?? null,
       });
     case "promoted":
       return { promoted: true };
     case "started":
-      return move("running", { position: null, attempt: data.attempt, rows: [] });
+      return move("running", { position: null, eta: null, attempt: data.attempt, rows: [] });
     case "image_finished":
       return data.verdict === "allow" ? {} : withheld(job, data);
     case "step":

@@ -2,7 +2,7 @@
 // ended.
 
 import { byId, h, reconcile, say } from "../dom.js";
-import { factsText, isWithheld, noteText, sheetText, statusText } from "../format.js";
+import { etaText, factsText, isWithheld, noteText, sheetText, statusText } from "../format.js";
 import { bench, FINAL, progress } from "../store.js";
 
 export class Developing {
@@ -43,6 +43,7 @@ class Tray {
     this.bath = h("div", { class: "bath" });
     this.prompt = h("p", { class: "prompt" });
     this.status = h("p", { class: "status" });
+    this.eta = h("p", { class: "eta", hidden: true });
     this.note = h("p", { class: "note", hidden: true });
     this.line = h("span", { class: "meter-line" });
     this.meter = h(
@@ -65,7 +66,7 @@ class Tray {
         "div",
         { class: "tray-side" },
         this.prompt,
-        h("div", { class: "tray-progress" }, this.status, this.meter, this.note),
+        h("div", { class: "tray-progress" }, this.status, this.eta, this.meter, this.note),
         this.facts,
         h("div", { class: "row" }, this.cancel, this.again, this.use, this.dismiss),
       ),
@@ -81,6 +82,8 @@ class Tray {
     say(this.prompt, job.prompt);
     say(this.status, statusText(job));
     say(this.facts, factsText(job));
+    say(this.eta, etaText(job));
+    this.eta.hidden = !this.eta.textContent;
     this.#renderNote(job);
     const isFinal = FINAL.has(job.status);
     this.meter.hidden = isFinal || job.status === "pending_safety";
