@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -228,7 +229,7 @@ def test_the_readmes_settings_are_settings_and_where_it_says_so_their_defaults(h
     assert admit_rules(settings).tiers[Tier.FAST] == TierLimits(jobs_per_minute=30, burst=10)
 
 
-async def test_a_platform_refuses_them_before_anything_is_opened(home: Path) -> None:
+def test_a_platform_refuses_them_before_anything_is_opened(home: Path) -> None:
     with pytest.raises(OperatorError, match="promised"):
-        await Platform.start(Settings(reserved="turbo=0.99"))
-    assert "calotype.db" not in os.listdir(home)
+        asyncio.run(Platform.start(Settings(reserved="turbo=0.99")))
+    assert not (home / "calotype.db").exists()
