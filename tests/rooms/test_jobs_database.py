@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, NotFound, OperatorError, Unauthorized
 from calotype.core.nouns import Sampler, Spec, Tier
-from calotype.jobs import tables
+from calotype.jobs import postgresql, tables
 from calotype.jobs.store import JobStore
 from tests.postgres import Postgres
 
@@ -159,6 +159,24 @@ async def test_a_password_stays_out_of_the_sentence() -> None:
 
 
 # Another process beside ours.
+
+
+async def test_a_postgresql_database_has_one_server_and_any_number_of_commands(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "SERVER_WAIT_S", 0.1)
+    url = postgres.new_database()
+    first, second = await JobStore.open(url), await JobStore.open(url)
+    await first.serve_alone()
+    with pytest.raises(OperatorError, match="another Calotype server") as refused:
+        await second.serve_alone()
+    assert refused.value.field == "database_url"
+    second = await JobStore.open(url)
+    await second.create_key(tenant="ada", name="beside it", scopes=[])
+    await first.close()
+    await second.serve_alone()
+    await second.close()
+
 
 _MAKE_KEYS = """
 import asyncio, sys

@@ -133,6 +133,7 @@ class Platform:
         await asyncio.to_thread(adapters.scan)
         identity = await asyncio.to_thread(_identity, settings)
         store = await JobStore.open(settings.database)
+        await store.serve_alone()
         platform = cls(settings, store, registry, identity, adapters)
         platform.new_key = await local_key.ensure(
             store, settings.key_path, tenant=FIRST_TENANT, scopes=SCOPES

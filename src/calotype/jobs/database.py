@@ -40,6 +40,7 @@ class Database:
         self._turn = asyncio.Lock()
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._is_closed = False
+        self._serving: AsyncConnection | None = None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -67,11 +68,18 @@ class Database:
         task.add_done_callback(self._unfinished.discard)
         return await asyncio.shield(task)
 
+    async def serve_alone(self) -> None:
+        """Keep other servers off this database until it is closed. Raises OperatorError."""
+        if self._engine.dialect.name == "postgresql":
+            self._serving = await postgresql.serve_alone(self._engine)
+
     async def close(self) -> None:
         """Wait for the transactions that run, then drop every connection."""
         if self._unfinished:
             await asyncio.wait(set(self._unfinished))
         self._is_closed = True
+        if self._serving is not None:
+            await self._serving.close()
         await self._engine.dispose()
 
     def _check_open(self) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from calotype.core import limits
-from calotype.core.errors import InternalError, NotFound
+from calotype.core.errors import InternalError, NotFound, OperatorError
 from calotype.core.ids import new_id
 from calotype.core.nouns import (
     Event,
@@ -64,6 +64,17 @@ class JobStore:
         Raises OperatorError, with a sentence, when the database can't be opened.
         """
         return cls(await open_database(url))
+
+    async def serve_alone(self) -> None:
+        """Keep other servers off this database until it is closed.
+
+        Raises OperatorError if there is one, and is closed then.
+        """
+        try:
+            await self._database.serve_alone()
+        except OperatorError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Commit what waits, end every subscription, let go of the database."""
