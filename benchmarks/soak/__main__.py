@@ -150,6 +150,8 @@ def _print(report: dict[str, Any]) -> None:
     for promise in PROMISES:
         for said in report[promise][:10]:
             print(f"{promise}: {said}")
+    for problem in report["failures"][:10]:  # no broken promise: its owner was told
+        print(f"failed: {json.loads(problem)['detail']}")
 
 
 def main() -> None:
