@@ -129,7 +129,7 @@ def run_to_end(engine: Engine) -> int:
     while True:
         if engine.tick():
             ticks += 1
-        elif loads := engine._loader._loads:
+        elif loads := engine._admission._loader._loads:
             wait([future for _, future in loads.values()])
         else:
             engine.settle()
@@ -140,6 +140,7 @@ class Bench:
     """An engine on the CPU, and all it says."""
 
     def __init__(self, folder: Path, name: str = "tiny") -> None:
+        self.folder = folder
         self.heard: list[tuple[Message, bytes]] = []
         self.engine = Engine(self._hear, torch.device("cpu"))
         self.engine.handle(LoadModel(name, str(folder), "build"))
@@ -147,7 +148,7 @@ class Bench:
         assert isinstance(loaded, ModelLoaded), loaded
         self.loaded = loaded
         self.latents: list[torch.Tensor] = []  # what was decoded, in order
-        self.model = self.engine._models[name][0]
+        self.model = self.engine._models.get(name)
         decode = self.model.decode
 
         def spied(latents: torch.Tensor) -> torch.Tensor:

@@ -348,7 +348,7 @@ class Drawer:
 
     @property
     def model(self) -> Model:
-        return self.engine._models[self.name][0]
+        return self.engine._models.get(self.name)
 
     def row(self, row: str = "row", **changes: Any) -> RunRow:
         """A short guided row of this model."""

@@ -17,9 +17,9 @@ from calotype.engine.families import compiling
 from calotype.engine.families.loading import load_model
 from calotype.engine.families.quantising import quantise
 from calotype.engine.forwards import Forwards
-from calotype.engine.loop import _probe
 from calotype.engine.memory import peak_bytes
 from calotype.engine.rows import start_row
+from calotype.engine.sizes import _probe
 from calotype.policy.batch import bucket_candidates
 from tests.rooms.engine_bench import SIZE
 from tests.rooms.engine_models import CPU, Drawer, apart, make_model

@@ -89,17 +89,17 @@ class Crowd:
             order = self.chance.sample(chosen.rows, len(chosen.rows))
             return RunPass(**{**vars(chosen), "rows": tuple(order)})
 
-        def watched(row: Row, output: torch.Tensor) -> None:
-            absorb(row, output)
+        def watched(row: Row, output: torch.Tensor, **may: Any) -> None:
+            absorb(row, output, **may)
             self.ended[row.command.row] = row.latents
 
-        measured_for = self.engine._measured_for
+        known = self.engine._sizes.find
 
         def as_dear_as_one(model: Model, width: int, height: int) -> Measured:
-            known = measured_for(model, width, height)
-            return replace(known, pass_s=(1.0,) * len(known.buckets))
+            found = known(model, width, height)
+            return replace(found, pass_s=(1.0,) * len(found.buckets))
 
-        self.engine._measured_for = as_dear_as_one  # type: ignore[method-assign]
+        self.engine._sizes.find = as_dear_as_one  # type: ignore[method-assign]
         self.engine._policy.decide = shuffled  # type: ignore[method-assign]
         self.engine._absorb = watched  # type: ignore[method-assign]
 
@@ -111,12 +111,12 @@ class Crowd:
         others = others or {}
         self.engine.handle(target)
         tick = 0
-        while target.row in self.engine._rows:
+        while target.row in self.engine._rows or target.row in self.engine._admission:
             for other in others.pop(tick, []):
                 self.engine.handle(other)
             assert self.engine.tick()
             tick += 1
-        for left in [*self.engine._rows]:
+        for left in [*self.engine._rows, *self.engine._admission._waiting]:
             self.engine.handle(CancelRow(left))
         self.engine.settle()
         return self.ended[target.row]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.core import limits
-from calotype.core.messages import LoadModel
+from calotype.core.messages import LoadModel, StepDone
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
-from calotype.engine.previews import PREVIEW_PX_MAX, Previewer, wants_preview
+from calotype.engine.previews import PREVIEW_PX_MAX, Previewer, preview_due
 from calotype.engine.rows import start_row
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, run_row
 
@@ -52,10 +56,29 @@ def test_previews_are_few_small_and_never_of_the_last_step(tiny: Path) -> None:
     image = image_of(previews[-1])
     assert image.format == "WEBP"
     assert image.size == (SIZE // 2, SIZE // 2)
-    for steps in range(limits.STEPS_MIN, limits.STEPS_MAX + 1):
-        wanted = [step for step in range(1, steps + 1) if wants_preview(step, steps)]
-        assert len(wanted) <= limits.PREVIEWS_PER_IMAGE_MAX
-        assert steps not in wanted
+
+
+@given(st.integers(limits.STEPS_MIN, limits.STEPS_MAX), st.randoms())
+def test_previews_are_few_however_late_each_may_be(steps: int, chance: random.Random) -> None:
+    shown: list[int] = []
+    for step in range(1, steps + 1):
+        if preview_due(step, steps, shown[-1] if shown else None) >= 0 and chance.random() < 0.7:
+            shown.append(step)
+    assert len(shown) <= limits.PREVIEWS_PER_IMAGE_MAX
+    assert steps not in shown
+    assert all(after - before >= 4 for before, after in pairwise(shown))
+
+
+def test_a_pass_makes_one_preview_at_most_and_every_row_has_its_own(tiny: Path) -> None:
+    bench = Bench(tiny)
+    with_preview: list[int] = []
+    tick = bench.engine.tick
+    bench.start(*(run_row(f"r{at}", steps=12, guidance=1.0, seed=at) for at in range(4)))
+    while tick():
+        with_preview.append(sum(bool(blob) for m, blob in bench.heard if isinstance(m, StepDone)))
+    bench.engine.settle()
+    assert max(after - before for before, after in pairwise([0, *with_preview])) == 1
+    assert {len(bench.previews(f"r{at}")) for at in range(4)} <= {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +151,7 @@ def test_a_preview_that_fails_is_left_out_and_the_picture_is_made_all_the_same(
         raise RuntimeError(f"no preview of {tuple(latents.shape)}")
 
     bench = Bench(tiny)
-    monkeypatch.setattr(bench.engine._models["tiny"][1], "preview", broken)
+    monkeypatch.setattr(bench.engine._models.previewer("tiny"), "preview", broken)
     bench.finish(run_row("r"))
     assert bench.pixels("r")
     assert bench.previews("r") == []

@@ -42,6 +42,7 @@ SYSTEMS = (
 
 WARM_REQUESTS, WARM_STEPS = 2 * len(SAMPLERS), 4
 DIFFERENCE_MAX = 1.0  # mean over a picture, of 255: what rounding can't explain
+SATURATED_MAX = 60  # requests at once: more take longer, and tell the same images/s
 RELAX_LOAD = 1.2  # of the system's own saturated images/s, while turbo is sparse
 RELAX_BACKLOG = 16  # relax requests that wait when the first turbo request comes
 TURBO_SPACING = 4.0  # between turbo requests, in times of one alone
@@ -153,7 +154,7 @@ class _Meter:
         return [round(value, 4) for value in differences]
 
     async def _saturated(self, client: Client) -> dict[str, Any]:
-        requests = self._requests(self._plan.requests, 0.0)
+        requests = self._requests(min(self._plan.requests, SATURATED_MAX), 0.0)
         return summary(SATURATED, await self._run(client, requests, SATURATED))
 
     async def _loaded(self, client: Client, load: float, rate: float) -> dict[str, Any]:

@@ -24,8 +24,9 @@ neighbours, the answer is 1: every forward alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -33,6 +34,17 @@ from calotype.engine.forwards import Forwards
 
 STEADY_ROWS = 16  # small linear layers always see this many rows
 Denoise = Callable[[Forwards], torch.Tensor]
+T = TypeVar("T")
+Work = Generator[None, None, T]  # pauses after each pass, so that others can step meanwhile
+
+
+def at_once(work: Work[T]) -> T:
+    """Do it without a pause."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 def steady(module: torch.nn.Module) -> None:
@@ -54,24 +66,29 @@ def _padded_linear(
 
 def prove_buckets(
     denoise: Denoise, sample: Forwards, candidates: tuple[int, ...]
-) -> tuple[int, ...]:
+) -> Work[tuple[int, ...]]:
     """Which of these sizes give forward 0 of ``sample`` the same bits everywhere in them.
 
     ``sample`` holds random forwards, one more than the largest size; ``candidates`` ascend.
     """
     smallest = candidates[0]
     alone = denoise(sample.take(0).padded(smallest))[0]
-    if not _keeps(denoise, sample, smallest, alone):
-        return (1,)
-    others = (size for size in candidates[1:] if _keeps(denoise, sample, size, alone))
-    return (smallest, *others)
+    yield
+    proven = []
+    for size in candidates:
+        if (yield from _keeps(denoise, sample, size, alone)):
+            proven.append(size)
+        elif size == smallest:
+            return (1,)
+    return tuple(proven)
 
 
-def _keeps(denoise: Denoise, sample: Forwards, size: int, alone: torch.Tensor) -> bool:
+def _keeps(denoise: Denoise, sample: Forwards, size: int, alone: torch.Tensor) -> Work[bool]:
     """Two passes put forward 0 at every position, beside strangers at the others."""
     for parity in (0, 1):
         places = [0 if place % 2 == parity else place + 1 for place in range(size)]
         output = denoise(sample.take(*places))
+        yield
         if not all(torch.equal(output[place], alone) for place in range(parity, size, 2)):
             return False
     return True

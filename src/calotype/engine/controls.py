@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, ModelBroken
 from calotype.core.messages import RowControl
-from calotype.engine.buckets import prove_buckets, random_forwards
+from calotype.engine.buckets import Work, at_once, prove_buckets, random_forwards
 from calotype.engine.control_nets import KINDS, ControlNet
 from calotype.engine.families.base import Model
 from calotype.engine.forwards import Forwards
@@ -40,15 +40,28 @@ class Control:
         """What it sees of a picture, uint8 (height, width, 3): (1, ...), float32."""
         return self.net.hint(picture, generator)
 
-    def prove(self, forwards: Forwards, hint: torch.Tensor) -> tuple[int, ...]:
-        """The batches for forwards and a hint of these shapes; proven the first time."""
+    def is_proven(self, forwards: Forwards) -> bool:
+        """Whether the batches for forwards of these shapes are known."""
+        return self._buckets.find(forwards.latents.shape[1:]) is not None
+
+    def prove(self, forwards: Forwards, hint: torch.Tensor) -> Work[tuple[int, ...]]:
+        """Find out the batches for forwards and a hint of these shapes."""
         shape = forwards.latents.shape[1:]
-        like = _hinted(forwards.take(0), hint)
-        return self._buckets.get(shape, lambda: self._prove(like, shape[-2] * shape[-1]))
+        most = max(_BUCKETS[0], _BATCH_LATENTS_MAX // (shape[-2] * shape[-1]))
+        candidates = tuple(size for size in _BUCKETS if size <= most)
+        sample = random_forwards(candidates[-1] + 1, _hinted(forwards.take(0), hint), ())
+
+        def said(some: Forwards) -> torch.Tensor:
+            return torch.cat([it.flatten(1) for it in self.net.run(some)], dim=1)
+
+        proven = yield from prove_buckets(said, sample, candidates)
+        self._buckets.put(shape, proven)
+        return proven
 
     def run(self, forwards: Forwards, hints: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
         """What it says of each forward; ``hints`` are as many, each (1, ...)."""
-        buckets = self.prove(forwards, hints[0])
+        known = self._buckets.find(forwards.latents.shape[1:])
+        buckets = known or at_once(self.prove(forwards, hints[0]))
         seen = _hinted(forwards, torch.cat(list(hints)))
         said: list[list[torch.Tensor]] = []
         while (left := len(forwards) - len(said)) > 0:
@@ -57,15 +70,6 @@ class Control:
             batch = self.net.run(seen.take(*chosen).padded(bucket))
             said += ([it[place : place + 1] for it in batch] for place in range(len(chosen)))
         return said
-
-    def _prove(self, like: Forwards, latents: int) -> tuple[int, ...]:
-        most = max(_BUCKETS[0], _BATCH_LATENTS_MAX // latents)
-        candidates = tuple(size for size in _BUCKETS if size <= most)
-
-        def said(forwards: Forwards) -> torch.Tensor:
-            return torch.cat([it.flatten(1) for it in self.net.run(forwards)], dim=1)
-
-        return prove_buckets(said, random_forwards(candidates[-1] + 1, like, ()), candidates)
 
 
 def _hinted(forwards: Forwards, hints: torch.Tensor) -> Forwards:

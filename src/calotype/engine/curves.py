@@ -22,7 +22,7 @@ import torch
 
 from calotype.core import limits
 from calotype.core.cost import Curve
-from calotype.engine.buckets import Denoise
+from calotype.engine.buckets import Denoise, Work
 from calotype.engine.families.base import Model
 from calotype.engine.forwards import Forwards
 from calotype.engine.memory import peak_bytes
@@ -63,7 +63,7 @@ def measure(
     buckets: tuple[int, ...],
     *,
     clock: Callable[[], float],
-) -> Measured:
+) -> Work[Measured]:
     """Time passes of each size, a text and a decode of one picture's latents.
 
     ``sample`` holds forwards for the largest pass. The sizes take turns, so that a machine that is
@@ -77,18 +77,29 @@ def measure(
         run()
         return max(clock() - begun_s, 1e-6)  # no clock is so fine that a pass takes none
 
-    times: list[list[float]] = []
-    begun_s = clock()
-    while not times or (len(times) < _ROUNDS and clock() - begun_s < limits.CURVE_S_MAX):
-        times.append([timed(one) for one in passes])
+    rounds: list[list[float]] = []
+    while not rounds or (len(rounds) < _ROUNDS and _sum(rounds) < limits.CURVE_S_MAX):
+        rounds.append([])
+        for one in passes:
+            rounds[-1].append(timed(one))
+            yield
+    pass_bytes = []
+    for one in passes:
+        pass_bytes.append(peak_bytes(one, model.device))
+        yield
     decode_bytes = peak_bytes(decode, model.device)  # also what warms it up
+    yield
     return Measured(
         buckets,
-        tuple(min(of_one) for of_one in zip(*times, strict=True)),
-        tuple(peak_bytes(one, model.device) for one in passes),
+        tuple(min(of_one) for of_one in zip(*rounds, strict=True)),
+        tuple(pass_bytes),
         timed(partial(model.encode, "")) + timed(decode),
         decode_bytes,
     )
+
+
+def _sum(rounds: list[list[float]]) -> float:
+    return sum(sum(one) for one in rounds)
 
 
 class CurveStore:

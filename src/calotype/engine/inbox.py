@@ -1,7 +1,7 @@
 """Commands on their way from the reader's thread to the loop's, the urgent ones first.
 
-Starting a row can take many passes (a new size has its buckets proven), so a cancel must not wait
-behind the rows that came before it. It knows nothing of sockets or models.
+Starting a row can take as long as many passes (texts are encoded, edges found), so a cancel must
+not wait behind the rows that came before it. It knows nothing of sockets or models.
 """
 
 from __future__ import annotations

@@ -8,30 +8,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from calotype.core import limits
-from calotype.core.cost import Curve
-from calotype.core.errors import (
-    CallerError,
-    CalotypeError,
-    Conflict,
-    NotFound,
-    OperatorError,
-    TooMany,
-)
+from calotype.core.errors import CallerError, CalotypeError, Conflict, OperatorError, TooMany
 from calotype.core.messages import (
     CancelRow,
     LoadModel,
     Message,
     ModelFailed,
-    ModelLoaded,
     RowDone,
     RowFailed,
     RowStarted,
@@ -39,21 +28,19 @@ from calotype.core.messages import (
     StepDone,
 )
 from calotype.core.nouns import TIER_WEIGHTS, Tier
-from calotype.engine.adapters import Loader, Want
-from calotype.engine.buckets import prove_buckets, random_forwards
-from calotype.engine.controls import Controls, load_control
-from calotype.engine.curves import CurveStore, Measured, measure
+from calotype.engine.admission import Admission
+from calotype.engine.curves import CurveStore
 from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
-from calotype.engine.families.loading import load_model
 from calotype.engine.forwards import Forwards, joined
 from calotype.engine.memory import Ledger, row_bytes
 from calotype.engine.pictures import pictures_of
-from calotype.engine.previews import Previewer, pixels, scores, wants_preview
-from calotype.engine.recent import Recent
-from calotype.engine.rows import NotFinite, Row, row_key, start_row
-from calotype.policy.batch import BatchPolicy, RowAdded, RunPass, bucket_candidates
+from calotype.engine.previews import pixels, preview_due, scores
+from calotype.engine.resident import Models
+from calotype.engine.rows import NotFinite, Row
+from calotype.engine.sizes import Sizes
+from calotype.policy.batch import BatchPolicy, RowAdded, RunPass
 
 
 class Send(Protocol):
@@ -78,29 +65,26 @@ class Engine:
         ``wake`` is called from a thread when an adapter is read, and the next tick has work.
         """
         self._send, self._device = send, device
-        self._models: dict[str, tuple[Model, Previewer]] = {}
-        self._encodings = Encodings()
-        self._controls = Controls()
-        self._loaded: dict[str, LoadModel] = {}  # as each model was asked for
-        self._loader = Loader(wake)
-        self._waiting: dict[str, tuple[RunRow, Sequence[torch.Tensor]]] = {}  # for adapters
+        self._encodings = encodings = Encodings()
+        self._policy = policy = BatchPolicy()
+        curves = CurveStore(folder, device)
+        self._sizes = sizes = Sizes(self._denoise, encodings, curves, self._clock)
+        self._models = models = Models(device, sizes)
+        self._admission = Admission(models, sizes, encodings, policy, clock=self._clock, wake=wake)
         self._rows: dict[str, Row] = {}
-        self._policy = BatchPolicy()
-        self._measured: Recent[str, Measured] = Recent(limits.SIZES_PROVEN_MAX)  # by key
-        self._curves = CurveStore(folder, device)
         self._decoding = Decoding(self._answer, send, device)
         self.passes = 0  # runs of a denoiser so far; other threads may read it
 
     @property
     def rows_held(self) -> int:
         """Rows that step, wait or are decoded; other threads may read it."""
-        return len(self._rows) + len(self._waiting) + len(self._decoding)
+        return len(self._rows) + len(self._admission) + len(self._decoding)
 
     def ledger(self) -> Ledger:
         """The device memory to reckon with for all it has loaded, measured and holds."""
-        sizes = self._measured.values()
+        sizes = self._sizes.values()
         return Ledger(
-            weights=sum(model.parameter_bytes for model, _ in self._models.values()),
+            weights=self._models.bytes,
             rows=row_bytes([*self._rows.values()]),
             largest_pass=max((max(size.pass_bytes) for size in sizes), default=0),
             decode=max((size.decode_bytes for size in sizes), default=0),
@@ -112,21 +96,25 @@ class Engine:
             if isinstance(command, LoadModel):
                 self._load(command)
             elif isinstance(command, RunRow):
-                self._admit(command, blob)
+                self._take_in(command, blob)
             elif isinstance(command, CancelRow):
                 self._drop(command.row)
                 self._decoding.drop(command.row)
 
     def tick(self) -> bool:
         """Decide, run, absorb: one pass. False when no row steps; some may still be decoded."""
-        self._admit_settled()
-        chosen = self._policy.decide()
-        if chosen is None:
-            return False
-        rows = [self._rows[row] for row in chosen.rows]
         with torch.inference_mode():
+            self._settle_in(self._admission.settled())
+            chosen = self._policy.decide()
+            if chosen is None:
+                return False
+            if self._admission.is_proof(chosen.key):
+                self._settle_in(self._admission.prove(chosen.key))
+                return True
+            rows = [self._rows[row] for row in chosen.rows]
+            shown = max(rows, key=_preview_due)
             for row, output in self._run(chosen, rows):
-                self._absorb(row, output)
+                self._absorb(row, output, may_show=row is shown)
         return True
 
     def settle(self) -> None:
@@ -155,24 +143,25 @@ class Engine:
         outputs = output[: sum(counts)].split(counts)
         return [(row, part.clone()) for row, part in zip(rows, outputs, strict=True)]
 
-    def _denoise(self, model: Model, forwards: Forwards, bucket: int) -> torch.Tensor:
-        """One pass, or without a bucket that can hold them one pass a forward."""
+    def _denoise(self, model: Model, forwards: Forwards, bucket: int = 0) -> torch.Tensor:
+        """One pass, padded to ``bucket`` if that is more; or one a forward if it is too small."""
+        bucket = bucket or len(forwards)
         if bucket >= len(forwards):
             self.passes += 1
             return model.denoise(forwards.padded(bucket))
         return torch.cat([self._denoise(model, forwards.take(i), 1) for i in range(len(forwards))])
 
-    def _absorb(self, row: Row, output: torch.Tensor) -> None:
+    def _absorb(self, row: Row, output: torch.Tensor, *, may_show: bool) -> None:
         """Take the row's step; its failure ends that row only."""
         begun_s = self._clock()
-        command = row.command
+        command, may_show = row.command, may_show and _preview_due(row) >= 0
         try:
             expected = row.absorb(output)
         except Exception as error:  # noqa: BLE001 - the other rows go on
             retryable = not isinstance(error, NotFinite)  # the same numbers run away again
             self._fail(command.row, _said(error), retryable=retryable)
             return
-        preview = self._preview(row, expected)
+        preview = self._preview(row, expected) if may_show else b""
         row.device_s += self._clock() - begun_s
         self._send(StepDone(command.row, row.steps_done, row.steps), preview)
         if row.is_done:
@@ -180,11 +169,10 @@ class Engine:
             self._decoding.put(row)
 
     def _preview(self, row: Row, expected: torch.Tensor) -> bytes:
-        """A rough picture now and then, or nothing; what goes wrong isn't worth the row."""
-        if not wants_preview(row.steps_done, row.steps):
-            return b""
+        """A rough picture; what goes wrong isn't worth the row."""
+        row.previewed = row.steps_done
         try:
-            return self._models[row.command.model][1].preview(expected)
+            return self._models.previewer(row.command.model).preview(expected)
         except Exception as error:  # noqa: BLE001 - it is left out, and the log says so
             print(f"no preview of {row.command.row}: {_said(error)}", file=sys.stderr, flush=True)
             return b""
@@ -203,134 +191,54 @@ class Engine:
         row.device_s += self._clock() - begun_s
         return RowDone(command.row, command.width, command.height, seen, row.device_s), raw
 
-    def _admit(self, command: RunRow, blob: bytes) -> None:
-        held = (self._rows, self._waiting, self._decoding)
+    def _take_in(self, command: RunRow, blob: bytes) -> None:
+        held = (self._rows, self._admission, self._decoding)
         if any(command.row in rows for rows in held):
             return  # ids are unique per attempt: this one runs, and is answered once
         try:
             if self.rows_held >= limits.ENGINE_ROWS_MAX:
                 raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
-            self._begin(command, pictures_of(command, blob))
+            row = self._admission.take(command, pictures_of(command, blob))
         except Exception as error:  # noqa: BLE001 - the other rows go on
             self._refuse(command.row, error)
+        else:
+            if row is not None:
+                self._begin(row)
 
-    def _admit_settled(self) -> None:
-        """Begin the rows whose adapters have come; fail those whose adapters can't be had."""
-        with torch.inference_mode():
-            for settled in self._loader.settle():
-                command, pictures = self._waiting.pop(settled.row)
-                try:
-                    if settled.error is not None:
-                        raise settled.error
-                    self._begin(command, pictures)
-                except Exception as error:  # noqa: BLE001 - the other rows go on
-                    self._refuse(settled.row, error)
+    def _settle_in(self, settled: Iterable[tuple[RunRow, Row | Exception]]) -> None:
+        """Begin the rows that wait no longer; refuse those that waited in vain."""
+        for command, outcome in settled:
+            if isinstance(outcome, Exception):
+                self._refuse(command.row, outcome)
+            else:
+                self._begin(outcome)
 
-    def _begin(self, command: RunRow, pictures: Sequence[torch.Tensor]) -> None:
-        """Start the row, or let it wait for its adapters. Raises what ``_refuse`` tells."""
-        if command.model not in self._models:
-            raise NotFound(f"model {command.model!r} is not loaded here", field="model")
-        model = self._models[command.model][0]
-        command = replace(command, loras=model.loras.beside(command.loras))
-        model.loras.use(command.row, command.loras)
-        if wants := self._wants(command, model):
-            self._loader.ask(command.row, wants)
-            self._waiting[command.row] = (command, pictures)
-            return
-        row = self._started(command, model, pictures)
+    def _begin(self, row: Row) -> None:
+        command = row.command
+        measured = self._sizes.find(row.model, command.width, command.height)
         self._rows[command.row] = row
+        self._policy.add(
+            RowAdded(
+                row=command.row,
+                key=row.key,
+                forwards=len(row.conditions),
+                weight=TIER_WEIGHTS[Tier(command.tier)],
+                curve=measured.curve,
+            )
+        )
         self._send(RowStarted(command.row, row.tokens_cut))
 
-    def _wants(self, command: RunRow, model: Model) -> list[Want]:
-        """The row's adapters that have yet to be read."""
-        controls = [
-            Want(
-                self._controls.key(wanted, model),
-                partial(load_control, wanted, model),
-                partial(self._controls.put, self._controls.key(wanted, model)),
-            )
-            for wanted in self._controls.missing(command.controls, model)
-        ]
-        return [*model.loras.wants(command.loras), *controls]
-
-    def _started(self, command: RunRow, model: Model, pictures: Sequence[torch.Tensor]) -> Row:
-        """The row, in the policy's turns; raise InvalidInput."""
-        # Before the clock: the first row of a size doesn't pay for what all of that size use.
-        curve = self._measured_for(model, command.width, command.height).curve
-        controls = self._controls.of(command.controls, model)
-        begun_s = self._clock()
-        row = start_row(command, model, self._encodings, pictures, controls)
-        row.device_s = self._clock() - begun_s
-        row.prove_controls()
-        self._policy.add(_turn(row, curve))
-        return row
-
     def _load(self, command: LoadModel) -> None:
-        begun_s = time.perf_counter()
+        name = command.name
+        in_use = any(row.command.model == name for row in self._rows.values())
         try:
-            model = self._model(command)
-            size = model.default_size
-            measured = self._measured_for(model, size, size)
-            previewer = Previewer(model)
+            loaded = self._models.load(command, in_use=in_use or self._admission.waits_for(name))
         except CalotypeError as error:
-            self._send(ModelFailed(command.name, error.detail))
+            self._send(ModelFailed(name, error.detail))
         except Exception as error:  # noqa: BLE001 - e.g. out of memory; the reason is reported
-            self._send(ModelFailed(command.name, _said(error)))
+            self._send(ModelFailed(name, _said(error)))
         else:
-            self._models[command.name] = (model, previewer)
-            self._loaded[command.name] = command
-            loaded = ModelLoaded(
-                command.name,
-                seconds=time.perf_counter() - begun_s,
-                bytes=model.parameter_bytes,
-                buckets=measured.buckets,
-                pass_s=measured.pass_s,
-                size_px=size,
-                image_s=measured.image_s,
-                room_bytes=measured.room_bytes,
-            )
             self._send(loaded)
-
-    def _model(self, command: LoadModel) -> Model:
-        """The model asked for: read, or the resident one if only what is merged is another set."""
-        known = self._loaded.get(command.name)
-        if known and known != command and replace(known, merged=command.merged) == command:
-            rows = (*(row.command for row in self._rows.values()), *self._waiting_commands())
-            if any(row.model == command.name for row in rows):
-                raise Conflict(f"{command.name} has rows: nothing can be merged into it now")
-            model = self._models[command.name][0]
-            self._loaded[command.name] = replace(command, merged=())  # until it is done
-        else:
-            model = load_model(command, self._device)
-        try:
-            model.loras.merge(command.merged)
-        finally:
-            model.build = model.loras.build_of(command.build)
-        return model
-
-    def _waiting_commands(self) -> list[RunRow]:
-        return [command for command, _ in self._waiting.values()]
-
-    def _measured_for(self, model: Model, width: int, height: int) -> Measured:
-        """What pictures of this size cost, found out once; also what warms the model up."""
-        key = row_key(model, width, height)
-        return self._measured.get(key, lambda: self._measure(model, width, height))
-
-    def _measure(self, model: Model, width: int, height: int) -> Measured:
-        """Prove the batch sizes, then time them, unless an earlier start did."""
-        candidates = bucket_candidates(width, height)
-        row = start_row(_probe(model, width, height), model, self._encodings)
-        sample = random_forwards(candidates[-1] + 1, row.forwards(), row.conditioning)
-
-        def denoise(forwards: Forwards) -> torch.Tensor:
-            return self._denoise(model, forwards, len(forwards))
-
-        buckets = prove_buckets(denoise, sample, candidates)
-        known = self._curves.get(model, width, height, buckets)
-        if known is None:
-            known = measure(model, denoise, row.latents, sample, buckets, clock=self._clock)
-            self._curves.put(model, width, height, known)
-        return known
 
     def _clock(self) -> float:
         """Seconds, read when a GPU has done all it was given: or a row pays for another's work.
@@ -354,27 +262,14 @@ class Engine:
 
     def _drop(self, row: str) -> None:
         self._policy.drop(row)
-        self._loader.drop(row)
-        self._waiting.pop(row, None)
+        self._admission.drop(row)
         self._rows.pop(row, None)
-        for model, _ in self._models.values():
-            model.loras.release(row)
+        self._models.release(row)
 
 
-def _turn(row: Row, curve: Curve) -> RowAdded:
-    return RowAdded(
-        row=row.command.row,
-        key=row.key,
-        forwards=len(row.conditions),
-        weight=TIER_WEIGHTS[Tier(row.command.tier)],
-        curve=curve,
-    )
-
-
-def _probe(model: Model, width: int, height: int) -> RunRow:
-    """A row that is never run: it only shows the shapes of a size."""
-    sampler = model.samplers[0]
-    return RunRow("", model.name, "", "", width, height, 1, 1.0, sampler, 0, Tier.FAST)
+def _preview_due(row: Row) -> int:
+    """Of the step that it takes next."""
+    return preview_due(row.steps_done + 1, row.steps, row.previewed)
 
 
 def _said(error: Exception) -> str:

@@ -8,7 +8,8 @@ isn't decoded: a linear map takes each latent with its eight neighbours to a pat
 fitted to the model's own decoder when that is loaded, by least squares on latents like a picture's.
 Of vignette at 128 px a preview takes 0.3 ms, where the smallest pass takes 29 ms and a decode of
 latents shrunk to half took 8.5 ms; it is 21.3 dB from the decoded picture at half the size, the
-shrunk one was 20.4 dB.
+shrunk one was 20.4 dB. There is one of them after a pass at most, of the row whose preview has been
+due for longest: many rows in one pass can't make it longer by more than that.
 """
 
 from __future__ import annotations
@@ -33,10 +34,16 @@ _FIT_S_MAX = 3.0  # for those past the smallest number
 _SAMPLE_SIDE = 16  # latents
 
 
-def wants_preview(step: int, steps: int) -> bool:
-    """True for at most PREVIEWS_PER_IMAGE_MAX evenly spread steps of 1..steps, never the last."""
+def preview_due(step: int, steps: int, last: int | None) -> int:
+    """For how many steps a preview has been due at this one of 1..steps; below 0: it isn't yet.
+
+    ``last`` is the step of the last preview, if any. One is due at the first step and then at most
+    PREVIEWS_PER_IMAGE_MAX in all, STEPS_PER_PREVIEW_MIN apart or more, never of the last step.
+    """
+    if step >= steps:
+        return -1
     every = max(STEPS_PER_PREVIEW_MIN, -(-steps // limits.PREVIEWS_PER_IMAGE_MAX))
-    return step < steps and (step - 1) % every == 0
+    return step - (1 if last is None else last + every)
 
 
 class Previewer:

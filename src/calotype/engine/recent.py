@@ -24,11 +24,23 @@ class Recent(Generic[K, V]):
         """All that is kept."""
         return [*self._kept.values()]
 
+    def find(self, key: K) -> V | None:
+        """What is kept under the key, used now; None if nothing is."""
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def put(self, key: K, value: V) -> None:
+        """Keep it; the one used longest ago goes if there are too many."""
+        self._kept[key] = value
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._size_max:
+            self._kept.popitem(last=False)
+
     def get(self, key: K, make: Callable[[], V]) -> V:
         """What is kept under the key, or made now and kept; if making raises, nothing is."""
         if key not in self._kept:
-            self._kept[key] = make()
-            if len(self._kept) > self._size_max:
-                self._kept.popitem(last=False)
+            self.put(key, make())
         self._kept.move_to_end(key)
         return self._kept[key]

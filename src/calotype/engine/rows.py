@@ -14,6 +14,7 @@ import torch
 
 from calotype.core.errors import InternalError, InvalidInput
 from calotype.core.messages import RowControl, RunRow
+from calotype.engine.buckets import Work
 from calotype.engine.colours import coarse, recoloured
 from calotype.engine.controls import Control
 from calotype.engine.encodings import Encodings
@@ -48,6 +49,7 @@ class Row:
     steered: tuple[tuple[RowControl, Steering], ...] = ()
     colours: torch.Tensor | None = None  # of its source, to be kept: (3, h, w), on the CPU
     steps_done: int = 0
+    previewed: int | None = None  # the step of its last preview
     device_s: float = 0.0
 
     @property
@@ -98,10 +100,13 @@ class Row:
             if steering.weight and begin >= wanted.start and end <= wanted.end
         )
 
-    def prove_controls(self) -> None:
-        """Find out which batches keep its ControlNets' bits; does nothing where that is known."""
-        for _, steering in self.steered:
-            steering.control.prove(self.forwards(), steering.picture)
+    def unproven_control(self) -> tuple[str, Work[object]] | None:
+        """A ControlNet of which it isn't known which batches keep its bits, and how to find out."""
+        for wanted, steering in self.steered:
+            if not steering.control.is_proven(forwards := self.forwards()):
+                name = f"{wanted.name}@{wanted.build}"
+                return name, steering.control.prove(forwards, steering.picture)
+        return None
 
     def absorb(self, output: torch.Tensor) -> torch.Tensor:
         """Take the step; return the clean latents that the model now expects, (1, c, h, w).
