@@ -15,6 +15,7 @@ from tests.flow.dispatch_bench import Bench, running_bench
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "STORE_RETRY_S", 0.001)
     monkeypatch.setattr(limits, "SAFETY_RETRY_S", 0.02)
+    monkeypatch.setattr(limits, "BREAKER_OPEN_S_MIN", 0.02)
 
 
 @pytest.fixture

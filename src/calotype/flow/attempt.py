@@ -22,7 +22,7 @@ from calotype.core.ids import new_id
 from calotype.core.messages import Message, RowDone, RowFailed, RowStarted, StepDone
 from calotype.core.nouns import Image, Job, Lease, ModelInfo, Refusal, Verdict, VerdictKind
 from calotype.delivery.store import PictureStore
-from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.finish import Finished, Raw
 from calotype.flow.ingredients import Ingredients, Larder
 from calotype.flow.recorder import Recorder
 from calotype.flow.sweep import discard
@@ -66,12 +66,19 @@ class Picture:
         return Refusal(self.index, self.verdict.category, self.verdict.detail)
 
 
+class Finishes(Protocol):
+    """What judges, encodes and signs pictures."""
+
+    async def finish(self, raw: Raw) -> Finished:
+        """Do so with one; raises SafetyUnavailable, or SigningFailed."""
+
+
 @dataclass(frozen=True)
 class Tools:
     """The rooms an attempt works with."""
 
     store: JobStore
-    finisher: Finisher
+    finisher: Finishes
     pictures: PictureStore
     larder: Larder
     recorder: Recorder | None = None

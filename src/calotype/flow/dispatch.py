@@ -12,8 +12,10 @@ the turns of attempts that are over, ``engines`` those of engines.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from calotype.core.decisions import Decision
-from calotype.core.events import JobCancelled, JobSettled
+from calotype.core.events import JobCancelled, JobSettled, StartsBounded
 from calotype.core.ids import new_id
 from calotype.core.nouns import IdempotencyKey, Job, Spec, Tier
 from calotype.flow import hopeless
@@ -22,6 +24,7 @@ from calotype.flow.endings import Endings
 from calotype.flow.engines import Engines
 from calotype.flow.eta import NOTE, Eta, Etas
 from calotype.flow.gate import Gate
+from calotype.flow.judging import Judging
 from calotype.flow.leases import LeaseKeeper
 from calotype.flow.line import LiveLine
 from calotype.jobs.patience import patiently
@@ -41,6 +44,8 @@ class Dispatcher:
         gate: Gate,
         rules: Rules | None = None,
     ) -> None:
+        self._judging = Judging(tools.finisher, self._bound)
+        tools = replace(tools, finisher=self._judging)
         self._tools, self._registry, self._gate = tools, registry, gate
         self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
         self._engines = Engines(self._line, pool)
@@ -65,6 +70,7 @@ class Dispatcher:
         """Stop listening and drop what runs; the store keeps it for the next start."""
         self._line.attempts.clear()
         self._line.stop()
+        self._judging.stop()
         await self._turns.stop()
 
     async def queue(
@@ -108,6 +114,18 @@ class Dispatcher:
     async def broken(self) -> str:
         """Wait for a fault that only a restart can mend, and return it."""
         return await self._turns.broken()
+
+    @property
+    def checks_failing(self) -> dict[str, str]:
+        """Safety checks that rest for a while, with the reason; nothing starts meanwhile."""
+        return self._judging.failing
+
+    def _bound(self, running_max: int | None) -> None:
+        self._turns.run(self._bound_starts(running_max), "calotype-bound")
+
+    async def _bound_starts(self, running_max: int | None) -> None:
+        async with self._turns.take():
+            await self._line.tell(StartsBounded(running_max))
 
     async def _follow(self, attempt: Attempt) -> None:
         await self._endings.run(attempt)

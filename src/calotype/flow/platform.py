@@ -317,13 +317,14 @@ class Platform:
             }
             for health in self._pool.health()
         ]
-        fault = self._dispatcher.fault
+        fault, checks_failing = self._dispatcher.fault, self._dispatcher.checks_failing
         is_warm = any(
             engine["state"] == EngineState.READY and engine["models"] for engine in engines
         )
         return {
-            "ready": is_warm and fault is None,
+            "ready": is_warm and fault is None and not checks_failing,
             "fault": fault,
+            "checks_failing": checks_failing,
             "engines": engines,
             "models": [model.name for model in self.models()],
             "models_broken": self._registry.broken(),

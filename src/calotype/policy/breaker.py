@@ -16,7 +16,7 @@ out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calotype.core import limits
 from calotype.core.states import BREAKER_MOVES, BreakerState, move
@@ -56,7 +56,8 @@ class BreakerMoved:
 class _Breaker:
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0  # in a row
-    open_s: float = limits.BREAKER_OPEN_S_MIN  # how long it is, or would be, open
+    # How long it is, or would be, open.
+    open_s: float = field(default_factory=lambda: limits.BREAKER_OPEN_S_MIN)
     until: float = 0.0  # open: then it is tried; half open: then the try has failed
     reason: str = ""
 
