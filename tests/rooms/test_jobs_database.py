@@ -158,6 +158,23 @@ async def test_a_password_stays_out_of_the_sentence() -> None:
     assert "hunter2" not in refused.value.detail
 
 
+@pytest.mark.parametrize("name", ["", "job_\0", "job_\ud800", "job_\N{SNOWMAN}", "x" * 10_000])
+async def test_a_name_that_no_job_can_have_is_not_found(store: JobStore, name: str) -> None:
+    with pytest.raises(NotFound):
+        await store.get(name, tenant="ada")
+    with pytest.raises(NotFound):
+        await store.events(name)
+    with pytest.raises(NotFound):
+        await store.cancel(name, by="caller")
+    with pytest.raises(NotFound):
+        await store.image(name, tenant="ada")
+    with pytest.raises(NotFound):
+        await store.picture(name, tenant="ada")
+    with pytest.raises(InvalidInput):
+        await store.list_jobs("ada", limit=1, before=name)
+    assert await store.named([name]) == set()
+
+
 # Another process beside ours.
 
 

@@ -48,6 +48,20 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Identifier(TypeDecorator[str]):
+    """An id. What can't be one is looked for as the empty text, which nothing has.
+
+    Callers name ids as they like, and not every text can be sent to every database.
+    """
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Send what an id can be made of."""
+        return value if value is None or (value.isascii() and value.isprintable()) else ""
+
+
 # Constraints have names, so that a later migration can speak of them.
 metadata = MetaData(
     naming_convention={
@@ -63,7 +77,7 @@ jobs = Table(
     metadata,
     # The order of admission; ids of one millisecond don't sort, and clocks can step back.
     Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("id", String(40), nullable=False),
+    Column("id", Identifier, nullable=False),
     Column("tenant", String(100), nullable=False),
     Column("user", String(100), nullable=False),  # "" before there were users
     Column("tier", String(16), nullable=False),
@@ -87,7 +101,7 @@ jobs = Table(
 events = Table(
     "events",
     metadata,
-    Column("job_id", String(40), ForeignKey(jobs.c.id), primary_key=True),
+    Column("job_id", Identifier, ForeignKey(jobs.c.id), primary_key=True),
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("kind", String(32), nullable=False),
     Column("at", UtcDateTime, nullable=False),
@@ -97,7 +111,7 @@ events = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("job_id", String(40), ForeignKey(jobs.c.id), primary_key=True),
+    Column("job_id", Identifier, ForeignKey(jobs.c.id), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),  # 1, 2 ... within the job
     Column("token", Integer, nullable=False),
     Column("engine", String(100), nullable=False),
@@ -111,8 +125,8 @@ attempts = Table(
 images = Table(
     "images",
     metadata,
-    Column("id", String(40), primary_key=True),
-    Column("job_id", String(40), ForeignKey(jobs.c.id), nullable=False),
+    Column("id", Identifier, primary_key=True),
+    Column("job_id", Identifier, ForeignKey(jobs.c.id), nullable=False),
     Column("index", Integer, nullable=False),  # 0..n-1 within the job
     Column("seed", BigInteger, nullable=False),
     Column("width", Integer, nullable=False),  # pixels
@@ -126,7 +140,7 @@ images = Table(
 pictures = Table(  # that people sent
     "pictures",
     metadata,
-    Column("id", String(40), primary_key=True),
+    Column("id", Identifier, primary_key=True),
     Column("tenant", String(100), nullable=False, index=True),
     Column("width", Integer, nullable=False),  # pixels
     Column("height", Integer, nullable=False),  # pixels
@@ -138,7 +152,7 @@ pictures = Table(  # that people sent
 keys = Table(
     "keys",
     metadata,
-    Column("id", String(40), primary_key=True),
+    Column("id", Identifier, primary_key=True),
     Column("tenant", String(100), nullable=False),
     Column("user", String(100), nullable=False),
     Column("name", String(100), nullable=False),
@@ -162,7 +176,7 @@ idempotency_keys = Table(
     metadata,
     Column("tenant", String(100), primary_key=True),
     Column("key", String(255), primary_key=True),
-    Column("job_id", String(40), ForeignKey(jobs.c.id), nullable=False),
+    Column("job_id", Identifier, ForeignKey(jobs.c.id), nullable=False),
     Column("body_sha256", String(64), nullable=False),  # of the request, hexadecimal
     Column("created_at", UtcDateTime, nullable=False, index=True),
 )
@@ -171,7 +185,7 @@ quarantine = Table(
     "quarantine",
     metadata,
     Column("spec_sha256", String(64), primary_key=True),  # of what was asked, hexadecimal
-    Column("job_id", String(40), ForeignKey(jobs.c.id), nullable=False),
+    Column("job_id", Identifier, ForeignKey(jobs.c.id), nullable=False),
     Column("reason", String, nullable=False),
     Column("at", UtcDateTime, nullable=False),
 )
