@@ -115,7 +115,7 @@ def eta_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def seconds(value: float) -> str:
     """A duration for people."""
     if value < 120:
-        return f"{value:.1f} s"
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 7_200 else f"{value / 3600:.1f} h"
 
 

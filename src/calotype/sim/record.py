@@ -43,7 +43,8 @@ class _OfTier:
     images: int = 0
     failed: int = 0
     device_s: float = 0.0
-    speeds: dict[str, list[float]] = field(default_factory=dict)  # by tenant: sum, jobs
+    # By tenant: sums of speeds and of waits, and jobs.
+    tenants: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Record:
@@ -93,9 +94,10 @@ class Record:
         of.met += latency_s <= self._plan.objectives.get(asked.tier, math.inf)
         of.images += asked.n
         of.device_s += device_s
-        sums = of.speeds.setdefault(asked.tenant, [0.0, 0])
+        sums = of.tenants.setdefault(asked.tenant, [0.0, 0.0, 0])
         sums[0] += device_s / max(latency_s, 1e-9)
-        sums[1] += 1
+        sums[1] += started_s - asked.at_s
+        sums[2] += 1
         self._add(f"used {asked.tier}", now, device_s)
 
     def failed(self, asked: Asked) -> None:
@@ -167,15 +169,20 @@ class Record:
             "failed": of.failed,
             "wait_s": _quantiles(waits),
             "latency_s": _quantiles(latencies),
+            # Of each tenant's mean wait: one who asks a thousand times counts once.
+            "tenant_wait_s": _quantiles(
+                sorted(wait / jobs for _, wait, jobs in of.tenants.values())
+            ),
             "objective_s": self._plan.objectives.get(tier),
             "attained": _round(of.met / max(1, jobs + of.failed)),
             "device_s": _round(of.device_s),
-            "jain": _round(jain(speed / count for speed, count in of.speeds.values())),
+            "jain": _round(jain(speed / jobs for speed, _, jobs in of.tenants.values())),
         }
 
     def _speeds(self) -> list[float]:
         """Each tenant's mean speed: device-seconds for each second from asking to the pictures."""
-        return [speed / count for of in self._tiers.values() for speed, count in of.speeds.values()]
+        tenants = (sums for of in self._tiers.values() for sums in of.tenants.values())
+        return [speed / jobs for speed, _, jobs in tenants]
 
     def _price(self, engine: SimEngine) -> float:
         return engine.kind.spot_price_per_hour if engine.is_spot else engine.kind.price_per_hour
