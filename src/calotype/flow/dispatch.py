@@ -95,7 +95,7 @@ class Dispatcher:
 
     def position(self, job_id: str) -> int | None:
         """The place in the line, 1 = next; None when it doesn't wait."""
-        return self._line.position(job_id)
+        return self._etas.position(job_id)
 
     def eta(self, job: Job) -> Eta | None:
         """When a job that waits or runs will be done, and what it waits for; None of any other."""

@@ -98,6 +98,10 @@ class Etas:
                 self._forget(decision.job_id)
         self._keep(NOTE, self._kept)
 
+    def position(self, job_id: str) -> int | None:
+        """The place in the line, 1 = next, as of the last forecast; None if it doesn't wait."""
+        return self._current().position(job_id)
+
     def of(self, job_id: str, recipe: str, tier: Tier) -> Eta | None:
         """When a job will be done; None if it neither waits nor runs."""
         forecast = self._current()

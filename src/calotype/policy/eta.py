@@ -21,7 +21,16 @@ from calotype.core.decisions import Decision, StartAttempt
 from calotype.core.events import EngineUp, JobQueued, JobSettled, PolicyEvent, TimePassed
 from calotype.core.limits import FORECAST_STARTS_MAX
 from calotype.core.nouns import Tier
-from calotype.policy.fork import Fork, can_run, engines_up, fork, is_running, model_of
+from calotype.policy.fork import (
+    Fork,
+    can_run,
+    engines_up,
+    fork,
+    is_running,
+    model_of,
+    place_at_most,
+    places,
+)
 from calotype.policy.lanes import Entry
 from calotype.policy.line import Line
 from calotype.policy.sharing import Pace, Run, Sharing
@@ -80,6 +89,7 @@ class Forecast:
         self._line, self._present, self.made_at = line, present, now
         self._play = _Play(fork(line, starts_max), present, now)
         self._play.run(starts_max)
+        self._places = places(line)
         self._order = {start.entry.job.job_id: at for at, start in enumerate(self._play.starts)}
 
     @property
@@ -87,13 +97,21 @@ class Forecast:
         """How many were played."""
         return len(self._order)
 
+    def position(self, job_id: str) -> int | None:
+        """A job's place in the line, 1 = next, as it was then; None if it doesn't wait now.
+
+        Of a job that came since, and where too many waited, an upper estimate.
+        """
+        at_most = place_at_most(self._line, job_id)
+        return None if at_most is None else self._places.get(job_id, at_most)
+
     def of(self, job_id: str, now: float | None = None) -> Outlook | None:
         """What to expect of a job from ``now`` on; None if it neither waits nor runs.
 
-        A job that came into the line since, or went on in it, has the place that it has there now.
+        A job that came into the line since is told by the place that it has there at most.
         """
         age_s = max(0.0, now - self.made_at) if now is not None else 0.0
-        position, play = self._line.position(job_id), self._play
+        position, play = self.position(job_id), self._play
         if position is None and not is_running(self._line, job_id):
             return None
         if position is None:

@@ -10,12 +10,13 @@ would if nobody came or went; who lies just behind a cut may in truth come a lit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from heapq import heappop, heappush, merge
 from typing import Any
 
+from calotype.core.limits import POSITIONS_EXACT_MAX
 from calotype.core.nouns import Tier
 from calotype.policy.fair import FairQueue
 from calotype.policy.lanes import Account, Entry, Races, Tenant
@@ -67,6 +68,21 @@ def fork(line: Line, starts_max: int) -> Fork:
 def is_running(line: Line, job_id: str) -> bool:
     """Whether the job runs."""
     return job_id in line._running
+
+
+def places(line: Line) -> Mapping[str, int]:
+    """The place of every job that waits, as things stand; empty where there are too many."""
+    first = next(iter(line._waiting), None)
+    if first is None or line.waiting > POSITIONS_EXACT_MAX:
+        return {}
+    line.position(first)
+    return line._positions or {}
+
+
+def place_at_most(line: Line, job_id: str) -> int | None:
+    """An upper estimate of the place of a job, in O(1); None if it doesn't wait."""
+    entry = line._waiting.get(job_id)
+    return 1 + line._queue.ahead_most(entry) if entry is not None else None
 
 
 def model_of(line: Line, job_id: str) -> str:
