@@ -27,6 +27,8 @@ from calotype.cli import (
     simulate,
     tenants,
     trace,
+    verify,
+    watermark,
 )
 from calotype.cli.console import exit_code, say_error
 from calotype.core.errors import CalotypeError
@@ -48,6 +50,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.command()(verify.verify)
+app.add_typer(watermark.app, name="watermark")
 app.command()(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 app.command()(simulate.simulate)

@@ -1,0 +1,170 @@
+"""Where a picture came from, told of real files: untouched, changed, stripped, copied, others'."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.verify import Origin, origin
+from calotype.jobs.store import JobStore
+from calotype.provenance import certificates
+from calotype.provenance.certificates import SigningIdentity
+from calotype.provenance.manifest import Manifest
+from calotype.provenance.signing import Signer
+from calotype.provenance.watermark import MarkKey, Pixels
+from tests.flow.dispatch_bench import MODEL, SPEC
+from training.render import render
+from training.scenes import sample_scene
+
+SIDE = 256
+KEY = MarkKey("wmk_test", bytes(range(32)))
+IMAGE = "img_01ARZ3NDEKTSV4RRFFQ69G5FA{}"
+
+
+def scene(seed: int) -> Pixels:
+    return render(sample_scene(Random(seed)), SIDE)
+
+
+def manifest_of(image: str) -> Manifest:
+    return Manifest.of(
+        SPEC, MODEL, image=image, index=0, calotype="0", torch="none", device="cpu",
+        pixels_sha256="",
+    )  # fmt: skip
+
+
+@dataclass
+class House:
+    """An installation that has made two pictures."""
+
+    store: JobStore
+    identity: SigningIdentity
+    made: list[Finished]
+
+    async def look(self, data: bytes) -> Origin:
+        return await origin(
+            data, log=self.store.hash_log, keys=[KEY], anchors_pem=self.identity.anchors_pem
+        )
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+    identity = certificates.ensure_development(tmp_path / "signing", now=datetime.now(UTC))
+    finisher = Finisher(1, identity, KEY)
+    try:
+        made = []
+        for seed in range(2):
+            manifest = manifest_of(IMAGE.format(seed))
+            raw = Raw(scene(seed).tobytes(), SIDE, SIDE, {"finite": 1.0}, manifest)
+            made.append(await finisher.finish(raw))
+        entries = [each.entry for each in made if each.entry is not None]
+        await store.hash_log.append(entries)
+        yield House(store, identity, made)
+    finally:
+        finisher.stop()
+        await store.close()
+
+
+def opened(data: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def saved(pixels: Pixels, form: str = "png", **options: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+async def test_what_is_delivered_is_ours_and_in_the_log(house: House, form: str) -> None:
+    for number, made in enumerate(house.made):
+        found = await house.look(made.files[form])
+        assert (found.verdict, found.claim.state) == ("ours", "trusted")
+        assert found.mark is not None
+        assert made.entry is not None
+        assert found.mark.payload == made.entry.mark
+        assert found.logged is not None
+        assert (found.logged.by, found.logged.kept.number) == ("file", number)
+        assert found.logged.kept.entry.image == IMAGE.format(number)
+        assert found.logged.is_proven
+
+
+async def test_the_same_pixels_make_the_same_files_but_for_the_signature(house: House) -> None:
+    finisher = Finisher(1, house.identity, KEY)
+    try:
+        raw = Raw(scene(0).tobytes(), SIDE, SIDE, {"finite": 1.0}, manifest_of(IMAGE.format(9)))
+        again = await finisher.finish(raw)
+    finally:
+        finisher.stop()
+    assert (opened(again.files["png"]) == opened(house.made[0].files["png"])).all()
+
+
+async def test_one_changed_byte_is_never_unchanged(house: House) -> None:
+    data = house.made[0].files["png"]
+    for where in np.random.default_rng(4).integers(data.index(b"IDAT") + 8, len(data) - 20, 6):
+        changed = bytearray(data)
+        changed[where] ^= 1
+        assert (await house.look(bytes(changed))).verdict != "ours"
+
+
+STRIPPED: dict[str, Callable[[Pixels], bytes]] = {
+    "png": saved,
+    "jpeg": lambda p: saved(p, "jpeg", quality=75),
+    "mirrored": lambda p: saved(p[:, ::-1]),
+    "cut": lambda p: saved(p[20:200, 40:230]),
+}
+
+
+@pytest.mark.parametrize("change", STRIPPED)
+async def test_a_stripped_copy_is_known_by_its_mark(house: House, change: str) -> None:
+    found = await house.look(STRIPPED[change](opened(house.made[1].files["png"])))
+    assert (found.verdict, found.claim.state) == ("ours_by_mark", "none")
+    assert found.logged is not None
+    assert (found.logged.by, found.logged.kept.entry.image) == ("mark", IMAGE.format(1))
+    assert found.logged.is_proven
+
+
+async def test_a_copied_mark_is_called_one(house: House) -> None:
+    mark = opened(house.made[0].files["png"]).astype(int) - scene(0)
+    forged = np.clip(scene(7) + 2 * mark, 0, 255).astype(np.uint8)
+    found = await house.look(saved(forged))
+    assert found.verdict == "copied_mark"
+
+
+@pytest.mark.parametrize("cut", [0, 8])
+async def test_a_copy_without_mark_is_known_by_its_looks(house: House, cut: int) -> None:
+    unmarked = scene(1)[cut : SIDE - cut, cut : SIDE - cut]
+    found = await house.look(saved(unmarked, "jpeg", quality=60))
+    assert found.mark is None
+    assert found.verdict == "ours_by_looks"
+    assert found.logged is not None
+    assert (found.logged.by, found.logged.kept.entry.image) == ("looks", IMAGE.format(1))
+
+
+async def test_other_pictures_are_not_ours(house: House) -> None:
+    for seed in (20, 21):
+        found = await house.look(saved(scene(seed)))
+        assert (found.verdict, found.mark, found.logged) == ("not_ours", None, None)
+
+
+async def test_what_others_signed_is_told_apart(house: House, tmp_path: Path) -> None:
+    other = certificates.ensure_development(tmp_path / "other", now=datetime.now(UTC))
+    data = Signer(other).sign(saved(scene(30)), "png", manifest_of("img_theirs"))
+    assert (await house.look(data)).verdict == "signed_by_others"
+
+
+async def test_hostile_files_get_an_answer(house: House) -> None:
+    whole = house.made[0].files["png"]
+    for data in (b"", b"no picture", whole[:300], whole[: len(whole) // 2], b"GIF89a" + bytes(50)):
+        found = await house.look(data)
+        assert not found.is_picture
+        assert found.verdict == "not_ours"
