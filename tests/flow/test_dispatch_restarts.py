@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from calotype.core import limits
+from calotype.core.nouns import Tier
 from calotype.core.states import JobState
 from tests.flow.dispatch_bench import SPEC, WAIT, bench_in, eventually, running_bench, virtual_s
 
@@ -82,3 +84,41 @@ async def test_the_rebuilt_line_makes_the_decision_the_old_one_would_have(tmp_pa
         await bench.pool.warm(rows_max=1)
         await bench.state(next_up, JobState.RUNNING)
         assert (await bench.store.get(first_come.id)).state is JobState.QUEUED
+
+
+ASKED = [("ada", Tier.FAST)] * 3 + [("bob", Tier.FAST), ("eve", Tier.TURBO), ("ada", Tier.TURBO)]
+ASKED += [("bob", Tier.RELAX), ("bob", Tier.FAST)]
+
+
+async def starts(folder: Path, crash_at: int) -> list[str]:
+    """Who is started in which order, one at a time; in mid-run of one the server is killed."""
+    order: list[str] = []
+    is_asked = False
+    while len(order) < len(ASKED):
+        async with bench_in(folder) as bench:
+            await bench.dispatcher.start()
+            if not is_asked:
+                for at, (tenant, tier) in enumerate(ASKED):
+                    await bench.queue(replace(WAIT, prompt=f"wait {at}"), tenant, tier)
+            is_asked = True
+            await bench.pool.warm(rows_max=1)
+            while len(order) < len(ASKED):
+                [(_, row)] = (await eventually(lambda: bench.pool.waiting)).values()
+                if len(order) == crash_at:
+                    crash_at = -1
+                    break  # as if killed: nothing is written of it
+                order.append(row.prompt)
+                await bench.pool.finish_rows()
+                await bench.ended(await bench.store.get(row.row.split("/")[0]))
+    return order
+
+
+async def test_killed_at_any_point_the_line_goes_on_in_the_order_it_had(tmp_path: Path) -> None:
+    folders = [tmp_path / str(at) for at in range(-1, len(ASKED))]
+    for folder in folders:
+        folder.mkdir()
+    undisturbed = await starts(folders[0], crash_at=-1)
+    assert sorted(undisturbed) == sorted(f"wait {at}" for at in range(len(ASKED)))
+    assert undisturbed != sorted(undisturbed), "fair order isn't that of arrival"
+    for at, folder in enumerate(folders[1:]):
+        assert await starts(folder, crash_at=at) == undisturbed, f"killed at {at}"
