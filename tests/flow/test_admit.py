@@ -120,7 +120,11 @@ async def test_a_full_line_lets_in_no_more_than_its_limit_however_many_ask_at_on
     taken = [answer for answer in answers if isinstance(answer, Job)]
     assert len(taken) == 8
     assert [job.tenant for job in taken].count("ada") == 5
-    assert all(isinstance(answer, Job | TooMany) for answer in answers)
+    refused = [answer for answer in answers if not isinstance(answer, Job)]
+    assert all(isinstance(answer, TooMany) for answer in refused)
+    told = {(each.extra["bound"], each.limit) for each in refused if isinstance(each, TooMany)}
+    assert told == {("tenant_queue", 5), ("queue", 8)}
+    assert all(each.extra["retry_after_s"] >= 1 for each in refused if isinstance(each, TooMany))
 
 
 async def test_two_who_cancel_at_once_are_both_told_that_it_is_cancelled(
