@@ -61,6 +61,24 @@ def test_a_wrong_line_of_a_trace_is_named_with_its_field(
     assert f"day.jsonl, {says}" in raised.value.detail
 
 
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "day.jsonl"
+    path.write_bytes(GOOD.encode() + b"\n" + GOOD.encode().replace(b"ann", b"\xff"))
+    with pytest.raises(InvalidInput, match=r"day\.jsonl, line 2: it isn't UTF-8"):
+        list(read(path))
+    table = gentd26(tmp_path, "2024-11-15 18:16:04,T,SUCCEED,1,GG,1,,1,30,M,0")
+    table.write_bytes(table.read_bytes().replace(b"GG", b"\xff"))
+    with pytest.raises(InvalidInput, match=r"trace\.csv, line 2: it isn't UTF-8"):
+        import_gentd26(table, seed=0)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", '{"line": "told"}\n'])
+def test_a_trace_without_jobs_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "day.jsonl").write_text(text)
+    with pytest.raises(InvalidInput, match=r"day\.jsonl has no job"):
+        list(read(tmp_path / "day.jsonl"))
+
+
 def test_a_trace_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="can't be read"):
         list(read(tmp_path / "none.jsonl"))
@@ -209,6 +227,7 @@ def test_a_fleet_is_read(tmp_path: Path) -> None:
         ("speed = 0.25", "sped = 0.25", "line 7, field kinds.L4.sped: unknown field"),
         ("turbo = 10", "trubo = 10", "line 3, field objectives.trubo: no tier"),
         ("turbo = 0.2", "turbo = 20", "line 25, field reserved.turbo: at most 1"),
+        ("turbo = 0.2", "turbo = 0.96", "line 24, field reserved: reserved: with the floors, 101%"),
         ("at_s = 3600", "at_s = -1", "line 22, field outages[0].at_s: -1 can't be"),
         ('region = "us-west"\nat_s', 'region = "us-east"\nat_s', "field outages[0].region"),
         ("delay_s = 0.01", "dealy_s = 0.01", "line 1, field dealy_s: unknown field"),
@@ -230,6 +249,8 @@ def test_fleets_and_traffic_have_bounds() -> None:
         Traffic(images=0)
     with pytest.raises(InvalidInput, match="tiers"):
         Traffic(tiers={Tier.FAST: 0.0})
+    with pytest.raises(InvalidInput, match="tiers"):
+        Traffic(tiers={Tier.FAST: float("nan")})
 
 
 # The commands
@@ -293,6 +314,7 @@ def test_simulate_plays_an_imported_trace_for_people(tmp_path: Path) -> None:
         (("--gpus", "5", "--images", "5", "--tiers", "gold=1"), "'gold=1' is no share"),
         (("--gpus", "5", "--images", "5", "--hours", "-1"), "--hours must be above 0"),
         (("--gpus", "5", "--trace", "none.jsonl"), "none.jsonl can't be read"),
+        (("--gpus", "5", "--images", "5", "--html", "no/x.html"), "no/x.html can't be written"),
     ],
 )
 def test_wrong_use_exits_with_2_and_says_what(

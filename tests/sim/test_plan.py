@@ -66,6 +66,13 @@ def test_an_impossible_objective_says_which_bound_makes_it_so() -> None:
     assert "one image takes 6.32 s on H100" in raised.value.detail
 
 
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
+def test_an_objective_is_an_amount_of_seconds(seconds: float) -> None:
+    with pytest.raises(InvalidInput, match="is no amount of seconds") as raised:
+        Wanted(1_000_000, 50, 12, objectives={Tier.FAST: seconds})
+    assert raised.value.field == "objectives.fast"
+
+
 def test_a_peak_below_the_mean_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"mean is 11\.6/s"):
         Wanted(1_000_000, 5, 12)

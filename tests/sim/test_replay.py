@@ -30,6 +30,7 @@ from tests.serving import Server, engine_pid, running_server
 
 SECRET = "a heron nobody may read of"
 JOBS = 9 + 2 + 6 + 6  # of the live run
+pytestmark = pytest.mark.timeout(900)  # two starts of a server, on a machine that is busy
 
 
 def calotype(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -93,7 +93,7 @@ def simulate(
     took_s = time.perf_counter() - begin
     say(f"{len(chosen)} run(s) of {report['runs'][0]['jobs']:,} jobs in {took_s:.1f} s")
     if html is not None:
-        html.write_text(page(report, plots), encoding="utf-8")
+        _write(html, page(report, plots))
     if as_json:
         print_json(report)
         return
@@ -130,6 +130,14 @@ def _shares(text: str) -> dict[Any, float]:
         except ValueError:
             raise InvalidInput(f"--tiers: {part!r} is no share of a tier", field="tiers") from None
     return shares
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        said = f"--html: {path} can't be written: {error.strerror}"
+        raise InvalidInput(said, field="html") from None
 
 
 def _one_of(name: str, value: object, other: str, instead: object) -> None:

@@ -29,8 +29,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from calotype.core.errors import InvalidInput
+from calotype.core.errors import InvalidInput, OperatorError
 from calotype.core.nouns import Tier
+from calotype.policy.rules import Rules
 
 ENGINES_MAX = 100_000
 OBJECTIVES_S = {Tier.TURBO: 15.0, Tier.FAST: 15.0, Tier.RELAX: 600.0}  # paid users: under 15 s
@@ -166,6 +167,10 @@ class _Reader:
             if group.count < 1 or plan.size > ENGINES_MAX:
                 said = f"from 1 to {ENGINES_MAX} engines in all"
                 raise self._wrong(f"{where}.count", _header("engines", at), "count", said)
+        try:
+            Rules(reserved=plan.reserved)
+        except OperatorError as error:
+            raise self._wrong("reserved", "", "reserved", error.detail) from None
         regions = {group.region for group in plan.engines}
         for at, outage in enumerate(plan.outages):
             if outage.region not in regions:

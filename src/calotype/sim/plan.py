@@ -47,6 +47,10 @@ class Wanted:
         for name in ("utilization", "attained"):
             if not 0 < getattr(self, name) <= 1:
                 raise InvalidInput(f"{name} must be above 0 and at most 1", field=name)
+        for tier, objective_s in self.objectives.items():
+            if not 0 < objective_s < math.inf:
+                said = f"{tier}: {objective_s:g} is no amount of seconds"
+                raise InvalidInput(said, field=f"objectives.{tier}")
         if self.peak_per_s * 86_400 < self.images_per_day:
             mean = self.images_per_day / 86_400
             said = f"the peak is {self.peak_per_s:g}/s, but a day's mean is {mean:.3g}/s already"

@@ -43,10 +43,10 @@ TIER_MIX = {Tier.TURBO: 0.1, Tier.FAST: 0.3, Tier.RELAX: 0.6}  # of groups, wher
 
 def read(path: Path, rate: float = 1.0) -> Iterator[Asked]:
     """The jobs of a trace, ``rate`` times as fast; raise InvalidInput that names line and field."""
-    last_s = 0.0
+    last_s, job = 0.0, None
     taken_s = _taken(path)
     with _opened(path) as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_utf8(lines, path.name), start=1):
             if not line.strip() or line.startswith(OURS):
                 continue
             job = _job(line, f"{path.name}, line {number}", taken_s)
@@ -56,15 +56,20 @@ def read(path: Path, rate: float = 1.0) -> Iterator[Asked]:
                 )
             last_s = job.at_s
             yield job if rate == 1.0 else _at(job, job.at_s / rate)
+    if job is None:
+        raise InvalidInput(f"{path.name} has no job", field="trace")
 
 
 def write(path: Path, jobs: Iterable[Asked]) -> int:
     """Write a trace; return how many jobs it has."""
     count = 0
-    with path.open("w", encoding="utf-8") as out:
-        for job in jobs:
-            out.write(json.dumps(line_of(job), ensure_ascii=False) + "\n")
-            count += 1
+    try:
+        with path.open("w", encoding="utf-8") as out:
+            for job in jobs:
+                out.write(json.dumps(line_of(job), ensure_ascii=False) + "\n")
+                count += 1
+    except OSError as error:
+        raise InvalidInput(f"{path} can't be written: {error.strerror}", field="out") from None
     return count
 
 
@@ -81,7 +86,7 @@ def import_gentd26(path: Path, seed: int) -> list[Asked]:
     """The jobs of GenTD26's request trace, in order of time; those that failed are left out."""
     jobs: list[Asked] = []
     with _opened(path) as text:
-        rows = csv.DictReader(text)
+        rows = csv.DictReader(_utf8(text, path.name))
         missing = set(_GENTD26) - set(rows.fieldnames or ())
         if missing:
             raise _wrong(f"{path.name}, line 1", min(missing), "the column is missing")
@@ -156,9 +161,10 @@ def _taken(path: Path) -> dict[str, float]:
     """Device-seconds that a recording says its jobs took, or were predicted to, by their id."""
     taken_s: dict[str, float] = {}
     with _opened(path) as lines:
-        if not next(lines, "").startswith(OURS):
+        told = enumerate(_utf8(lines, path.name), start=1)
+        if not next(told, (0, ""))[1].startswith(OURS):
             return taken_s
-        for number, line in enumerate(lines, start=2):
+        for number, line in told:
             if line.startswith(OURS) and (fact := _told(line, f"{path.name}, line {number}")):
                 taken_s[fact[0]] = fact[1]
     return taken_s
@@ -261,6 +267,14 @@ def _at(job: Asked, at_s: float) -> Asked:
 
 def _opened(path: Path) -> Any:
     try:
-        return path.open(encoding="utf-8", newline="")
+        return path.open(encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise InvalidInput(f"{path} can't be read: {error.strerror}", field="trace") from None
+
+
+def _utf8(lines: Iterable[str], name: str) -> Iterator[str]:
+    """The lines of a file that was opened by ``_opened``; the first that isn't UTF-8 is named."""
+    for number, line in enumerate(lines, start=1):
+        if not line.isascii() and any("\udc80" <= char <= "\udcff" for char in line):
+            raise _wrong(f"{name}, line {number}", "", "it isn't UTF-8")
+        yield line

@@ -54,7 +54,9 @@ class Traffic:
             if value <= 0:
                 raise InvalidInput(f"{name} must be above 0, not {value}", field=name)
         for name, shares in (("tiers", self.tiers), ("models", self.models)):
-            if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
+            if not all(0 <= share < math.inf for share in shares.values()) or not any(
+                shares.values()
+            ):
                 raise InvalidInput(f"{name} needs shares that add up to more than 0", field=name)
 
 
