@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from calotype.core import limits
 from calotype.core.nouns import Tier
-from calotype.core.states import JobState
+from calotype.core.states import AttemptState, JobState
+from calotype.flow import hopeless
 from tests.flow.dispatch_bench import SPEC, WAIT, bench_in, eventually, running_bench, virtual_s
 
 pytestmark = pytest.mark.usefixtures("short_times")
@@ -122,3 +124,39 @@ async def test_killed_at_any_point_the_line_goes_on_in_the_order_it_had(tmp_path
     assert undisturbed != sorted(undisturbed), "fair order isn't that of arrival"
     for at, folder in enumerate(folders[1:]):
         assert await starts(folder, crash_at=at) == undisturbed, f"killed at {at}"
+
+
+async def test_after_a_restart_a_job_still_goes_elsewhere_than_where_it_failed(
+    tmp_path: Path,
+) -> None:
+    async with running_bench(tmp_path, engines=2) as bench:
+        job = await bench.queue(WAIT)
+        [(engine, _)] = (await eventually(lambda: bench.pool.waiting)).values()
+        bench.pool.waiting.clear()
+        await bench.pool.lose(engine)
+        await eventually(lambda: bench.pool.waiting)  # on the other; then the server is killed
+    async with bench_in(tmp_path, engines=2) as bench:
+        await bench.dispatcher.start()
+        other = next(name for name in bench.pool.engines if name != engine)
+        busy = await bench.queue(WAIT, tier=Tier.TURBO)
+        await bench.pool.warm(engine=other, rows_max=1)
+        await bench.state(busy, JobState.RUNNING)
+        await bench.pool.warm(engine=engine)
+        await asyncio.sleep(0.05)
+        assert (await bench.store.get(job.id)).state is JobState.QUEUED, "it waits for the other"
+        await bench.pool.finish_rows()
+        await bench.state(job, JobState.RUNNING)
+        assert (await bench.events(job, "started"))[-1].data["engine"] == other
+        [entry] = bench.dispatcher._line._line._running.values()
+        assert (entry.avoid, entry.deaths, entry.attempt) == ((engine,), 1, limits.ATTEMPTS_MAX)
+
+
+async def test_what_a_server_lost_is_no_engines_doing() -> None:
+    lost = [
+        ("engine-0", AttemptState.LOST, "engine-0 is gone: killed"),
+        ("engine-1", AttemptState.FAILED, "out of memory"),
+        ("engine-2", AttemptState.LOST, hopeless.RESTARTED),
+        ("engine-3", AttemptState.LOST, hopeless.LAPSED),
+        ("engine-0", AttemptState.LOST, "engine-0 is gone: killed"),
+    ]
+    assert hopeless.blamed(lost) == (("engine-1", "engine-0"), 2)

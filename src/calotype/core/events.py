@@ -19,7 +19,10 @@ class JobQueued:
     cost_s: float  # predicted device-seconds of all its rows
     attempt: int = 0  # attempts begun so far
     user: str = ""  # of the tenant, who shares it evenly with its others; "" is one of them
-    waited_s: float = 0.0  # before this was told: in the line of a server that was restarted
+    # Of a job that comes back after a restart of the server: what it had behind it.
+    waited_s: float = 0.0  # in the line
+    avoid: tuple[str, ...] = ()  # engines where it failed or that died under it
+    deaths: int = 0  # engines that died under it
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,6 @@ class Dispatcher:
         self._gate.resume(job, self._line.costs.predict_s(job.spec))
         error = hopeless.after_restart(job, tries, self._registry)
         if error is None:
-            await self._endings.put_back(job, tries, "the server was restarted")
+            await self._endings.put_back(job, tries, hopeless.RESTARTED)
         else:
             await self._line.fail(job.id, error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -57,6 +58,10 @@ class Endings:
         queued = line.queued(
             job.id, job.tenant, job.tier, job.spec, begun, user=job.user, waited_s=waited_s
         )
+        if job.attempt:
+            lost = await patiently(lambda: store.lost_on(job.id))
+            avoid, deaths = hopeless.blamed(lost)
+            queued = replace(queued, avoid=avoid, deaths=deaths)
         decisions = line.on(queued)
         if job.state is not JobState.QUEUED:
             position = line.position(job.id) or 1

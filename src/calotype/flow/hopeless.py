@@ -14,6 +14,21 @@ from calotype.safety.errors import SafetyUnavailable
 
 Tries = Mapping[AttemptState, int]  # attempts of a job by how they went
 
+# Why an attempt that nobody holds is lost: no doing of its engine.
+RESTARTED, LAPSED = "the server was restarted", "its lease ran out"
+
+
+def blamed(lost: Sequence[tuple[str, AttemptState, str]]) -> tuple[tuple[str, ...], int]:
+    """Engines that a job should avoid, the last at the end, and how many died under it.
+
+    ``lost`` are its failed and lost attempts: engine, state, reason.
+    """
+    theirs = [
+        (engine, state) for engine, state, reason in lost if reason not in (RESTARTED, LAPSED)
+    ]
+    avoid = dict.fromkeys(engine for engine, _ in reversed(theirs))
+    return tuple(reversed(avoid)), sum(state is AttemptState.LOST for _, state in theirs)
+
 
 def charged(job: Job, tries: Tries) -> int:
     """Attempts that count against the job: those that failed or were lost, not the unjudged.
@@ -48,7 +63,7 @@ def after_restart(job: Job, tries: Tries, registry: ModelRegistry) -> CalotypeEr
         )
     held = tries.get(AttemptState.HELD, 0) + (job.state is JobState.PENDING_SAFETY)
     if held >= limits.SAFETY_TRIES_MAX:
-        return unjudged("the server was restarted")
+        return unjudged(RESTARTED)
     return None
 
 

@@ -14,6 +14,7 @@ import structlog
 from calotype.core import limits
 from calotype.core.events import JobCancelled, JobSettled
 from calotype.core.states import JobState
+from calotype.flow import hopeless
 from calotype.flow.attempt import Tools
 from calotype.flow.endings import Endings
 from calotype.flow.line import LiveLine
@@ -63,5 +64,5 @@ class LeaseKeeper:
         tries = await patiently(lambda: self._store.attempts(job_id))
         line = self._line
         forget = line.on(JobCancelled(job_id)) + line.on(JobSettled(job_id, 0.0))  # if it knows it
-        await self._endings.put_back(job, tries, "its lease ran out")
+        await self._endings.put_back(job, tries, hopeless.LAPSED)
         await line.carry_out(forget)

@@ -114,6 +114,16 @@ class JobStore:
             rows = await conn.execute(query.group_by(tried.c.state))
             return {AttemptState(state): count for state, count in rows}
 
+    async def lost_on(self, job_id: str) -> list[tuple[str, AttemptState, str]]:
+        """The job's attempts that failed or were lost, oldest first: engine, state, reason."""
+        tried = tables.attempts
+        ended = tried.c.state.in_([AttemptState.FAILED.value, AttemptState.LOST.value])
+        query = select(tried.c.engine, tried.c.state, tried.c.reason)
+        query = query.where((tried.c.job_id == job_id) & ended).order_by(tried.c.number)
+        async with self._database.reading() as conn:
+            rows = (await conn.execute(query)).all()
+        return [(engine, AttemptState(state), reason or "") for engine, state, reason in rows]
+
     async def named(self, image_ids: Collection[str]) -> set[str]:
         """Those of these image ids that some job has."""
         query = select(tables.images.c.id).where(tables.images.c.id.in_(image_ids))

@@ -165,7 +165,9 @@ class Line:
         if job.attempt >= ATTEMPTS_MAX:  # lost its last attempt while the server was down
             return [after_failure(job.job_id, job.attempt, "every attempt was lost")]
         self._seq += 1
-        self._wait(Entry(job, self._seq, ticks(job.cost_s), now - job.waited_s))
+        entry = Entry(job, self._seq, ticks(job.cost_s), now - job.waited_s)
+        entry.avoid, entry.deaths = job.avoid, job.deaths
+        self._wait(entry)
         return []
 
     def _cancel(self, job_id: str) -> None:
