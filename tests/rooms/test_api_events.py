@@ -221,7 +221,9 @@ async def test_streams_end_when_the_server_stops() -> None:
             ended.set()
 
     passed = streams.until_stopping(log())
-    assert (await anext(passed)).seq == 1
+    first = await anext(passed)
+    assert first is not None
+    assert first.seq == 1
     following = asyncio.ensure_future(anext(passed, None))
     await asyncio.sleep(0)
     streams.stopping.set()
