@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from calotype.core.messages import RowDone
+from calotype.core.messages import RowControl, RowDone, RunRow
 from calotype.engine.memory import LiveBytes, bytes_of
 from calotype.engine.rows import row_key
+from tests.rooms import engine_loras as made
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, run_row
+from tests.rooms.engine_studio import frame, make_control, photo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,6 +72,53 @@ def test_the_peak_is_within_a_tenth_of_the_ledger(tiny: Path, name: str, width: 
     assert passes.peak == pytest.approx(ledger.rows + ledger.largest_pass, rel=0.2)  # weights aside
     assert decodes.peak == pytest.approx(ledger.decode, rel=0.1)
     assert ledger.total == expected + ledger.decode
+
+
+@pytest.mark.parametrize("name", ["tiny", "vignette"])
+def test_the_peak_is_within_a_tenth_of_the_ledger_with_adapters_at_work(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    """All rows have two LoRAs of different ranks, and a ControlNet."""
+    bench = Bench(tiny if name == "tiny" else EMBEDDED, name)
+    size = bench.model.default_size
+    loras = tuple(
+        made.lora(
+            made.save(
+                made.random_tensors(bench.model.denoiser, made.peft_name(), rank=rank, seed=rank),
+                tmp_path / f"{rank}.safetensors",
+            ),
+            0.5,
+        )
+        for rank in (16, 64)
+    )
+    control = make_control(bench, tmp_path / "control", 3)  # type: ignore[arg-type]
+    pictures, blob = frame(photo(1, size, size))
+    known = bench.engine._sizes.find(bench.model, size, size)
+    pays = replace(known, pass_s=(1.0,) * len(known.pass_s))
+    bench.engine._sizes._known.put(row_key(bench.model, size, size), pays)
+
+    def row(number: int) -> RunRow:
+        return run_row(
+            f"r{number}",
+            model=name,
+            width=size,
+            height=size,
+            loras=loras,
+            pictures=pictures,
+            controls=(RowControl("control", str(control), "build", 0),),
+        )
+
+    bench.engine.handle(row(0), blob)
+    bench.finish()  # what is read and proven isn't a pass's
+    with LiveBytes() as passes:
+        for number in range(1, 9):
+            bench.engine.handle(row(number), blob)
+        ledger = bench.engine.ledger()
+        bench.finish()
+    assert len(bench.said(RowDone)) == 9
+    assert min(ledger.loras, ledger.controls, ledger.adapters) > 0
+    kept = ledger.weights + ledger.loras + ledger.controls
+    assert kept + passes.peak == pytest.approx(ledger.total - ledger.decode, rel=0.1)
 
 
 def test_nothing_grows_with_the_pictures_made(tiny: Path) -> None:

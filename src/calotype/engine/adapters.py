@@ -23,7 +23,8 @@ class Want:
 
     key: str  # unique among all that an engine reads: kind, model, name and build
     read: Callable[[], Any]  # slow, in the thread; touches nothing that the loop uses
-    install: Callable[[Any], None]  # with what was read, on the loop's thread; may raise
+    # With what was read, on the loop's thread; may raise. False: not now, but when rows have ended.
+    install: Callable[[Any], bool | None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,12 @@ class Loader:
         """Install what was read; the rows whose wait is over, in the order they came."""
         if not self._rows:
             return []
-        outcome = {key: _installed(*self._loads.pop(key)) for key in self._read()}
+        outcome: dict[str, Exception | None] = {}
+        for key in self._read():
+            is_over, error = _installed(*self._loads[key])
+            if is_over:
+                del self._loads[key]
+                outcome[key] = error
         settled = []
         for row, missing in list(self._rows.items()):
             error = next((outcome[key] for key in sorted(missing) if outcome.get(key)), None)
@@ -92,10 +98,9 @@ class Loader:
             self._loads.pop(key)[1].cancel()
 
 
-def _installed(want: Want, future: Future[Any]) -> Exception | None:
-    """Install what was read; the reason if it couldn't be read or installed."""
+def _installed(want: Want, future: Future[Any]) -> tuple[bool, Exception | None]:
+    """Install what was read: whether that is over, and the error if it couldn't be."""
     try:
-        want.install(future.result())
+        return want.install(future.result()) is not False, None
     except Exception as error:  # noqa: BLE001 - told to the rows that asked
-        return error
-    return None
+        return True, error

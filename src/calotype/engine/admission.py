@@ -62,6 +62,11 @@ class Admission:
         self._waiting: dict[str, tuple[RunRow, Pictures]] = {}
         self._proofs: dict[str, _Proof] = {}  # by what the policy calls them
 
+    @property
+    def control_bytes(self) -> int:
+        """Of the ControlNets that are kept."""
+        return self._controls.bytes
+
     def __len__(self) -> int:
         return len(self._waiting)
 
@@ -88,7 +93,7 @@ class Admission:
             self._wait(command, pictures, row_key(model, width, height), work)
             return None
         begun_s = self._clock()
-        controls = self._controls.of(command.controls, model)
+        controls = self._controls.of(command.row, command.controls, model)
         row = start_row(command, model, self._encodings, pictures, controls)
         row.device_s = self._clock() - begun_s
         if unproven := row.unproven_control():
@@ -123,6 +128,7 @@ class Admission:
 
     def drop(self, row: str) -> None:
         """A row needn't wait any more; unknown rows are ignored."""
+        self._controls.release(row)
         self._loader.drop(row)
         if self._waiting.pop(row, None) is None:
             return
@@ -174,4 +180,4 @@ class Admission:
             read, install = partial(load_control, wanted, model), partial(self._controls.put, key)
             return Want(key, read, install)
 
-        return map(want, self._controls.missing(command.controls, model))
+        return map(want, self._controls.claim(command.row, command.controls, model))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,11 @@ class Control:
     def __init__(self, name: str, net: ControlNet) -> None:
         self.name, self.net = name, net
         self._buckets: Recent[torch.Size, tuple[int, ...]] = Recent(limits.SIZES_PROVEN_MAX)
+        self._said_bytes: Recent[torch.Size, int] = Recent(limits.SIZES_PROVEN_MAX)
+
+    def said_bytes(self, shape: torch.Size) -> int:
+        """What it says of one forward with latents of this shape; 0 where that isn't known yet."""
+        return self._said_bytes.find(shape) or 0
 
     def hint(self, picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """What it sees of a picture, uint8 (height, width, 3): (1, ...), float32."""
@@ -52,7 +57,9 @@ class Control:
         sample = random_forwards(candidates[-1] + 1, _hinted(forwards.take(0), hint), ())
 
         def said(some: Forwards) -> torch.Tensor:
-            return torch.cat([it.flatten(1) for it in self.net.run(some)], dim=1)
+            all_of_it = torch.cat([it.flatten(1) for it in self.net.run(some)], dim=1)
+            self._said_bytes.put(shape, all_of_it[0].nbytes)
+            return all_of_it
 
         proven = yield from prove_buckets(said, sample, candidates)
         self._buckets.put(shape, proven)
@@ -147,43 +154,81 @@ def _files(name: str, folder: Path) -> list[Path]:
 
 
 class Controls:
-    """The ControlNets an engine keeps: the least recently used go first, by their bytes."""
+    """The ControlNets an engine keeps: the least recently used go first, by their bytes.
+
+    Rows that together want more than the budget are served in the order they came: those that run
+    keep theirs, and one that waits can only lose what it holds to one that came before it. So the
+    oldest always gets on, and nothing is read in turns for ever.
+    """
 
     def __init__(self, bytes_max: int = limits.CONTROLS_BYTES_MAX) -> None:
         self._kept: dict[str, Control] = {}  # in the order of their use
         self._bytes_max = bytes_max
+        self._claims: dict[str, tuple[str, ...]] = {}  # of rows, in the order they came
+        self._running: set[str] = set()  # rows
+        self._sizes: Recent[str, int] = Recent(limits.SIZES_PROVEN_MAX)  # of all that were read
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is kept."""
+        return sum(control.net.bytes for control in self._kept.values())
 
     def key(self, wanted: RowControl, model: Model) -> str:
         """Names one ControlNet beside one base."""
         return f"control:{model.name}@{model.build}:{wanted.name}@{wanted.build}"
 
-    def missing(self, wanted: Sequence[RowControl], model: Model) -> Iterator[RowControl]:
-        """Those not kept, each once."""
-        seen = set(self._kept)
-        for one in wanted:
-            if (key := self.key(one, model)) not in seen:
-                seen.add(key)
-                yield one
+    def claim(self, row: str, wanted: Sequence[RowControl], model: Model) -> list[RowControl]:
+        """Let a row have these until it is released: which of them have yet to be read, each once.
 
-    def put(self, key: str, control: Control) -> None:
-        """Keep one that was read; others may go."""
-        self._kept[key] = control
-        while len(self._kept) > 1 and self._bytes > self._bytes_max:
-            del self._kept[next(iter(self._kept))]
-
-    def of(self, wanted: Sequence[RowControl], model: Model) -> tuple[Control, ...]:
-        """Those of a row, in its order. Raises InvalidInput if they don't fit in together."""
-        keys = [self.key(one, model) for one in wanted]
-        if any(key not in self._kept for key in keys):
+        Raises InvalidInput if it is known that they can't be kept together.
+        """
+        by_key = {self.key(one, model): one for one in wanted}
+        if by_key:
+            self._claims.setdefault(row, tuple(by_key))
+        total = sum(self._sizes.find(key) or 0 for key in by_key)
+        if total > self._bytes_max:
             raise InvalidInput(
-                "these controls don't fit into memory together",
+                f"these controls take {total:,} bytes, more than there is for all",
                 field="controls",
                 limit=self._bytes_max,
             )
+        return [one for key, one in by_key.items() if key not in self._kept]
+
+    def put(self, key: str, control: Control) -> bool:
+        """Keep one that was read; others may go. False if there is no room for it now."""
+        self._sizes.put(key, control.net.bytes)
+        leaving, over = [], self.bytes + control.net.bytes - self._bytes_max
+        held = self._held_against(key)
+        for other, kept in self._kept.items():
+            if over > 0 and other not in held:
+                leaving.append(other)
+                over -= kept.net.bytes
+        if over > 0 and held:
+            return False
+        for other in leaving:
+            del self._kept[other]
+        self._kept[key] = control  # the only one, if it is larger than the budget: refused next
+        return True
+
+    def _held_against(self, key: str) -> set[str]:
+        """What mustn't go for this one: rows that run have it, or one that came before."""
+        held: set[str] = set()
+        is_before = True
+        for row, keys in self._claims.items():
+            is_before = is_before and key not in keys
+            if is_before or row in self._running:
+                held.update(keys)
+        return held & self._kept.keys()
+
+    def of(self, row: str, wanted: Sequence[RowControl], model: Model) -> tuple[Control, ...]:
+        """Those of a row that runs from now on, in its order; all were read."""
+        keys = [self.key(one, model) for one in wanted]
         for key in keys:
             self._kept[key] = self._kept.pop(key)
+        self._running.add(row)
         return tuple(self._kept[key] for key in keys)
 
-    @property
-    def _bytes(self) -> int:
-        return sum(control.net.bytes for control in self._kept.values())
+    def release(self, row: str) -> None:
+        """A row has ended, or waits no longer; unknown rows are ignored."""
+        self._claims.pop(row, None)
+        self._running.discard(row)

@@ -34,7 +34,7 @@ from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
 from calotype.engine.forwards import Forwards, joined
-from calotype.engine.memory import Ledger, row_bytes
+from calotype.engine.memory import Ledger, adapter_bytes, row_bytes
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import pixels, preview_due, scores
 from calotype.engine.resident import Models
@@ -82,11 +82,14 @@ class Engine:
 
     def ledger(self) -> Ledger:
         """The device memory to reckon with for all it has loaded, measured and holds."""
-        sizes = self._sizes.values()
+        sizes, rows = self._sizes.values(), [*self._rows.values()]
         return Ledger(
             weights=self._models.bytes,
-            rows=row_bytes([*self._rows.values()]),
+            loras=self._models.lora_bytes,
+            controls=self._admission.control_bytes,
+            rows=row_bytes(rows),
             largest_pass=max((max(size.pass_bytes) for size in sizes), default=0),
+            adapters=adapter_bytes(rows, max((max(it.buckets) for it in sizes), default=0)),
             decode=max((size.decode_bytes for size in sizes), default=0),
         )
 

@@ -1,8 +1,9 @@
 """Device memory: what is alive at one time, measured, and what an engine needs, predicted.
 
-The prediction is a ledger of four posts: weights, rows with their texts and pictures, the largest
-pass, and one decode, which may run beside it. The first two are sizes of tensors; the others are
-measured once for each size of picture, with its curve. On the CPU, for tensors' bytes, it is within
+The prediction is a ledger: weights, LoRAs and ControlNets that are kept, rows with their texts and
+pictures, the largest pass, what adapters add to it, and one decode, which may run beside it. The
+largest pass and the decode are measured once for each size of picture, with its curve; all else is
+sizes of tensors. On the CPU, for tensors' bytes, it is within
 10 % of what was alive (``tests/rooms/test_engine_memory.py``).
 """
 
@@ -18,6 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from calotype.engine.lora.bank import lora_key
 from calotype.engine.rows import Row
 
 _HISTORY = 2  # latents' worth that a sampler keeps of past steps; most keep less
@@ -90,14 +92,37 @@ class Ledger:
     """Bytes of device memory, by what needs them."""
 
     weights: int
+    loras: int
+    controls: int
     rows: int
-    largest_pass: int
+    largest_pass: int  # without adapters
+    adapters: int  # what LoRAs and ControlNets at work add to it
     decode: int
 
     @property
     def total(self) -> int:
         """The peak to reckon with."""
-        return self.weights + self.rows + self.largest_pass + self.decode
+        kept = self.weights + self.loras + self.controls + self.rows
+        return kept + self.largest_pass + self.adapters + self.decode
+
+
+def adapter_bytes(rows: Collection[Row], forwards_max: int) -> int:
+    """What these rows' adapters add to a pass of so many forwards, at most, those of most first.
+
+    LoRAs: the pairs that a layer lays side by side. ControlNets: what they say, and the same
+    scattered to the pass's forwards. A ControlNet's own run is taken for no larger than its base's.
+    """
+    most, said, keys, left = 0, 0, list[str](), forwards_max
+    by_model = {id(row.model): row.model for row in rows if row.command.loras}
+    for row in sorted(rows, key=lambda row: -len(row.command.loras) - len(row.steered)):
+        count = min(left, len(row.conditions))
+        left -= count
+        keys += [lora_key(lora) for lora in row.command.loras] * count
+        shape = row.latents.shape[1:]
+        each = [steering.control.said_bytes(shape) for _, steering in row.steered]
+        said, most = said + count * sum(each), max(most, *each, 0)
+    loras = max((model.loras.pass_bytes(keys) for model in by_model.values()), default=0)
+    return loras + said + forwards_max * most
 
 
 def row_bytes(rows: Collection[Row]) -> int:

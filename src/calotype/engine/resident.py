@@ -28,6 +28,11 @@ class Models:
         """Of all weights."""
         return sum(model.parameter_bytes for model, _ in self._held.values())
 
+    @property
+    def lora_bytes(self) -> int:
+        """Of all LoRAs beside them."""
+        return sum(model.loras.bytes for model, _ in self._held.values())
+
     def get(self, name: str) -> Model:
         """A model that is held; raises NotFound."""
         if name not in self._held:

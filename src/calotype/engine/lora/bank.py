@@ -56,6 +56,10 @@ class LoraBank:
         """Of all that is installed."""
         return sum(lora.bytes for lora in self._loras.values())
 
+    def pass_bytes(self, keys: Sequence[str]) -> int:
+        """What its pairs take, side by side for these entries, in the layer that needs most."""
+        return max((layer.pass_bytes(keys) for layer in self._wrapped.values()), default=0)
+
     def beside(self, loras: Sequence[RowLora]) -> tuple[RowLora, ...]:
         """Those that a row needs beside the weights as they are; none of a set that is merged.
 

@@ -7,6 +7,7 @@ the places of forwards that have a LoRA, so a forward without one keeps its bits
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,6 +49,11 @@ class Wrapped(torch.nn.Module, ABC):  # type: ignore[misc]  # torch is not follo
             for entries, forwards in group.turns:
                 output.index_add_(0, forwards, delta.index_select(0, entries))
 
+    def pass_bytes(self, keys: Sequence[str]) -> int:
+        """What its pairs take, side by side for these entries; none where they go one by one."""
+        del keys
+        return 0
+
     @abstractmethod
     def _delta(self, group: Group, inputs: torch.Tensor) -> torch.Tensor:
         """What each entry adds: (entries, ...), as the output of one forward is."""
@@ -55,6 +61,13 @@ class Wrapped(torch.nn.Module, ABC):  # type: ignore[misc]  # torch is not follo
 
 class WrappedLinear(Wrapped):
     """For (n, width) and (n, ..., width)."""
+
+    def pass_bytes(self, keys: Sequence[str]) -> int:
+        """Those of the rank class that takes most: the classes take turns."""
+        by_rank: dict[int, int] = {}
+        for pair in (self.bank[key] for key in keys if key in self.bank):
+            by_rank[pair.rank] = by_rank.get(pair.rank, 0) + pair.bytes
+        return max(by_rank.values(), default=0)
 
     def _delta(self, group: Group, inputs: torch.Tensor) -> torch.Tensor:
         pairs = [self.bank[key] for key in group.keys]
