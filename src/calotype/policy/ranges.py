@@ -26,7 +26,7 @@ from calotype.core.nouns import Tier
 SHARES = (0.5, 0.9)  # of jobs that are done by P50 and by P90
 OUTLOOKS = ("runs", "waits", "far")  # at the time of telling
 # Factors before anything is measured: what `calotype simulate` measures of generated traffic.
-PRIOR = {"runs": (1.0, 1.15), "waits": (1.05, 1.6), "far": (1.2, 3.0)}
+PRIOR = {"runs": (1.01, 1.13), "waits": (1.08, 4.3), "far": (3.9, 7.0)}
 # By so much a factor's logarithm moves for a job: more is quicker, and less steady. What depends on
 # who comes changes with the hour.
 STEPS = {"runs": 0.04, "waits": 0.12, "far": 0.2}
