@@ -23,6 +23,7 @@ from calotype.cli import (
     keys,
     models,
     plan,
+    safety,
     serve,
     simulate,
     tenants,
@@ -57,6 +58,7 @@ app.add_typer(bench.app, name="bench")
 app.command()(simulate.simulate)
 app.command()(plan.plan)
 app.add_typer(trace.app, name="trace")
+app.add_typer(safety.app, name="safety")
 
 
 def main() -> None:

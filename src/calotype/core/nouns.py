@@ -273,6 +273,7 @@ class Verdict:
     category: str | None = None  # why, if not allow
     score: float | None = None  # 0..1
     detail: str = ""  # a sentence for the person
+    field: str | None = None  # the input that it is about, of a prompt
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from calotype.core.nouns import (
     Job,
     Key,
     ModelInfo,
+    Spec,
     VerdictKind,
 )
 from calotype.core.states import EngineState, JobState
@@ -200,8 +201,7 @@ class Platform:
         model = self._registry.get(model_name(ask, self.default_model))
         self._check_loadable(model.name)
         spec, tier = spec_of(ask, model, found), tier_of(ask)
-        self._judge("prompt", spec.prompt)
-        self._judge("negative_prompt", spec.negative_prompt)
+        self._judge(spec)
         if held := await self._store.quarantine.find(spec):
             raise Quarantined(
                 f"the same job ended its engines before, and isn't run again: {held.reason}",
@@ -335,12 +335,20 @@ class Platform:
         """Wait for a fault that only a restart can mend, and return it."""
         return await self._dispatcher.broken()
 
-    def _judge(self, field: str, text: str) -> None:
-        verdict = self._prompts.judge(text, field=field)
+    def _judge(self, spec: Spec) -> None:
+        """Refuse what the job's texts ask for, all read together; a LoRA's name is one of them."""
+        verdict = self._prompts.judge_fields(
+            {
+                "prompt": spec.prompt,
+                "negative_prompt": spec.negative_prompt,
+                "loras": ", ".join(lora.name for lora in spec.loras),
+            }
+        )
         if verdict.kind is not VerdictKind.ALLOW:
+            log.warning("prompt_refused", category=verdict.category, check=verdict.check)
             raise Refused(
                 verdict.detail,
-                field=field,
+                field=verdict.field,
                 category=verdict.category,
                 check=verdict.check,
                 version=verdict.version,

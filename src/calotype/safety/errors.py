@@ -6,7 +6,7 @@ from calotype.core.errors import OperatorError
 
 
 class SafetyUnavailable(OperatorError):
-    """A required check couldn't run: the picture is held, not delivered."""
+    """A required check couldn't run: a prompt is refused, a picture held and not delivered."""
 
     kind = "safety-unavailable"
-    title = "The picture can't be judged now"
+    title = "A safety check can't run now"

@@ -8,79 +8,126 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from calotype.core.errors import OperatorError
-from calotype.safety.text import plain_words
+from calotype.safety.views import plain_words
 
 ALWAYS = "sexual_minors"  # the category that no operator can turn off
-CATEGORIES = (ALWAYS, "sexual", "violence", "hate")  # the first that applies is the one told
-SHIPPED = Path(__file__).with_name("blocklist.toml")
+# Of lists; the first that applies is the one told.
+LISTED = (ALWAYS, "sexual", "self_harm", "gore", "violence", "hate", "illegal")
+CATEGORIES = (*LISTED, "harassment")  # that one comes of names beside what is listed
+SHIPPED = Path(__file__).with_name("terms")
+LANGUAGES = ("en", "de", "fr", "es", "pt", "it", "ru", "zh", "ja")
 
-_AGES_IN_WORDS = (
-    "one two three four five six seven eight nine ten eleven twelve "
-    "thirteen fourteen fifteen sixteen seventeen"
-)
-_AGES = (*map(str, range(1, 18)), *_AGES_IN_WORDS.split())
-# What a file may hold: table, then key, or a key by itself. Operators get no "benign": it would be
+_AGES = tuple(map(str, range(1, 18)))
+_GRADES = ("1st", "2nd", "3rd", *(f"{n}th" for n in range(4, 13)))
+# What a file may hold: table, then key, or a key by itself. Operators get no "allowed": it would be
 # a way round sexual_minors.
 _TABLES = {
-    "block": CATEGORIES,
-    "conjunction": ("minors", "suggestive"),
+    "block": LISTED,
+    "conjunction": ("minors", "suggestive", "degrading"),
     "negative": ("undressing",),
 }
+_SHIPPED_KEYS = ("allowed", "numbers", "ordinals")
+_OPERATOR_KEYS = ("off", "figures")
+
+
+@dataclass(frozen=True)
+class Collisions:
+    """Real words that a guess at a disguise would take for a listed one; made by training."""
+
+    near: frozenset[str] = frozenset()  # words one letter away from a term
+    splits: frozenset[str] = frozenset()  # terms cut into pieces that are all words: "pen is"
+    backwards: frozenset[str] = frozenset()  # terms that are a word from their end
+
+    @classmethod
+    def shipped(cls) -> Collisions:
+        """Those of the shipped lists."""
+        raw = tomllib.loads((SHIPPED / "collisions.toml").read_text(encoding="utf-8"))
+        return cls(**{name: frozenset(words) for name, words in raw.items()})
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Every phrase as the text reader reads it: plain words with single spaces between."""
+    """Every phrase as the views have it: plain words with single spaces between."""
 
-    block: dict[str, tuple[str, ...]]  # by category, in the order of CATEGORIES
+    block: dict[str, tuple[str, ...]]  # by category, in the order of LISTED
     minors: tuple[str, ...]
     suggestive: tuple[str, ...]
+    degrading: tuple[str, ...]
     undressing: tuple[str, ...]
-    benign: tuple[str, ...]
+    figures: tuple[str, ...]
+    allowed: tuple[str, ...]
+    allowed_beside: dict[str, tuple[str, ...]]  # phrase, and the words that make it harmless
+    own: frozenset[str] = frozenset()  # an operator's phrases: looked for without guessing
     off: frozenset[str] = field(default_factory=frozenset)  # categories that aren't refused
 
     @classmethod
     def shipped(cls) -> Lists:
-        """The package's own lists."""
-        raw = _load(SHIPPED, ("benign",))
+        """The package's own lists, of all languages."""
+        raws = [
+            _load(SHIPPED / f"{language}.toml", (*_SHIPPED_KEYS, "allowed_beside"))
+            for language in LANGUAGES
+        ]
+        beside: dict[str, tuple[str, ...]] = {}
+        for raw in raws:
+            for phrase, words in raw.get("allowed_beside", {}).items():
+                beside[" ".join(plain_words(phrase))] = _phrases(words)
         return cls(
-            block={name: _phrases(raw["block"][name]) for name in CATEGORIES},
-            minors=_phrases(raw["conjunction"]["minors"]),
-            suggestive=_phrases(raw["conjunction"]["suggestive"]),
-            undressing=_phrases(raw["negative"]["undressing"]),
-            benign=_phrases(raw["benign"]),
+            block={name: _merged(raws, "block", name) for name in LISTED},
+            minors=_merged(raws, "conjunction", "minors"),
+            suggestive=_merged(raws, "conjunction", "suggestive"),
+            degrading=_merged(raws, "conjunction", "degrading"),
+            undressing=_merged(raws, "negative", "undressing"),
+            figures=_phrases(_load(SHIPPED / "figures.toml", ("figures",))["figures"]),
+            allowed=tuple(phrase for raw in raws for phrase in _phrases(raw["allowed"])),
+            allowed_beside=beside,
         )
 
     def extended(self, path: Path) -> Lists:
         """These lists and those of an operator's file; raises OperatorError naming the file."""
-        raw = _load(path, ("off",))
-        block, conjunction = raw.get("block", {}), raw.get("conjunction", {})
-        negative, off = raw.get("negative", {}), frozenset(raw.get("off", ()))
-        if not off <= set(CATEGORIES[1:]):
+        raw = _load(path, _OPERATOR_KEYS)
+        off = frozenset(raw.get("off", ()))
+        may_be_off = CATEGORIES[1:]
+        if not off <= set(may_be_off):
             raise OperatorError(
-                f"{path}: only these categories can be off: {', '.join(CATEGORIES[1:])}",
+                f"{path}: only these categories can be off: {', '.join(may_be_off)}",
                 field="off",
-                limit=list(CATEGORIES[1:]),
+                limit=list(may_be_off),
             )
+        english = _load(SHIPPED / "en.toml", (*_SHIPPED_KEYS, "allowed_beside"))
+        raw |= {name: english[name] for name in ("numbers", "ordinals")}
+        block = {name: _merged([raw], "block", name) for name in LISTED}
+        more = {
+            name: _merged([raw], table, name)
+            for table in ("conjunction", "negative")
+            for name in _TABLES[table]
+        } | {"figures": _phrases(raw.get("figures", ()))}
         return replace(
             self,
-            block={name: had + _phrases(block.get(name, ())) for name, had in self.block.items()},
-            minors=self.minors + _phrases(conjunction.get("minors", ())),
-            suggestive=self.suggestive + _phrases(conjunction.get("suggestive", ())),
-            undressing=self.undressing + _phrases(negative.get("undressing", ())),
+            block={name: had + block[name] for name, had in self.block.items()},
+            **{name: getattr(self, name) + phrases for name, phrases in more.items()},
+            own=frozenset(
+                phrase for group in (block, more) for each in group.values() for phrase in each
+            ),
             off=off,
         )
 
     @property
+    def others(self) -> dict[str, tuple[str, ...]]:
+        """What is refused only together with something else, by the name of its list."""
+        names = ("minors", "suggestive", "degrading", "undressing", "figures")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def version(self) -> str:
         """Hash of everything in the lists: first 12 hex digits of SHA-256."""
-        text = json.dumps(asdict(self) | {"off": sorted(self.off)}, sort_keys=True)
+        content = asdict(self) | {"off": sorted(self.off), "own": sorted(self.own)}
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -92,7 +139,10 @@ def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     except ValueError as error:  # not UTF-8, or not TOML
         raise OperatorError(f"{path} isn't a list of words in TOML: {error}") from error
     for name, content in raw.items():
-        if name in keys:
+        if name == "allowed_beside" and name in keys:
+            for phrase, words in content.items():
+                _check_list(path, f"{name}.{phrase}", words)
+        elif name in keys:
             _check_list(path, name, content)
         elif name in _TABLES and isinstance(content, dict):
             for key, terms in content.items():
@@ -112,9 +162,24 @@ def _check_list(path: Path, name: str, content: Any) -> None:
             raise OperatorError(f"{path}: {name} has an entry without words: {each!r}", field=name)
 
 
-def _phrases(terms: Iterable[str]) -> tuple[str, ...]:
-    """Each entry as plain words, with {age} written out; the order is kept, doubles are dropped."""
+def _merged(raws: Sequence[dict[str, Any]], table: str, name: str) -> tuple[str, ...]:
+    """One list of all files, with each file's own words for numbers written out."""
+    found: dict[str, None] = {}
+    for raw in raws:
+        numbers, ordinals = raw["numbers"], raw["ordinals"]
+        terms = raw.get(table, {}).get(name, ())
+        found |= dict.fromkeys(_phrases(terms, (*_AGES, *numbers), (*_GRADES, *ordinals)))
+    return tuple(found)
+
+
+def _phrases(
+    terms: Iterable[str], ages: Sequence[str] = _AGES, grades: Sequence[str] = _GRADES
+) -> tuple[str, ...]:
+    """Each entry as plain words, numbers written out; the order is kept, doubles are dropped."""
     written = (
-        term.replace("{age}", age) for term in terms for age in (_AGES if "{age}" in term else "-")
+        term.replace("{age}", age).replace("{nth}", grade)
+        for term in terms
+        for age in (ages if "{age}" in term else "-")
+        for grade in (grades if "{nth}" in term else "-")
     )
     return tuple(dict.fromkeys(" ".join(plain_words(each)) for each in written))

@@ -1,87 +1,317 @@
-"""Finds the phrases of several lists in a reading of a text, as whole words, in one pass.
+"""Finds listed phrases in every view of a text, as whole words, each view in one pass.
 
+It guesses too, with the shipped lists only: words one letter away, words with letters masked, and
+words cut in two or three. Real words that such a guess would hit are known (``Collisions``).
 It knows neither what the lists mean nor what follows from a hit.
+
+Search: Aho and Corasick 1975; near words: the deletion index of SymSpell (Garbe 2012), verified by
+the optimal string alignment distance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, pairwise
 
-from calotype.safety.text import Reading, is_stretched, readings, squeeze
+from ahocorasick_rs import AhoCorasick
+from rapidfuzz.distance import OSA
 
-_APART_LETTERS_MIN = 4  # shorter words are looked for only as the whole of a run of letters
+from calotype.safety.lists import Collisions, Lists
+from calotype.safety.views import Views, spaced
+
+_INSIDE_MIN = 4  # shorter words are looked for only as the whole of a run of letters
+_PIECES_INSIDE_MIN = 5  # the same, where the pieces may be two letters
+_CUT_MIN, _CUT_TWICE_MIN = 4, 6  # letters of a word that is looked for in two and three pieces
+_NEAR_MIN, _SWAPPED_MIN = 6, 5  # letters of a word of which one may be wrong, or two swapped
+_MASKED_MIN = 4
+_WORD_CHARS_MAX = 32  # longer ones are near nothing
+_BACKWARDS_MIN = 4
+# Words that people write at a listed one without a space between.
+_ATTACHED = (
+    "woman",
+    "women",
+    "girl",
+    "girls",
+    "man",
+    "men",
+    "boy",
+    "boys",
+    "body",
+    "lady",
+    "people",
+)
+
+_EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_NUMERAL = re.compile(r"[0-9一二三四五六七八九十百]")
+_LONG_RUN = re.compile(r"(.)\1\1")
+_RUN = re.compile(r"(.)\1+")
+
+
+@dataclass(frozen=True, order=True)
+class Hit:
+    """A listed phrase that was found."""
+
+    name: str  # of its list
+    term: str
+    view: str  # in which it was seen
 
 
 class Matcher:
-    """An index of phrases by their first word."""
+    """An index of the phrases of several lists."""
 
-    def __init__(self, lists: Mapping[str, Iterable[str]], *, harmless: Iterable[str]) -> None:
+    def __init__(
+        self,
+        lists: Mapping[str, Iterable[str]],
+        *,
+        allowed: Iterable[str] = (),
+        allowed_beside: Mapping[str, Iterable[str]] | None = None,
+        exact: frozenset[str] = frozenset(),
+        collisions: Collisions | None = None,
+    ) -> None:
         """``lists``: phrases (words with single spaces between) by the name of their list.
 
-        A phrase doesn't count where it stands wholly inside one of the ``harmless`` phrases.
+        A phrase doesn't count where it stands wholly inside one that is ``allowed``, or that is
+        ``allowed_beside`` a word which the text has too. Phrases in ``exact`` aren't guessed at.
         """
-        # Phrases by first word, each with its list; None stands for the harmless ones.
-        self._by_first: dict[str, list[tuple[tuple[str, ...], str | None]]] = {}
-        self._single: dict[str, set[str]] = {}  # the phrases of one word, and their lists
-        self._squeezed: dict[str, set[str]] = {}
+        self._collisions = collisions or Collisions()
+        self._names: dict[str, list[str]] = {}  # the lists of each phrase
         for name, phrases in lists.items():
             for phrase in phrases:
-                self._add(tuple(phrase.split()), name)
-        for phrase in harmless:
-            self._add(tuple(phrase.split()), None)
-        self._words = frozenset().union(*self._squeezed.values())  # all words of all phrases
+                self._names.setdefault(phrase, []).append(name)
+        self._allowed = frozenset(allowed)
+        self._beside = {phrase: tuple(words) for phrase, words in (allowed_beside or {}).items()}
+        guessed = [
+            phrase for phrase in self._names if _can_be_guessed(phrase) and phrase not in exact
+        ]
+        self._patterns = self._spaced_patterns(guessed)
+        self._words = _index(self._patterns)
+        self._inside = [
+            phrase.replace(" ", "") for phrase in self._names if len(phrase) >= _INSIDE_MIN
+        ]
+        self._inside_terms = dict(zip(self._inside, _long(self._names), strict=True))
+        self._letters = _index(self._inside)
+        self._squeezed = _by_squeezed(self._names)
+        self._doubled = _by_squeezed(word for word in guessed if len(word) >= _MASKED_MIN)
+        self._near = _by_deletion(guessed)
+        self._by_mask = _by_mask(guessed)
 
-    def hits(self, reading: Reading) -> set[str]:
-        """The names of the lists of which a phrase was found."""
-        found = self._in_letters(reading.apart)
-        for line in reading.lines:
-            found |= self._in_line(line, stretched=reading.is_stretched)
+    def hits(self, views: Views) -> set[Hit]:
+        """Every phrase found, in any view."""
+        plain = views.words["plain"]
+        found: set[Hit] = set()
+        for name, text in views.words.items():
+            found |= self._in_words(text, name, plain)
+            found |= self._backwards(text[::-1], plain)
+        if _LONG_RUN.search(plain):
+            for name, text in tuple(views.words.items()):
+                found |= self._in_words(self._unstretched(text), f"{name}, stretched", plain)
+        if views.joined:
+            found |= self._in_joined(views.joined)
+        found |= self._in_letters(views.runs, _INSIDE_MIN, "letters set apart")
+        found |= self._in_letters(views.pieces, _PIECES_INSIDE_MIN, "pieces set apart")
+        for masked in views.masked:
+            found |= self._named(self._by_mask.get(masked, ()), "masked letters")
+        for word in set(plain.split()):
+            found |= self._named(self.close_to(word), "one letter away")
         return found
 
-    def _add(self, words: tuple[str, ...], name: str | None) -> None:
-        self._by_first.setdefault(words[0], []).append((words, name))
-        for word in words:
-            self._squeezed.setdefault(squeeze(word), set()).add(word)
-        if name is not None and len(words) == 1:
-            self._single.setdefault(words[0], set()).add(name)
+    def close_to(self, word: str) -> Iterator[str]:
+        """Listed words that this one is a letter away from: wrong, swapped or doubled."""
+        if not _SWAPPED_MIN <= len(word) <= _WORD_CHARS_MAX or not word.isalpha():
+            return
+        if word in self._names or word in self._collisions.near:
+            return
+        doubled = self._doubled.get(_RUN.sub(r"\1", word))
+        if doubled is not None and len(word) == len(doubled) + 1:
+            yield doubled
+        terms = {term for key in (word, *_deletions(word)) for term in self._near.get(key, ())}
+        for term in terms:
+            is_swap = sorted(term) == sorted(word)
+            if (is_swap or len(term) >= _NEAR_MIN) and OSA.distance(word, term) <= 1:
+                yield term
 
-    def _in_line(self, line: list[str], *, stretched: bool) -> set[str]:
-        known = {word: self._known(word, stretched=stretched) for word in set(line)}
-        seen = [known[word] for word in line]
-        spans: list[tuple[range, str]] = []
-        harmless: set[int] = set()
-        for start, here in enumerate(seen):
-            for first in here:
-                for phrase, name in self._by_first.get(first, ()):
-                    there = seen[start : start + len(phrase)]
-                    if len(there) < len(phrase) or not all(map(_is_in, phrase, there)):
-                        continue
-                    span = range(start, start + len(phrase))
-                    if name is None:
-                        harmless.update(span)
-                    else:
-                        spans.append((span, name))
-        return {name for span, name in spans if not harmless.issuperset(span)}
+    def attached(self, word: str) -> str | None:
+        """The listed word that this one has in it, beside one of those it is often written to."""
+        phrase, how = self._patterns.get(spaced([word]), ("", ""))
+        return phrase if how == "attached" else None
 
-    def _known(self, word: str, *, stretched: bool) -> frozenset[str]:
-        """Which words of the phrases this word of a text may be."""
-        if not stretched and word.isalpha():  # the usual case, kept quick
-            return frozenset((word,)) & self._words
-        found: set[str] = set()
-        for each in readings(word):
-            found.add(each)
-            if is_stretched(each):
-                found |= self._squeezed.get(squeeze(each), set())
-        return self._words & found
+    def _spaced_patterns(self, guessed: list[str]) -> dict[str, tuple[str, str]]:
+        """What is looked for in words: the pattern, the phrase that it stands for, and how."""
+        patterns: dict[str, tuple[str, str]] = {}
+        for phrase in guessed:
+            for pieces in cuts(phrase):
+                if pieces not in self._collisions.splits:
+                    patterns[spaced([pieces])] = (phrase, "cut")
+            if len(phrase) >= _MASKED_MIN:
+                for word in _ATTACHED:
+                    for both in (phrase + word, word + phrase):
+                        if both not in self._collisions.near:
+                            patterns[spaced([both])] = (phrase, "attached")
+        # Last, so that a phrase itself is never taken for a guess at another.
+        for phrase in (*self._names, *self._allowed, *self._beside):
+            pattern = phrase.replace(" ", "") if _eastern(phrase) else spaced([phrase])
+            patterns[pattern] = (phrase, "")
+        return patterns
 
-    def _in_letters(self, runs: tuple[str, ...]) -> set[str]:
-        together = "\n".join(runs)  # no word holds a line's end, so one search does for all runs
-        found: set[str] = set()
-        for word, names in self._single.items() if runs else ():
-            if word in (together if len(word) >= _APART_LETTERS_MIN else runs):
-                found |= names
+    def _in_words(self, text: str, view: str, plain: str) -> set[Hit]:
+        spans, harmless = [], []
+        for phrase, how, start, end in self._matches(text):
+            if _eastern(phrase):  # for _in_joined
+                continue
+            if self._is_harmless(phrase, plain):
+                harmless.append((start, end))
+            if phrase in self._names:
+                spans.append((phrase, f"{view}, {how}" if how else view, start, end))
+        found: set[Hit] = set()
+        for phrase, seen, start, end in spans:
+            if not any(first <= start and end <= last for first, last in harmless):
+                found |= self._named((phrase,), seen)
         return found
 
+    def _in_joined(self, text: str) -> set[Hit]:
+        """East Asian phrases, however they are spaced; "1" isn't the age in "21"."""
+        spans, harmless = [], []
+        for phrase, _, start, end in self._matches(text):
+            if not _eastern(phrase):
+                continue
+            if self._is_harmless(phrase, ""):
+                harmless.append((start, end))
+            is_part = start > 0 and _NUMERAL.match(phrase) and _NUMERAL.match(text[start - 1])
+            if phrase in self._names and not is_part:
+                spans.append((phrase, start, end))
+        found: set[Hit] = set()
+        for phrase, start, end in spans:
+            if not any(first <= start and end <= last for first, last in harmless):
+                found |= self._named((phrase,), "joined")
+        return found
 
-def _is_in(word: str, readings_there: frozenset[str]) -> bool:
-    return word in readings_there
+    def _matches(self, text: str) -> Iterator[tuple[str, str, int, int]]:
+        keys = self._words.keys
+        for index, start, end in self._words.find(text):
+            phrase, how = self._patterns[keys[index]]
+            yield phrase, how, start, end
+
+    def _is_harmless(self, phrase: str, plain: str) -> bool:
+        return phrase in self._allowed or any(
+            spaced([word]) in plain for word in self._beside.get(phrase, ())
+        )
+
+    def _backwards(self, text: str, plain: str) -> set[Hit]:
+        terms = {
+            phrase
+            for phrase, how, _, _ in self._matches(text)
+            if phrase in self._names
+            and not how
+            and len(phrase) >= _BACKWARDS_MIN
+            and phrase not in self._collisions.backwards
+            and spaced([phrase]) not in plain
+        }
+        return self._named(terms, "backwards")
+
+    def _in_letters(self, runs: tuple[str, ...], shortest: int, view: str) -> set[Hit]:
+        together = "\n".join(runs)  # no phrase holds a line's end, so one search does for all
+        keys = self._letters.keys
+        terms = {
+            self._inside_terms[keys[index]]
+            for index, _, _ in (self._letters.find(together) if runs else ())
+            if len(keys[index]) >= shortest
+        }
+        return self._named(terms, view)
+
+    def _unstretched(self, text: str) -> str:
+        """Words with a letter three times in a row, as the listed words that they may be."""
+        return spaced([self._unstretched_word(word) for word in text.split()])
+
+    def _unstretched_word(self, word: str) -> str:
+        if _LONG_RUN.search(word):
+            return self._squeezed.get(_RUN.sub(r"\1", word), word)
+        return word
+
+    def _named(self, terms: Iterable[str], view: str) -> set[Hit]:
+        return {Hit(name, term, view) for term in terms for name in self._names[term]}
+
+
+def phrase_matcher(lists: Lists, collisions: Collisions) -> Matcher:
+    """The matcher of all lists; an operator's phrases and names aren't guessed at."""
+    return Matcher(
+        lists.block | lists.others,
+        allowed=lists.allowed,
+        allowed_beside=lists.allowed_beside,
+        exact=lists.own | frozenset(lists.figures),
+        collisions=collisions,
+    )
+
+
+def guessed_phrases(lists: Lists) -> list[str]:
+    """The single words of the shipped lists that disguises are looked for of."""
+    every = (phrase for each in (*lists.block.values(), *lists.others.values()) for phrase in each)
+    return [word for word in dict.fromkeys(every) if _can_be_guessed(word)]
+
+
+class _Index:
+    """An automaton over a fixed set of keys."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        self._automaton = AhoCorasick(keys)
+
+    def find(self, text: str) -> list[tuple[int, int, int]]:
+        """Every occurrence, overlapping too: index of the key, start, end."""
+        return self._automaton.find_matches_as_indexes(text, overlapping=True)
+
+
+def _index(keys: Iterable[str]) -> _Index:
+    return _Index(list(dict.fromkeys(keys)))
+
+
+def _can_be_guessed(phrase: str) -> bool:
+    return " " not in phrase and phrase.isalpha() and not _eastern(phrase)
+
+
+def _eastern(phrase: str) -> bool:
+    return _EAST_ASIAN.search(phrase) is not None
+
+
+def _long(phrases: Iterable[str]) -> list[str]:
+    return [phrase for phrase in phrases if len(phrase) >= _INSIDE_MIN]
+
+
+def cuts(word: str) -> Iterator[str]:
+    """The word in two pieces, and a longer one in three, with spaces between."""
+    for count, shortest in ((1, _CUT_MIN), (2, _CUT_TWICE_MIN)):
+        if len(word) >= shortest:
+            for places in combinations(range(1, len(word)), count):
+                ends = (0, *places, len(word))
+                yield " ".join(word[a:b] for a, b in pairwise(ends))
+
+
+def _by_squeezed(phrases: Iterable[str]) -> dict[str, str]:
+    """The words of all phrases, by themselves with every letter once where it is repeated."""
+    return {_RUN.sub(r"\1", word): word for phrase in phrases for word in phrase.split()}
+
+
+def _deletions(word: str) -> list[str]:
+    return [word[:place] + word[place + 1 :] for place in range(len(word))]
+
+
+def _by_deletion(words: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for word in words:
+        if len(word) >= _SWAPPED_MIN:
+            for key in (word, *_deletions(word)):
+                found.setdefault(key, []).append(word)
+    return found
+
+
+def _by_mask(words: Iterable[str]) -> dict[str, list[str]]:
+    """Words by themselves with one letter, or two together, as stars; never the first."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        for count in (1, 2):
+            for place in range(1, len(word) - count):
+                if len(word) >= _MASKED_MIN:
+                    key = word[:place] + "*" * count + word[place + count :]
+                    found.setdefault(key, []).append(word)
+    return found

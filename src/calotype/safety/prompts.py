@@ -1,72 +1,240 @@
-"""Judges prompts by lists of words. A first line of defence: it stops asking, not ingenuity.
+"""Judges the texts of a job: lists of words, names and ages, then a classifier.
 
-What it can't see is written in text.py; the picture's own check comes after it. It knows nothing
-of who asks. No classifier and no clock: the same text and lists give the same verdict.
+A first line of defence: it stops asking, not ingenuity; what it misses, as measured, is in
+docs/safety.md, and the picture's own check comes after it. It knows nothing of who asks. No clock:
+the same texts, lists and weights give the same verdict.
+
+Fails closed: whatever goes wrong in a check is SafetyUnavailable, never "allow".
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from calotype.core.errors import CalotypeError, InvalidInput
 from calotype.core.nouns import Verdict, VerdictKind
-from calotype.safety.lists import ALWAYS, Lists
-from calotype.safety.match import Matcher
-from calotype.safety.text import read
+from calotype.safety.classifier import LABELS, TextClassifier
+from calotype.safety.errors import SafetyUnavailable
+from calotype.safety.lists import ALWAYS, CATEGORIES, LISTED, Collisions, Lists
+from calotype.safety.match import Hit, phrase_matcher
+from calotype.safety.views import Views, spaced, views
 
-CHECK = "blocklist"
-_NEGATIVE = "negative_prompt"
+RULES = 2  # version of the rules below
+BLOCKLIST, ENTITIES, CLASSIFIER = "blocklist", "entities", "classifier"
+NEGATIVE = "negative_prompt"
+FOLDED_CHARS_MAX = 8_000  # of one field, as the views have it
+_SEAM_WORDS = 6  # of each side, where a phrase may lie across the end of one field
 
 _DETAILS = {
     ALWAYS: "sexual content involving minors",
     "sexual": "sexual content",
-    "violence": "gore or graphic violence",
+    "self_harm": "self-harm or suicide",
+    "gore": "gore or mutilation",
+    "violence": "graphic violence",
     "hate": "hateful content",
+    "illegal": "help with a crime",
+    "harassment": "the harassment of a real person",
 }
 
 
-class PromptCheck:
-    """Judges a prompt against the shipped lists, and an operator's additions."""
+@dataclass(frozen=True)
+class Finding:
+    """One reason to refuse."""
 
-    def __init__(self, lists: Lists) -> None:
-        self.version = lists.version
-        self._categories = tuple(name for name in lists.block if name not in lists.off)
-        others = {
-            "minors": lists.minors,
-            "suggestive": lists.suggestive,
-            "undressing": lists.undressing,
-        }
-        self._matcher = Matcher(lists.block | others, harmless=lists.benign)
+    category: str
+    check: str
+    field: str
+    score: float  # 0..1
+    hits: tuple[Hit, ...] = ()  # what was found, for the operator; the person isn't told
+
+
+class PromptCheck:
+    """Judges texts against the shipped lists and classifier, and an operator's additions."""
+
+    def __init__(self, lists: Lists, classifier: TextClassifier) -> None:
+        self.lists, self.classifier = lists, classifier
+        self._off = lists.off - {ALWAYS}
+        self._matcher = phrase_matcher(lists, Collisions.shipped())
+        text = f"{RULES} {lists.version} {classifier.version}"
+        self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
     def default(cls) -> PromptCheck:
-        """With the lists that ship with the package."""
-        return cls(Lists.shipped())
+        """With the lists and the classifier that ship with the package."""
+        return cls(Lists.shipped(), TextClassifier.shipped())
 
     @classmethod
     def from_file(cls, path: Path) -> PromptCheck:
-        """With the shipped lists and an operator's file (TOML, see blocklist.toml) on top.
+        """With the shipped lists and an operator's file (TOML, see terms/en.toml) on top.
 
         Raises OperatorError naming the file if it can't be read or holds something unknown.
         """
-        return cls(Lists.shipped().extended(path))
+        return cls(Lists.shipped().extended(path), TextClassifier.shipped())
 
     def judge(self, prompt: str, *, field: str = "prompt") -> Verdict:
-        """BLOCK with a category, or ALLOW.
+        """BLOCK with a category, or ALLOW, for one field by itself; see ``judge_fields``."""
+        return self.judge_fields({field: prompt})
 
-        In the field "negative_prompt" the words of sexual, violence and hate are welcome (they
-        steer away from it), but taking clothes away isn't. Sexual content involving minors is
-        refused in any field and can't be turned off.
+    def judge_fields(self, fields: Mapping[str, str]) -> Verdict:
+        """BLOCK with a category, or ALLOW, for all that one job says, by field, in its order.
+
+        In the field "negative_prompt" the words of the lists are welcome (they steer away from
+        what they name), but taking clothes away isn't. All other fields are read together, and a
+        word or phrase that lies across the end of one is found. Sexual content involving minors
+        is refused in any field and can't be turned off.
+
+        Raises SafetyUnavailable if any check fails: nothing is allowed for want of an answer.
         """
-        category = self._category(self._matcher.hits(read(prompt)), is_negative=field == _NEGATIVE)
-        if category is None:
-            return Verdict(VerdictKind.ALLOW, CHECK, self.version)
-        detail = f"The {field.replace('_', ' ')} asks for {_DETAILS[category]}."
-        return Verdict(VerdictKind.BLOCK, CHECK, self.version, category, 1.0, detail)
+        found = self.findings(fields)
+        if not found:
+            return Verdict(VerdictKind.ALLOW, "prompt", self.version)
+        first = found[0]
+        where = first.field.replace("_", " ")
+        detail = f"The {where} asks for {_DETAILS[first.category]}."
+        return Verdict(
+            VerdictKind.BLOCK,
+            first.check,
+            self.version,
+            first.category,
+            first.score,
+            detail,
+            first.field,
+        )
 
-    def _category(self, hits: set[str], *, is_negative: bool) -> str | None:
-        # Words that are harmless alone, of a minor and of sex, aren't together.
-        if ALWAYS in hits or ("minors" in hits and hits & {"sexual", "suggestive"}):
-            return ALWAYS
-        if is_negative:
-            hits = {"sexual"} if "undressing" in hits else set()
-        return next((name for name in self._categories if name in hits), None)
+    def findings(self, fields: Mapping[str, str]) -> list[Finding]:
+        """Every reason to refuse, the one that is told first; raises as ``judge_fields`` does."""
+        try:
+            return self._findings(fields)
+        except CalotypeError:
+            raise
+        except Exception as error:
+            said = f"the prompt check failed: {type(error).__name__}: {error}"
+            raise SafetyUnavailable(said) from error
+
+    def explain(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        """The path to the verdict, for the operator: verdict, category, checks."""
+        verdict, found = self.judge_fields(fields), self.findings(fields)
+        checks = [
+            {
+                "check": each.check,
+                "category": each.category,
+                "field": each.field,
+                "score": round(each.score, 4),
+                "found": [
+                    {"list": hit.name, "term": hit.term, "view": hit.view}
+                    for hit in sorted(each.hits)
+                ],
+            }
+            for each in found
+        ]
+        return {
+            "verdict": verdict.kind.value,
+            "category": verdict.category,
+            "version": self.version,
+            "checks": checks,
+            "scores": {
+                field: self.classifier.scores(views(text))
+                for field, text in fields.items()
+                if field != NEGATIVE
+            },
+        }
+
+    def _findings(self, fields: Mapping[str, str]) -> list[Finding]:
+        seen = {field: _seen(field, text) for field, text in fields.items()}
+        hits = {field: self._matcher.hits(view) for field, view in seen.items()}
+        asked = [field for field in fields if field != NEGATIVE]
+        wanted = set[Hit]().union(*(hits[field] for field in asked))
+        across = self._across(seen)
+        unwanted = hits.get(NEGATIVE, set())
+        first = asked[0] if asked else NEGATIVE
+        found = self._minors(wanted | across, unwanted, first)
+        if any(hit.name == "undressing" for hit in unwanted):
+            found.append(_finding("sexual", BLOCKLIST, NEGATIVE, unwanted, "undressing"))
+        for field in asked:
+            found += self._listed(hits[field], field)
+            found += self._scored(seen[field], field, hits[field] | wanted)
+        found += self._listed(across, first)
+        degrading = {*LISTED, "suggestive", "degrading"}
+        if harassed := _together(wanted | across, {"figures"}, degrading):
+            found.append(Finding("harassment", ENTITIES, first, 1.0, harassed))
+        kept = [each for each in found if each.category not in self._off]
+        return sorted(kept, key=lambda each: CATEGORIES.index(each.category))
+
+    def _minors(self, wanted: set[Hit], unwanted: set[Hit], first: str) -> list[Finding]:
+        """Words that are harmless alone, of a minor and of sex, aren't together."""
+        found = []
+        sexual = {"sexual", "suggestive"}
+        for field, hits in ((first, wanted), (NEGATIVE, unwanted)):
+            if any(hit.name == ALWAYS for hit in hits):
+                found.append(_finding(ALWAYS, BLOCKLIST, field, hits, ALWAYS))
+            if both := _together(hits, {"minors"}, sexual):
+                found.append(Finding(ALWAYS, ENTITIES, field, 1.0, both))
+        undressing = _only(unwanted, "undressing")
+        if both := _together(_only(wanted, "minors") | undressing, {"minors"}, {"undressing"}):
+            found.append(Finding(ALWAYS, ENTITIES, NEGATIVE, 1.0, both))
+        return found
+
+    def _listed(self, hits: set[Hit], field: str) -> list[Finding]:
+        names = {hit.name for hit in hits} & set(LISTED)
+        return [_finding(name, BLOCKLIST, field, hits, name) for name in names - {ALWAYS}]
+
+    def _scored(self, seen: Views, field: str, hits: set[Hit]) -> list[Finding]:
+        found = []
+        scores = self.classifier.scores(seen)
+        if set(scores) != set(LABELS) or not all(0 <= score <= 1 for score in scores.values()):
+            raise SafetyUnavailable(f"the prompt classifier gave half an answer: {scores}")
+        for label, score in scores.items():
+            if score >= self.classifier.thresholds[label]:
+                found.append(Finding(label, CLASSIFIER, field, score))
+                if label == "sexual" and any(hit.name == "minors" for hit in hits):
+                    found.append(Finding(ALWAYS, CLASSIFIER, field, score))
+        return found
+
+    def _across(self, seen: Mapping[str, Views]) -> set[Hit]:
+        """What lies across the end of one field and the beginning of another."""
+        found: set[Hit] = set()
+        words = {field: view.words["plain"].split() for field, view in seen.items()}
+        for one in words:
+            for other in words:
+                before, after = words[one][-_SEAM_WORDS:], words[other][:_SEAM_WORDS]
+                if one == other or not before or not after:
+                    continue
+                alone = self._terms(before) | self._terms(after)
+                glued = [*before[:-1], before[-1] + after[0], *after[1:]]
+                for both in ([*before, *after], glued):
+                    hits = self._matcher.hits(views(spaced(both)))
+                    found |= {hit for hit in hits if (hit.name, hit.term) not in alone}
+        return {hit for hit in found if hit.name in LISTED}
+
+    def _terms(self, words: list[str]) -> set[tuple[str, str]]:
+        return {(hit.name, hit.term) for hit in self._matcher.hits(views(spaced(words)))}
+
+
+def _seen(field: str, text: str) -> Views:
+    seen = views(text)
+    if len(seen.words["plain"]) > FOLDED_CHARS_MAX:  # one character can stand for eighteen
+        raise InvalidInput(
+            f"{field} is too long with its characters written out",
+            field=field,
+            limit=FOLDED_CHARS_MAX,
+        )
+    return seen
+
+
+def _only(hits: set[Hit], name: str) -> set[Hit]:
+    return {hit for hit in hits if hit.name == name}
+
+
+def _together(hits: set[Hit], ones: set[str], others: set[str]) -> tuple[Hit, ...]:
+    """The hits of both kinds of list; none unless there are some of each."""
+    first = {hit for hit in hits if hit.name in ones}
+    second = {hit for hit in hits if hit.name in others}
+    return tuple(sorted(first | second)) if first and second else ()
+
+
+def _finding(category: str, check: str, field: str, hits: set[Hit], name: str) -> Finding:
+    return Finding(category, check, field, 1.0, tuple(sorted(_only(hits, name))))

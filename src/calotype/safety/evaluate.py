@@ -1,0 +1,126 @@
+"""Measures the prompt check: recall, false positives, evasions, searches, and its time.
+
+What it asks is in evaluation.toml, which nobody learns from. It knows no pictures: a bypass here is
+a text that passed, whatever a model would have made of it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from calotype.core.nouns import VerdictKind
+from calotype.safety.attacks import DISGUISES, MISSPELT, splitting, stacked, substituting
+from calotype.safety.prompts import PromptCheck
+
+PROMPTS = Path(__file__).with_name("evaluation.toml")
+_STACKED = 20  # pairs of disguises tried on each prompt
+_Search = Callable[[str, str, Callable[[str], bool], random.Random], str | None]
+_SEARCHES: Mapping[str, _Search] = {"splitting": splitting, "substituting": substituting}
+
+
+def prompts() -> dict[str, Any]:
+    """The evaluation's prompts: ``listed``, ``reworded`` by category, ``harmless``."""
+    return tomllib.loads(PROMPTS.read_text(encoding="utf-8"))
+
+
+def interval(count: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927)."""
+    if not of:
+        return 0.0, 1.0
+    z, share = 1.96, count / of
+    middle = share + z * z / (2 * of)
+    spread = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    scale = 1 + z * z / of
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def tally(count: int, of: int) -> dict[str, Any]:
+    """A count with what it is of, and the interval of its share."""
+    low, high = interval(count, of)
+    return {"count": count, "of": of, "low": round(low, 4), "high": round(high, 4)}
+
+
+def evaluate(check: PromptCheck) -> dict[str, Any]:
+    """Recall by category, plain and reworded; harmless prompts refused, by name."""
+    asked = prompts()
+    listed: dict[str, list[str]] = {}
+    for each in asked["listed"]:
+        listed.setdefault(each["category"], []).append(each["prompt"])
+    refused = [text for text in asked["harmless"]["looks_bad"] if not _passes(check, text)]
+    return {
+        "version": check.version,
+        "listed": {name: _refused(check, texts) for name, texts in listed.items()},
+        "reworded": {name: _refused(check, texts) for name, texts in asked["reworded"].items()},
+        "harmless that look bad": tally(len(refused), len(asked["harmless"]["looks_bad"])),
+        "refused": refused,
+    }
+
+
+def attack(check: PromptCheck, seed: int) -> dict[str, Any]:
+    """How often each attack passed, of how many prompts; the same seed gives the same attacks."""
+    rng = random.Random(seed)  # noqa: S311 - has to come again, not to be a secret
+    asked = prompts()["listed"]
+    disguises = {**DISGUISES, **MISSPELT}
+    found = {
+        name: _passed(check, [_disguised(each, disguise(each["word"])) for each in asked])
+        for name, disguise in disguises.items()
+    }
+    pairs = [
+        _disguised(each, stacked(each["word"], rng)) for each in asked for _ in range(_STACKED)
+    ]
+    found["two disguises"] = _passed(check, pairs)
+    for name, search in _SEARCHES.items():
+        passed = [
+            search(each["prompt"], each["word"], lambda text: _passes(check, text), rng)
+            for each in asked
+        ]
+        variants = [text for text in passed if text is not None]
+        found[name] = tally(len(variants), len(asked)) | {"passed": variants}
+    reworded = [text for texts in prompts()["reworded"].values() for text in texts]
+    found["reworded by hand"] = _passed(check, reworded)
+    return {"version": check.version, "seed": seed, "attacks": found}
+
+
+def speed(check: PromptCheck, chars: int, rounds: int) -> dict[str, float]:
+    """Milliseconds of one judgement of ``chars`` characters: P50 and P99, wall and of the CPU."""
+    texts = [*prompts()["harmless"]["looks_bad"]]
+    rng = random.Random(0)  # noqa: S311 - has to come again, not to be a secret
+    wall, cpu = [], []
+    for _ in range(rounds):
+        text = ", ".join(rng.choices(texts, k=1 + chars // 8))[:chars]
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        check.judge_fields({"prompt": text, "negative_prompt": "blurry, lowres", "loras": ""})
+        wall.append((time.perf_counter() - began) * 1000)
+        cpu.append((time.thread_time() - began_cpu) * 1000)
+    return {
+        f"{name} P{part} ms": round(_quantile(times, part / 100), 2)
+        for name, times in (("wall", wall), ("CPU", cpu))
+        for part in (50, 99)
+    }
+
+
+def _quantile(times: list[float], share: float) -> float:
+    return sorted(times)[min(len(times) - 1, int(share * len(times)))]
+
+
+def _passes(check: PromptCheck, text: str) -> bool:
+    return check.judge(text).kind is VerdictKind.ALLOW
+
+
+def _refused(check: PromptCheck, texts: Sequence[str]) -> dict[str, Any]:
+    return tally(sum(not _passes(check, text) for text in texts), len(texts))
+
+
+def _passed(check: PromptCheck, texts: Sequence[str]) -> dict[str, Any]:
+    passed = [text for text in texts if _passes(check, text)]
+    return tally(len(passed), len(texts)) | {"passed": passed}
+
+
+def _disguised(each: dict[str, str], word: str) -> str:
+    return each["prompt"].replace(each["word"], word)

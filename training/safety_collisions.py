@@ -1,0 +1,96 @@
+"""Finds the real words that a guess at a disguise would take for a listed one.
+
+    python -m training.safety_collisions
+
+Run it after every change of the lists. It writes src/calotype/safety/terms/collisions.toml. Words
+and how common they are: the dictionaries of pyspellchecker (MIT), of seven languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spellchecker import SpellChecker
+
+from calotype.safety.lists import SHIPPED, Collisions, Lists
+from calotype.safety.match import cuts, guessed_phrases, phrase_matcher
+from calotype.safety.views import plain_words
+
+LANGUAGES = ("en", "de", "fr", "es", "pt", "it", "ru")
+SHARE_MIN = 2e-7  # of a language's running text: below it lie slips of the pen
+PIECE_SHARE_MIN = 2e-6  # for short words, of which dictionaries have many by accident
+HARMLESS = {"minor"}  # as in "a minor key"; with an ending it is listed
+LETTERS_ALONE = set("aioyeuвиосяук")  # letters that are words
+
+
+def words() -> tuple[set[str], set[str]]:
+    """Folded words of all languages; and the common ones among them."""
+    known, common = set(), set()
+    for language in LANGUAGES:
+        counts = SpellChecker(language=language).word_frequency.dictionary
+        total = sum(counts.values())
+        for word, count in counts.items():
+            parts = plain_words(word)
+            if len(parts) == 1 and count >= SHARE_MIN * total:
+                known.add(parts[0])
+                is_word = len(parts[0]) > 1 or parts[0] in LETTERS_ALONE
+                if count >= PIECE_SHARE_MIN * total and is_word:
+                    common.add(parts[0])
+    return known, common
+
+
+def is_inflected(word: str, term: str) -> bool:
+    """Whether a neighbour is likely the same word with another ending: that stays refused."""
+    shared = next((i for i, (a, b) in enumerate(zip(word, term, strict=False)) if a != b), 99)
+    return shared >= len(term) - 1
+
+
+def collisions() -> Collisions:
+    """Those of the shipped lists."""
+    lists = Lists.shipped()
+    matcher = phrase_matcher(lists, Collisions())
+    known, common = words()
+    near = {
+        word
+        for word in known
+        if matcher.attached(word)
+        or (
+            (terms := list(matcher.close_to(word)))
+            and not any(is_inflected(word, t) for t in terms)
+        )
+    }
+    guessed = guessed_phrases(lists)
+    splits = {pieces for term in guessed for pieces in cuts(term) if set(pieces.split()) <= common}
+    backwards = {term for term in guessed if term[::-1] in known}
+    return Collisions(frozenset(near | HARMLESS), frozenset(splits), frozenset(backwards))
+
+
+def written(name: str, entries: Iterable[str]) -> str:
+    """One list of the file, in lines that people can read."""
+    lines, line = [], "   "
+    for entry in sorted(entries):
+        quoted = f' "{entry}",'
+        if len(line) + len(quoted) > 100:
+            lines.append(line)
+            line = "   "
+        line += quoted
+    lines.append(line)
+    return f"{name} = [\n" + "\n".join(lines) + "\n]\n"
+
+
+def main() -> None:
+    """Write the file."""
+    found = collisions()
+    path = SHIPPED / "collisions.toml"
+    path.write_text(
+        "# Made by training/safety_collisions.py: real words that a guess would hit.\n\n"
+        + written("near", found.near)
+        + written("splits", found.splits)
+        + written("backwards", found.backwards),
+        encoding="utf-8",
+    )
+    print(f"{path}: {len(found.near)} near, {len(found.splits)} splits, {len(found.backwards)}")
+
+
+if __name__ == "__main__":
+    main()
