@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         default_factory=_sqlite,
-        description="Job database: postgresql://USER@HOST/NAME; unset is <home>/calotype.db (SQLite).",
+        description="Job database, as postgresql://USER@HOST/NAME; unset is <home>/calotype.db.",
     )
     heartbeat_s: float = Field(
         default=limits.HEARTBEAT_S,
