@@ -150,10 +150,13 @@ def queued(at: int) -> JobQueued:
     return JobQueued(f"j{at}", "ann", list(Tier)[at % 3], "m", 1, 1.5, user="\ud800é")
 
 
+RULES = Rules(weights={Tier.TURBO: 1, Tier.FAST: 2, Tier.RELAX: 9}, wait_s_max={})
+
+
 def record(path: Path, *, starts: int = 1) -> Recorder:
     for _ in range(starts):
-        recorder, line = Recorder(path), Line()
-        recorder.began(Rules(), None)
+        recorder, line = Recorder(path), Line(rules=RULES)
+        recorder.began(RULES, None)
         facts: list[PolicyEvent] = [
             queued(0),
             EngineUp("e", ("m",), 1),
@@ -178,6 +181,21 @@ def test_a_later_start_goes_on_after_cutting_off_a_torn_line(tmp_path: Path) -> 
     assert lines[:6] == whole.splitlines()
     times = [json.loads(line)["at_s"] for line in lines if "began" in line]
     assert times[1] >= times[0]
+
+
+def test_the_rules_of_that_time_are_replayed(tmp_path: Path) -> None:
+    path, line = tmp_path / "line.jsonl", Line(rules=RULES)
+    recorder = Recorder(path)
+    recorder.began(RULES, None)
+    for at in range(30):
+        recorder.told(queued(at), 0.0, line.on(queued(at), 0.0))
+    up = EngineUp("e", ("m",), 20)
+    recorder.told(up, 1.0, line.on(up, 1.0))
+    recorder.close()
+    assert replay(path)["identical"]
+    others = json.dumps({"turbo": 10, "fast": 5, "relax": 1})
+    path.write_text(path.read_text().replace('{"turbo": 1, "fast": 2, "relax": 9}', others))
+    assert replay(path)["difference"]["line"] == 32
 
 
 def test_another_file_is_not_written_to(tmp_path: Path) -> None:
