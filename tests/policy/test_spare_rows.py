@@ -35,6 +35,14 @@ def test_the_heaviest_tier_may_have_all_rows() -> None:
     assert ask(fleet, Tier.RELAX, 20) == 0
 
 
+def test_relax_does_not_take_what_fast_left() -> None:
+    fleet = Fleet()
+    fleet.feed(EngineUp("e0", ("m",), 12, rows_spare=4))
+    assert ask(fleet, Tier.FAST, 20) == 10
+    assert ask(fleet, Tier.RELAX, 20) == 0
+    assert ask(fleet, Tier.TURBO, 1) == 1
+
+
 def test_an_engine_that_spares_nothing_after_one_that_did_takes_all() -> None:
     fleet = Fleet()
     fleet.feed(EngineUp("e0", ("m",), 3, rows_spare=1))

@@ -156,10 +156,12 @@ class Client:
             await self._process.write(row)
 
     def _has_room(self, run: _Run, tier: Tier) -> bool:
-        system, urgency = self._system, _URGENCY[tier]
-        most = system.rows_max - system.rows_spare * urgency // (len(_URGENCY) - 1)
-        held = sum(_URGENCY[one.tier] >= urgency for one in run.sent.values())
-        return held < most and len(run.sent) < system.rows_max
+        system, held = self._system, [_URGENCY[one.tier] for one in run.sent.values()]
+        for urgency in range(_URGENCY[tier] + 1):  # of each such tier and the lighter ones
+            most = system.rows_max - system.rows_spare * urgency // (len(_URGENCY) - 1)
+            if sum(one >= urgency for one in held) >= most:
+                return False
+        return True
 
     def _row(self, run: _Run, request: Request) -> RunRow:
         return RunRow(

@@ -279,12 +279,13 @@ class FairQueue:
         other at every step, but none leaves its engine before it is done. Of the spared rows relax
         leaves all, the heaviest tier none, those between an even part.
         """
-        held, steps = 0, len(self._list) - 1
-        for place in range(steps, -1, -1):  # the lightest first
-            one = self._list[place]
-            held += one.rows
-            most = self._rows - self._spare * place // steps
-            one.is_full = self._spare > 0 and held >= most
+        held, steps = sum(one.rows for one in self._list), len(self._list) - 1
+        is_full = False
+        for place, one in enumerate(self._list):  # the heaviest first
+            most = self._rows - self._spare * place // steps  # of this one and the lighter ones
+            is_full = is_full or (self._spare > 0 and held >= most)
+            one.is_full = is_full
+            held -= one.rows
 
     def _furthest_behind(self) -> int:
         return min(tier.virtual for tier in self._tiers.values() if tier.races.live)
