@@ -15,7 +15,9 @@ Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")]
 Engines = Annotated[int | None, typer.Option(help="Engine processes.")]
 EngineThreads = Annotated[int | None, typer.Option(help="CPU threads of an engine.")]
 HeartbeatS = Annotated[float | None, typer.Option(help="Seconds between engines' signs of life.")]
-DatabaseUrl = Annotated[str | None, typer.Option(help="postgresql://USER@HOST/NAME, in place of SQLite.")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="postgresql://USER@HOST/NAME, in place of SQLite.")
+]
 ModelsFolder = Annotated[Path | None, typer.Option(help="Folder of models.")]
 QueuedJobsMax = Annotated[int | None, typer.Option(help="Jobs that may wait.")]
 QueuedJobsPerTenantMax = Annotated[
