@@ -124,6 +124,7 @@ def test_it_ends_with_what_it_decodes(bench: Bench, gate: Gate) -> None:
 def test_a_parked_row_goes_on_with_the_same_bits(bench: Bench, tiny: Path) -> None:
     bench.finish(run_row("alone", tier="relax", sampler="dpmpp_2m", steps=6))
     busy = Bench(tiny)
+    busy.finish(run_row("proves the size", width=72, steps=1))
     busy.start(run_row("parked", tier="relax", sampler="dpmpp_2m", steps=6))
     busy.engine.tick()
     busy.engine.tick()
