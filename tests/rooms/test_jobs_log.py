@@ -69,6 +69,32 @@ async def test_appends_of_many_jobs_share_transactions_and_keep_their_order(
         assert [event.data["step"] for event in events[2:]] == list(range(1, 21))
 
 
+async def test_a_store_that_is_closed_in_mid_write_writes_to_the_end_and_holds_no_lock(
+    store: JobStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though whoever appended has given up: half done, the next server would find it locked."""
+    lease, write = await run(store), log._write
+    is_writing, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(*given: Any) -> list[bool | Exception]:
+        outcomes = await write(*given)
+        is_writing.set()
+        await may_end.wait()
+        return outcomes
+
+    monkeypatch.setattr(log, "_write", slow)
+    append = asyncio.create_task(store.append(lease, "step", a_step(1)))
+    await is_writing.wait()
+    append.cancel()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0.05)
+    may_end.set()
+    await closing
+    other = await JobStore.open(database_url)
+    assert (await other.events(lease.job_id))[-1].kind == "step"
+    await other.close()
+
+
 async def test_more_appends_than_the_queue_holds_are_all_written(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

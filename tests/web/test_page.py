@@ -95,7 +95,7 @@ def test_a_refused_prompt_says_why_beside_it(page: Page) -> None:
     write(page, "graphic violence and gore in a castle")
     page.click("#make")
     problem = page.locator("#problem-prompt")
-    expect(problem).to_contain_text("violence")
+    expect(problem).to_contain_text("gore")
     expect(page.locator("#prompt")).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#developing .tray")).to_have_count(0)
     page.locator("#prompt").press_sequentially(" no")

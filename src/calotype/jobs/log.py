@@ -153,8 +153,8 @@ class EventLog:
             while len(group) < GROUP_MAX and not self._queue.empty():
                 group.append(self._queue.get_nowait())
             group = [append for append in group if not append.written.done()]
-            if group:
-                await self._write_group(group)
+            if group:  # to its end, though the writer be stopped: half done it would hold the lock
+                await self._database.finish(self._write_group(group))
 
     async def _write_group(self, group: Sequence[_Append]) -> None:
         outcomes: Sequence[bool | Exception]
