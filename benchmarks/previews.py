@@ -22,7 +22,7 @@ STEPS = 30
 NEVER = 1_000_000  # a step after which no preview is due
 
 
-def main(*, pairs: int = 15) -> None:
+def main(*, pairs: int = 5) -> None:
     """Seconds of a step, and their ratio, of 1, 4 and 8 rows (about two minutes)."""
     registry = ModelRegistry([embedded_folder()], embedded_folder())
     registry.scan()
