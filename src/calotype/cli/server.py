@@ -25,7 +25,7 @@ import uvicorn
 from calotype.api.app import create_app
 from calotype.cli.home import keep_private, prepare_home
 from calotype.core.errors import InternalError, OperatorError
-from calotype.flow.local_key import write_private
+from calotype.files.private import write_private
 from calotype.flow.platform import Platform
 from calotype.settings import Settings
 

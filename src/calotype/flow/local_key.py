@@ -7,11 +7,11 @@ the server makes another.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from calotype.core.errors import OperatorError, Unauthorized
+from calotype.files.private import write_private
 from calotype.jobs.store import JobStore
 
 NAME = "local"
@@ -31,15 +31,6 @@ async def ensure(store: JobStore, path: Path, *, tenant: str, scopes: Sequence[s
     except OSError as error:
         raise OperatorError(f"the key file {path} can't be written: {error.strerror}") from error
     return secret
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    draft.replace(path)
 
 
 def _kept(path: Path) -> str:

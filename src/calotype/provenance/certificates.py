@@ -10,7 +10,6 @@ Requirements on the certificates: C2PA specification 2.x, section "X.509 certifi
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from calotype.core.errors import OperatorError
+from calotype.files.private import write_private
 
 ROOT_FILE, ROOT_KEY_FILE = "root.pem", "root-key.pem"
 CHAIN_FILE, KEY_FILE = "chain.pem", "key.pem"
@@ -130,21 +130,13 @@ def _make_folder(folder: Path, now: datetime) -> None:
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # mode 0700
         try:
             for name, content in _development_files(now).items():
-                _write_private(made / name, content)
+                write_private(made / name, content)
             made.rename(folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         if not (folder / KEY_FILE).exists():  # else another process was first: its files count
             raise OperatorError(f"{folder} can't be made: {error.strerror}") from error
-
-
-def _write_private(path: Path, content: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
 
 
 def _development_files(now: datetime) -> dict[str, str]:

@@ -7,12 +7,10 @@ is marked.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import tempfile
 from pathlib import Path
 
 from calotype.core.errors import OperatorError
+from calotype.files.private import secret_in
 from calotype.provenance.watermark import MarkKey
 
 SECRET_BYTES = 32
@@ -59,21 +57,6 @@ def _key(path: Path, secret: bytes) -> MarkKey:
 
 
 def _add(folder: Path, number: int) -> MarkKey:
-    """Write a key as a whole (mode 0600); if another process was first, its key counts."""
+    """Make a key; if another process was first, its key counts."""
     path = folder / f"{number:04}.key"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(SECRET_BYTES))
-                file.flush()
-                os.fsync(descriptor)
-            path.hardlink_to(made)
-        except FileExistsError:
-            pass
-        finally:
-            Path(made).unlink()
-        return _key(path, path.read_bytes())
-    except OSError as error:
-        raise OperatorError(f"{folder} can't be used: {error.strerror}") from error
+    return _key(path, secret_in(path, SECRET_BYTES))
