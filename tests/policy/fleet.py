@@ -7,7 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
-from calotype.core.decisions import Decision, FailJob, PromoteJob, RequeueJob, StartAttempt
+from calotype.core.decisions import (
+    Decision,
+    FailJob,
+    LoadModel,
+    PromoteJob,
+    RequeueJob,
+    StartAttempt,
+)
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
@@ -138,6 +145,7 @@ class Fleet:
                 self.running_max = event.running_max
 
     def _carry_out(self, decision: Decision) -> None:
+        assert not isinstance(decision, LoadModel), "an engine without a budget is told to load"
         job = decision.job_id
         assert job in self.jobs, "a decision about a job that is over"
         assert job not in self.running, "a decision about a job that runs"

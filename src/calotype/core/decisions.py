@@ -48,4 +48,29 @@ class FailJob:
     is_poison: bool = False  # it ended its engines: quarantined, never to be tried again as it is
 
 
-Decision = StartAttempt | PromoteJob | RequeueJob | FailJob
+# Why a model is loaded.
+LOAD_WHY = {
+    "pinned": "it is to be warm there always",
+    "queued": "a job waits for it",
+    "predicted": "jobs for it are to be expected",
+}
+
+
+@dataclass(frozen=True)
+class LoadModel:
+    """Have the engine unload ``evict``, then load ``model``, while it goes on with its rows.
+
+    No evicted model has rows there. It is answered by ModelWarmed, LoadFailed or EngineGone; until
+    then no other load is decided for the engine. Jobs wait in the line meanwhile.
+    """
+
+    engine: str
+    model: str
+    evict: tuple[str, ...] = ()  # unloaded first, in this order
+    why: str = "queued"  # of LOAD_WHY
+    load_s: float = 0.0  # expected, from what is on the device, staged, or on disk
+    stage: tuple[str, ...] = ()  # of the evicted: a copy stays in host memory
+    unstage: tuple[str, ...] = ()  # copies in host memory that make room for those; dropped first
+
+
+Decision = StartAttempt | PromoteJob | RequeueJob | FailJob | LoadModel

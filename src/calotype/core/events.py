@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from calotype.core.nouns import Tier
+from calotype.core.nouns import Component, Reserve, Tier
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class EngineUp:
     rows_max: int  # in all
     models_max: int = 0  # it loads any model when empty, and keeps so many; 0: only what is warm
     rows_spare: int = 0  # of the rows, those that lighter tiers leave to heavier ones (limits.py)
+    # The device's ledger. With a budget the line decides what is loaded there (``LoadModel``).
+    budget_bytes: int = 0  # for models and ``reserves`` together; 0: it loads nothing on demand
+    reserves: tuple[Reserve, ...] = ()  # kept free of models
+    pinned: tuple[str, ...] = ()  # models that are loaded first and never make room
+    staging_bytes: int = 0  # of host memory, for copies between disk and device
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,39 @@ class EngineResumed:
 
 
 @dataclass(frozen=True)
+class ModelKnown:
+    """What a model needs; told before it is first asked for, and again when it is known better.
+
+    A model that was never told is loaded nowhere on demand.
+    """
+
+    model: str
+    components: tuple[Component, ...]
+    load_s: float  # to load all of it from disk
+    staged_load_s: float | None = None  # from a copy in host memory; None: as long
+    room_bytes: int = 0  # that its largest pass and a decode need beside its weights
+
+
+@dataclass(frozen=True)
 class ModelWarmed:
     """An engine that is up has loaded another model, beside those it has."""
+
+    engine: str
+    model: str
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """A ``LoadModel`` came to nothing: what it evicted is gone, and the model isn't there."""
+
+    engine: str
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelGone:
+    """An engine that is up has a model no longer, though no ``LoadModel`` evicted it."""
 
     engine: str
     model: str
@@ -114,7 +150,10 @@ PolicyEvent = (
     | EngineGone
     | EnginePaused
     | EngineResumed
+    | ModelKnown
     | ModelWarmed
+    | LoadFailed
+    | ModelGone
     | StartsBounded
     | TimePassed
 )

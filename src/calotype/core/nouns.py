@@ -277,6 +277,23 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Component:
+    """A separately loadable part of a model. Models that have the same one share its memory."""
+
+    id: str  # content hash
+    kind: str  # "denoiser", "text_encoder", "vae", ...; "model" for all of a model in one
+    bytes: int  # of its weights, on the device
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """A line of a device's ledger that isn't the weights of base models."""
+
+    name: str  # "loras", "controls", "latents", "safety", "overhead", ...
+    bytes: int
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A base model as the registry knows it, read from its folder without loading it."""
 
@@ -297,6 +314,12 @@ class ModelInfo:
     dtype: str = "auto"  # these three: how it is loaded, as LoadModel has them
     quantise: str = ""
     compile: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()  # empty: not known apart
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """Its components; where they aren't known apart, one of all its bytes."""
+        return self.components or (Component(self.build, "model", self.parameter_bytes),)
 
 
 class AdapterKind(StrEnum):

@@ -167,7 +167,7 @@ class Dispatcher:
     async def _forget(self, job_id: str, decisions: list[Decision]) -> None:
         """A job couldn't be written: take it out again, and carry out what concerns others."""
         line = self._line
-        others = [it for it in decisions if it.job_id != job_id]
+        others = [it for it in decisions if getattr(it, "job_id", None) != job_id]
         with self._turns.part_of_one():
             self._gate.ended(job_id, 0.0)
             forget = line.on(JobCancelled(job_id)) + line.on(JobSettled(job_id, 0.0))

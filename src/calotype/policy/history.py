@@ -20,12 +20,14 @@ from typing import Any
 from calotype.core.decisions import Decision
 from calotype.core.errors import InvalidInput
 from calotype.core.events import PolicyEvent
-from calotype.core.nouns import Job, Tier
+from calotype.core.nouns import Component, Job, Reserve, Tier
 from calotype.policy.line import Line
 from calotype.policy.rules import Rules
 
 OURS = '{"line": '  # how lines begin that are no jobs of a trace
 _EVENTS: dict[str, type[Any]] = {kind.__name__: kind for kind in PolicyEvent.__args__}
+# Fields of events that hold nouns: JSON brings them as lists of objects.
+_PARTS: dict[str, type[Any]] = {"components": Component, "reserves": Reserve}
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,10 @@ def _event(number: int, body: Mapping[str, Any]) -> PolicyEvent:
     try:
         if "tier" in values:
             values["tier"] = Tier(values["tier"])
-        if "models" in values:
-            values["models"] = tuple(values["models"])
+        for name, value in values.items():
+            if isinstance(value, list):
+                part = _PARTS.get(name)
+                values[name] = tuple(part(**it) if part else it for it in value)
     except (TypeError, ValueError) as error:
         raise _wrong(number, "event", str(error)) from None
     event: PolicyEvent = kind(**values)
@@ -162,4 +166,4 @@ def _typed(fact: PolicyEvent | Decision) -> dict[str, Any]:
 
 
 def _text(body: Mapping[str, Any]) -> str:
-    return json.dumps(body)
+    return json.dumps(body, default=vars)  # of the nouns in an event

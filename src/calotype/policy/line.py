@@ -154,7 +154,7 @@ class Line:
                 self._fleet.warmed(event.engine, event.model)
             case StartsBounded():
                 self._running_max = event.running_max
-            case TimePassed():
+            case _:
                 pass
         return []
 
