@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from calotype.core import limits
 from calotype.core.errors import InternalError
+from calotype.core.nouns import Component
 
 HEARTBEAT_VARIABLE = "CALOTYPE_ENGINE_HEARTBEAT_S"  # how often an engine says that it lives
 
 
 @dataclass(frozen=True)
 class LoadModel:
-    """Make a base model resident; answered by ModelLoaded or ModelFailed."""
+    """Make a base model resident, while rows go on; answered by ModelLoaded or ModelFailed.
+
+    Loads and unloads are done one after the other, in their order.
+    """
 
     name: str
     path: str  # a folder in diffusers' layout; its weights may lie in one model.safetensors
@@ -30,6 +34,17 @@ class LoadModel:
     quantise: str = ""  # weights only, of the denoiser: int8, fp8, or empty
     compile: tuple[str, ...] = ()  # components for torch.compile: "denoiser", "vae"
     merged: tuple[RowLora, ...] = ()  # added to the weights: it then makes only rows with these
+    components: tuple[Component, ...] = ()  # its parts: what a resident model has of them is shared
+
+
+@dataclass(frozen=True)
+class UnloadModel:
+    """Free a base model's memory once no row needs it; answered by ModelUnloaded.
+
+    Rows that come after it are refused.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,7 @@ class EngineReady:
     pid: int
     device: str  # "cpu", "cuda:0"
     torch: str  # version
+    budget_bytes: int = 0  # of the device's memory, for all that it holds; 0: it doesn't say
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,7 @@ class Heartbeat:
 
     rows: int  # held now
     steps: int  # forward passes done so far: grows while the engine works
+    bytes: dict[str, int] = field(default_factory=dict)  # of device memory, by line of the ledger
 
 
 @dataclass(frozen=True)
@@ -136,10 +153,39 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True)
+class LoadProgress:
+    """How far the reading of a model is; told now and then."""
+
+    name: str
+    done: int  # bytes
+    total: int  # bytes
+
+
+@dataclass(frozen=True)
 class ModelFailed:
     """The model can't be loaded here."""
 
     name: str
+    reason: str
+    is_full: bool = False  # nothing is wrong with it, but there is no room now
+
+
+@dataclass(frozen=True)
+class ModelUnloaded:
+    """The model's memory is free; also the answer for one that wasn't there."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class MemoryShort:
+    """A pass found no room. Its rows lost nothing, and go on in smaller ones."""
+
+    model: str
+    width: int
+    height: int
+    forwards: int  # of the pass
+    buckets: tuple[int, ...]  # that are left for pictures of this size
     reason: str
 
 
@@ -182,13 +228,17 @@ class RowFailed:
 
 Message = (
     LoadModel
+    | UnloadModel
     | RunRow
     | CancelRow
     | Stop
     | EngineReady
     | Heartbeat
     | ModelLoaded
+    | LoadProgress
     | ModelFailed
+    | ModelUnloaded
+    | MemoryShort
     | RowStarted
     | StepDone
     | RowDone
@@ -201,6 +251,7 @@ _PARTS: dict[str, type[Any]] = {
     "merged": RowLora,
     "controls": RowControl,
     "pictures": RowPicture,
+    "components": Component,
 }
 _HEAD, _BLOB = struct.Struct(">I"), struct.Struct(">Q")
 HEAD_BYTES, BLOB_HEAD_BYTES = _HEAD.size, _BLOB.size
@@ -233,7 +284,7 @@ def decode(head: bytes) -> Message:
                 body[name] = tuple(part(**it) if part else it for it in value)
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # not JSON, no object, ...
         raise InternalError(f"not a message of this protocol: {head[:200]!r}") from error
-    if {field.name for field in fields(kind)} != body.keys():
+    if {one.name for one in fields(kind)} != body.keys():
         raise InternalError(f"a {kind.__name__} with other fields than ours: {head[:200]!r}")
     message: Message = kind(**body)
     return message
