@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,18 +12,28 @@ from hypothesis import strategies as st
 from calotype.core.cost import Curve
 from calotype.core.errors import InternalError
 from calotype.core.limits import ENGINE_ROWS_MAX, ROW_WAITS_PASSES_MAX
-from calotype.policy.batch import BUCKETS, BatchPolicy, RowAdded, RunPass, bucket_candidates
+from calotype.core.nouns import TIER_WEIGHTS
+from calotype.policy.batch import (
+    BUCKETS,
+    STRETCH,
+    BatchPolicy,
+    RowAdded,
+    RunPass,
+    bucket_candidates,
+)
 
 TURBO, FAST, RELAX = 10, 5, 1
 LINEAR = Curve((2, 4, 8), (2.0, 4.0, 8.0))  # batching brings nothing
 FLAT = Curve((2, 4, 8, 16), (1.0, 1.02, 1.05, 1.3))  # as a GPU with small pictures
 ONE_CORE = Curve((2, 4, 8), (0.0286, 0.0479, 0.0905))  # vignette, 128 px: measured, as the next
 TWO_CORES = Curve((2, 4, 8, 16), (0.0333, 0.0473, 0.0681, 0.1195))
+STRETCHES = {weight: STRETCH[tier] for tier, weight in TIER_WEIGHTS.items()}
 CURVES = (LINEAR, FLAT, ONE_CORE, TWO_CORES)
 
 
 def row(name: str, key: str = "small", **changes: object) -> RowAdded:
     fields = {"forwards": 2, "weight": FAST, "curve": TWO_CORES, **changes}
+    fields.setdefault("stretch", STRETCHES[fields["weight"]])  # type: ignore[index]
     return RowAdded(row=name, key=key, **fields)  # type: ignore[arg-type]
 
 
@@ -162,6 +172,15 @@ def test_lighter_rows_ride_with_turbo_only_as_far_as_that_costs_it_little(
     assert len(device.run().rows) == 1 + riders
 
 
+@pytest.mark.parametrize(
+    ("curve", "riders"), [(FLAT, 7), (TWO_CORES, 1), (ONE_CORE, 1), (LINEAR, 0)]
+)
+def test_relax_rides_with_fast_where_batching_pays(curve: Curve, riders: int) -> None:
+    device = Device().add(row("f", weight=FAST, curve=curve))
+    device.add(*rows(12, "r", weight=RELAX, curve=curve))
+    assert len(device.run().rows) == 1 + riders
+
+
 def test_lighter_rows_take_room_that_is_paid_for_anyway() -> None:
     device = Device().add(*rows(3, "t", weight=TURBO), row("r", weight=RELAX))
     assert device.run().rows == ("t0", "t1", "t2", "r")
@@ -280,6 +299,22 @@ def test_relax_slows_turbo_by_less_than_a_third_after_the_pass_that_runs(
     assert took_s <= 1.3 * steps * curve.seconds(2)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.sampled_from(["k1", "k2"]), st.sampled_from([1, 2])), max_size=15),
+    st.sampled_from(CURVES),
+    st.integers(4, 60),
+)
+def test_relax_may_double_the_time_of_fast_and_no_more(
+    relax: list[tuple[str, int]], curve: Curve, steps: int
+) -> None:
+    """By a share of a sixth, and by passes that are three quarters longer."""
+    device = Device().add(*added([(key, count, RELAX) for key, count in relax], curve))
+    device.add(row("f", "k1", weight=FAST, curve=curve))
+    took_s = device.run_until("f", steps)
+    assert took_s <= 2.1 * steps * curve.seconds(2) + curve.pass_s[-1]
+
+
 @settings(deadline=None, max_examples=30)
 @given(ROWS, ROWS, st.sampled_from(CURVES), st.integers(0, 50))
 def test_the_same_rows_give_the_same_turns(
@@ -294,7 +329,7 @@ def test_the_same_rows_give_the_same_turns(
         device.drop("r0")
         names = [f"s{i}" for i in range(len(later))]
         new = zip(names, added(later, curve), strict=True)
-        device.add(*(RowAdded(name, it.key, it.forwards, it.weight, it.curve) for name, it in new))
+        device.add(*(replace(it, row=name) for name, it in new))
         return heard + [device.run() for _ in range(50)]
 
     assert turns() == turns()

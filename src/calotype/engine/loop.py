@@ -38,9 +38,11 @@ from calotype.engine.memory import Ledger, adapter_bytes, row_bytes
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import pixels, preview_due, scores
 from calotype.engine.resident import Models
+from calotype.engine.room import Room
 from calotype.engine.rows import NotFinite, Row
 from calotype.engine.sizes import Sizes
-from calotype.policy.batch import BatchPolicy, RowAdded, RunPass
+from calotype.engine.warming import Warming
+from calotype.policy.batch import STRETCH, BatchPolicy, RowAdded, RunPass
 
 
 class Send(Protocol):
@@ -218,30 +220,48 @@ class Engine:
 
     def _begin(self, row: Row) -> None:
         command = row.command
-        measured = self._sizes.find(row.model, command.width, command.height)
         self._rows[command.row] = row
-        self._policy.add(
-            RowAdded(
-                row=command.row,
-                key=row.key,
-                forwards=len(row.conditions),
-                weight=TIER_WEIGHTS[Tier(command.tier)],
-                curve=measured.curve,
-            )
-        )
+        self._add(row, self._sizes.find(row.model, command.width, command.height).curve)
+        self.accounts.changed()
         self._send(RowStarted(command.row, row.tokens_cut))
 
-    def _load(self, command: LoadModel) -> None:
-        name = command.name
-        in_use = any(row.command.model == name for row in self._rows.values())
-        try:
-            loaded = self._models.load(command, in_use=in_use or self._admission.waits_for(name))
-        except CalotypeError as error:
-            self._send(ModelFailed(name, error.detail))
-        except Exception as error:  # noqa: BLE001 - e.g. out of memory; the reason is reported
-            self._send(ModelFailed(name, _said(error)))
-        else:
-            self._send(loaded)
+    def _add(self, row: Row, curve: Curve) -> None:
+        tier = Tier(row.command.tier)
+        self._policy.add(
+            RowAdded(
+                row=row.command.row,
+                key=row.key,
+                forwards=len(row.conditions),
+                weight=TIER_WEIGHTS[tier],
+                curve=curve,
+                stretch=STRETCH[tier],
+            )
+        )
+
+    def _step_models(self) -> None:
+        self._settle_models(self._warming.step())
+
+    def _settle_models(self, names: Iterable[str]) -> None:
+        """Begin the rows that waited for these, which came or couldn't be loaded."""
+        for name in names:
+            self.accounts.changed()
+            self._settle_in(self._admission.model_settled(name))
+
+    def _is_used(self, model: str) -> bool:
+        """Whether rows have begun to use it and aren't through with it."""
+        if self._admission.needs(model):
+            return True
+        return any(row.command.model == model for row in self._all_rows())
+
+    def _all_rows(self) -> list[Row]:
+        """Those that step, and those that are decoded."""
+        return [*self._rows.values(), *self._decoding.rows()]
+
+    def _look(self, *, is_idle: bool) -> None:
+        """Look at the ledger now and then, for those who ask how much is used."""
+        now = time.perf_counter()
+        if is_idle or now - self._looked_s >= limits.LEDGER_LOOKED_AT_S:
+            self._looked_s, self.lines = now, self.accounts.lines()
 
     def _clock(self) -> float:
         """Seconds, read when a GPU has done all it was given: or a row pays for another's work.

@@ -13,8 +13,10 @@ step leads before all shares. It counts in its own passes so that this is safe f
 rows there can be, all overdue, need no more than the lightest tier's share of the device.
 
 **Who rides along.** Rows of the leader's key and class or a heavier one fill the pass as far as
-batching pays by the measured curve. Lighter rows then take what room is left, and at most so much
-more as makes the pass 10 % longer: a turbo row isn't slowed by what rides with it.
+batching pays by the measured curve. Lighter rows then take what room is left, and may lengthen the
+pass by as much as its leader puts up with (``RowAdded.stretch``), where a forward gets cheaper by
+it. Turbo puts up with 10 %; fast with 75 %, since the device then has so much less to do in all
+that relax is through in two thirds of the time while fast takes a quarter longer.
 
 Not choosing a row preempts it: nothing else has to happen. There is no clock: time is what the
 curve says the passes took, so the same rows give the same turns, on a busy machine too. It knows
@@ -29,13 +31,14 @@ from dataclasses import dataclass
 from calotype.core.cost import Curve
 from calotype.core.errors import InternalError
 from calotype.core.limits import ROW_WAITS_PASSES_MAX
+from calotype.core.nouns import Tier
 
 BUCKETS = (2, 4, 8, 16)  # forwards in one pass; why these: engine/buckets.py
 BATCH_PX_MAX = 8 * 512 * 512  # pixels of one pass: batching pays little above it (2.8 x at 512 px
 # and batch 4, 1.02 x at 1,024 px), and a longer pass only delays the next decision
-# Where shorter passes serve all nearly as soon, they are better for those who come meanwhile; and
-# by as much a pass may be lengthened for those who ride along.
+# Where shorter passes serve all nearly as soon, they are better for those who come meanwhile.
 _NEARLY = 0.1
+STRETCH = {Tier.TURBO: 0.1, Tier.FAST: 0.75, Tier.RELAX: 0.0}  # nothing is lighter than relax
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class RowAdded:
     forwards: int  # a step brings: 2 with guidance, 1 without
     weight: int  # of its class: the class's share of the device against other classes, > 0
     curve: Curve  # seconds of a pass by proven pass size, of the key
+    stretch: float = _NEARLY  # by what share lighter rows may lengthen a pass that it leads
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,7 @@ class BatchPolicy:
         bucket = _best_bucket(curve, [turn for turn in others if turn.added.weight >= weight])
         if bucket is None:
             return [leader], 1
-        longest_s = curve.seconds(bucket) * (1 + _NEARLY)
-        room = max(it for it in curve.buckets if it == bucket or curve.seconds(it) <= longest_s)
+        room = _room(curve, bucket, leader.added.stretch)
         chosen = _that_fit(others, room)
         forwards = _forwards(chosen)
         return chosen, next(size for size in curve.buckets if size >= forwards)
@@ -187,6 +190,15 @@ def _that_fit(turns: list[_Turn], room: int) -> list[_Turn]:
             chosen.append(turn)
             room -= turn.added.forwards
     return chosen
+
+
+def _room(curve: Curve, bucket: int, stretch: float) -> int:
+    """The size a pass may grow to for lighter rows: no longer than that, and cheaper a forward."""
+    own_s = curve.seconds(bucket)
+    dear_s = own_s / bucket * (1 - _NEARLY)  # a forward, from where it hardly pays
+    longest_s = own_s * (1 + stretch)
+    pay = [it for it in curve.buckets if curve.seconds(it) <= min(longest_s, dear_s * it)]
+    return max([bucket, *pay])
 
 
 def _best_bucket(curve: Curve, turns: list[_Turn]) -> int | None:

@@ -40,6 +40,7 @@ def compile_parts(model: Model, parts: Collection[str]) -> None:
     dynamo.config.accumulated_recompile_limit = _SHAPES_MAX
     if "denoiser" in parts:
         _compile(model.denoiser)
+        model.loras.is_merged_only = True
     if "vae" in parts:
         _compile(model.vae.encoder)
         _compile(model.vae.decoder)

@@ -39,11 +39,11 @@ class LoraBank:
         # diffusers looks through all modules for these: a millisecond, each time.
         self._device, self._dtype = denoiser.device, denoiser.dtype
         self.layers = layers_of(denoiser)
-        self._loras: OrderedDict[str, Lora] = OrderedDict()  # the least recently used first
+        self._loras: dict[str, Lora] = {}
         self._wrapped: dict[str, Wrapped] = {}  # by layer
-        self._users: dict[str, frozenset[str]] = {}  # rows, with the keys each needs
         self._current = Current()
         self._merge: Merge | None = None
+        self.is_merged_only = False  # the denoiser is compiled: as its layers are, for good
 
     def __contains__(self, key: str) -> bool:
         return key in self._loras
@@ -73,7 +73,7 @@ class LoraBank:
                 raise Conflict(f"this engine has {names} merged, and makes only rows with that")
             return ()
         wanted = tuple(lora for lora in loras if lora.weight)
-        if wanted and getattr(self._denoiser, "_compiled_call_impl", None) is not None:
+        if wanted and self.is_merged_only:
             raise InvalidInput("a compiled model takes LoRAs only merged into it", field="loras")
         return wanted
 
