@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,12 +88,16 @@ def main(
         name.strip() for name in (model or (EMBEDDED if quick else f"{EMBEDDED},{WIDE}")).split(",")
     ]
     chosen = _chosen(systems)
-    result = measure([(_model(name), plan(name)) for name in names], chosen)
     plotting = python() if any(system.name in _SERVERS for system in chosen) else None
-    for title, titles, rows in tables(result):
-        print_table(titles, rows, title)
-    name = f"engine{'-quick' if quick else ''}{'-alike' if mix == 'alike' else ''}"
-    for path in write(result, out, name, plotting):
+    title = f"engine{'-quick' if quick else ''}{'-alike' if mix == 'alike' else ''}"
+
+    def keep(result: dict[str, Any]) -> list[Path]:
+        return write(result, out, title, plotting)
+
+    result = measure([(_model(name), plan(name)) for name in names], chosen, keep)
+    for caption, titles, rows in tables(result):
+        print_table(titles, rows, caption)
+    for path in keep(result):
         say(str(path))
 
 

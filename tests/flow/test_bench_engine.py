@@ -165,7 +165,7 @@ def test_aims_are_told_as_measured(
     model = {"model": "m", "about": "", "is_embedded": True, "systems": systems}
     rows = aims({"models": [model]})
     assert [row[-1] for row in rows] == verdicts
-    assert rows[0][2] == f"{p95_s / 2:.2f} of ray's"
+    assert rows[0][2] == f"{p95_s / 2:.2f} of ray's; 0.50 with nobody else there"
 
 
 def test_the_page_shows_the_aims_first_and_every_table() -> None:

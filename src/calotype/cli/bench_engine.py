@@ -10,7 +10,7 @@ import asyncio
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -124,16 +124,22 @@ def choose(names: str, known: Sequence[System]) -> list[System]:
     return [system for system in known if system.name in asked]
 
 
-def measure(models: Sequence[tuple[ModelInfo, Plan]], systems: Sequence[System]) -> dict[str, Any]:
+def measure(
+    models: Sequence[tuple[ModelInfo, Plan]],
+    systems: Sequence[System],
+    keep: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> dict[str, Any]:
     """Measure all systems on all models, with bars on stderr; return JSON (see bench_report).
 
-    What the systems print goes to a folder that is told.
+    What there is goes to ``keep`` after each model. What the systems print goes to a folder that is
+    told.
     """
     from calotype.cli.servers import terminating_as_interrupt
 
     logs = Path(tempfile.mkdtemp(prefix="calotype-bench-logs-"))
     say(f"what the systems print: {logs}")
-    measured = []
+    measured: list[dict[str, Any]] = []
+    result = {"machine": _machine(), "models": measured}
     with terminating_as_interrupt(), _bars(models, systems) as tell:
         for model, plan in models:
             found = asyncio.run(compare(systems, model, plan, logs / model.name, tell))
@@ -143,7 +149,8 @@ def measure(models: Sequence[tuple[ModelInfo, Plan]], systems: Sequence[System])
             measured.append(
                 {**found, "about": about, "is_embedded": model.name == EMBEDDED, "plan": vars(plan)}
             )
-    return {"machine": _machine(), "models": measured}
+            keep(result)
+    return result
 
 
 @contextmanager
