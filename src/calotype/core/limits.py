@@ -33,6 +33,23 @@ PICTURE_BYTES_PER_TENANT_MAX = 2 * 1024**3
 PICTURE_KEPT_S = 7 * 24 * 3600.0  # after it was last sent or named by a job
 PICTURE_SWEEP_S = 3_600.0  # between two looks for those that are kept no longer
 
+# What the registry of models takes.
+HEADER_BYTES_MAX = 16 * 1024 * 1024  # of a safetensors file: names, shapes and what it tells
+MODEL_TENSORS_MAX = 65_536  # in one file
+TENSOR_SIDES_MAX = 8  # of one tensor: numbers in its shape
+MODEL_JSON_BYTES_MAX = 4 * 1024 * 1024  # of a configuration or an index
+MODEL_FILES_MAX = 1_000  # in one folder of a model
+MODEL_BYTES_MAX = 512 * 1024**3  # of all its files
+MODEL_NAME_CHARS_MAX = 100  # of a name, and of an alias
+MODEL_VERSIONS_MAX = 1_000  # of one name
+ALIASES_MAX = 32  # of one name
+ALIAS_PAST_MAX = 100  # changes of an alias that are kept
+CLASSIFIER_LABELS_MAX = 1_000
+HUB_S_MAX = 30.0  # for a hub to say what it has
+REGISTRY_LOCK_S_MAX = 30.0  # for another process to let go of it
+REGISTRY_LOOK_S = 2.0  # between two looks of a server at whether models came or went
+WATCHED_FILES_MAX = 20_000  # looked at then, outside the registry
+
 # What the platform holds.
 QUEUED_JOBS_MAX = 10_000  # in the line; one more is refused with 429
 QUEUED_JOBS_PER_TENANT_MAX = 1_000
