@@ -138,7 +138,7 @@ def _draw(engine: Engine, rows: list[tuple[RunRow, bytes]]) -> None:
 
 def _tensor_bytes() -> int:
     """Of all tensors that are alive, each storage once."""
-    return bytes_of(it for it in gc.get_objects() if isinstance(it, torch.Tensor))
+    return bytes_of(it for it in gc.get_objects() if issubclass(type(it), torch.Tensor))
 
 
 def _resident_bytes() -> int:

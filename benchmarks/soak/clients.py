@@ -13,7 +13,7 @@ TIERS = ("turbo", "fast", "relax")
 _OPEN_MAX = 4  # unfinished jobs of a client
 _AGAIN = 0.2  # share of requests that are sent again though they were answered
 _CANCELLED = 0.05  # share of jobs that are cancelled
-_PAUSE_S = 0.1  # between two tries, and two looks
+_PAUSE_S = 0.5  # between two tries, and two looks
 
 
 @dataclass
