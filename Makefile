@@ -43,8 +43,10 @@ demo: setup  ## a server and a first picture: make demo PROMPT="a red tent by th
 serve: setup  ## the platform: page, API, engine
 	@exec $(BIN)/calotype serve
 
-test: setup browser database  ## the whole suite
-	@$(BIN)/python -m pytest
+# A process each core, since most tests wait for servers; a file is one process's, the longest first.
+test: setup browser database  ## the whole suite, or with ARGS="-x -k mask" a part of it
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0 $(ARGS)
 
 check: setup  ## lint, format, types, import direction, tidiness
 	@$(BIN)/ruff check .

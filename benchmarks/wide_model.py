@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from calotype.core.nouns import ModelInfo
+from calotype.engine.libraries import before_libraries, without_progress
 from calotype.pool.registry import ModelRegistry, embedded_folder
 
 NAME = "wide"
@@ -35,15 +36,11 @@ def wide_model(cache: Path) -> ModelInfo:
 
 def make(folder: Path) -> None:
     """Write it, in float32: some 400 MB."""
-    import diffusers
+    before_libraries()
     import torch
-    import transformers
     from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-
+    without_progress()
     embedded = embedded_folder()
     config = UNet2DConditionModel.load_config(embedded / "unet")
     torch.manual_seed(_SEED)

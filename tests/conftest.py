@@ -1,12 +1,44 @@
-"""What tests of several rooms share: a PostgreSQL server, started once and only if wanted."""
+"""What holds for all tests: threads, chance, order; and a PostgreSQL server, if one is wanted.
+
+``make test`` runs files of tests side by side, a process each core, so a file shares nothing with
+another but what each process starts for itself.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.postgres import Postgres, running_postgres
+
+# Before torch comes: its threads in one process would fight those of the other. Tests of threads
+# say how many they want; engine processes take one a core, as anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# No example has a deadline, since the machine is busy, and none is kept: processes share no files.
+hypothesis.settings.register_profile("suite", deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("suite")
+
+LONGEST = (  # begun first: one of these begun last would have the other process wait for it
+    "tests/web/test_page.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of their length; within a file as it is written."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """No test runs beside a file that can't be read: pytest has it so, but not with processes."""
+    if session.testsfailed and hasattr(session.config, "workerinput"):
+        session.shouldstop = f"{session.testsfailed} of the files can't be read"
+        pytest.exit(session.shouldstop, returncode=1)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
 from calotype.api.app import create_app
@@ -15,13 +17,22 @@ from calotype.flow.platform import Platform
 from calotype.settings import Settings
 
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+FAKE = (sys.executable, "-m", "calotype.pool.testing")  # engines without torch
 
 
 @asynccontextmanager
-async def app_in(home: Path) -> AsyncIterator[FastAPI]:
-    """The app over a platform of its own, with a real engine that gets warm meanwhile."""
-    settings = Settings(home=home)
-    platform = await Platform.start(settings)
+async def app_in(
+    home: Path, engine: Sequence[str] | None = None, **more: Any
+) -> AsyncIterator[FastAPI]:
+    """The app over a platform of its own, with a real engine that gets warm meanwhile.
+
+    With another ``engine`` that is the command its engines are begun by; ``more`` are settings.
+    """
+    settings = Settings(home=home, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        if engine:
+            patch.setattr("calotype.pool.pool.ENGINE_COMMAND", engine)
+        platform = await Platform.start(settings)
     try:
         yield create_app(platform, link_ttl_s=settings.link_ttl_s)
     finally:

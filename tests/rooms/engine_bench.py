@@ -19,7 +19,9 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import calotype
+from calotype.core import limits
 from calotype.core.messages import (
+    CancelRow,
     LoadModel,
     Message,
     ModelLoaded,
@@ -33,6 +35,7 @@ from calotype.engine.loop import Engine
 EMBEDDED = Path(calotype.__file__).parent / "models" / "vignette"
 M = TypeVar("M")
 SIZE = 64  # pixels: 8 x 8 latents
+BUILD = "build"  # what its model is told to be
 
 
 @contextmanager
@@ -143,7 +146,7 @@ class Bench:
         self.folder = folder
         self.heard: list[tuple[Message, bytes]] = []
         self.engine = Engine(self._hear, torch.device("cpu"))
-        self.engine.handle(LoadModel(name, str(folder), "build"))
+        self.engine.handle(LoadModel(name, str(folder), BUILD))
         loaded = self.heard[-1][0]
         assert isinstance(loaded, ModelLoaded), loaded
         self.loaded = loaded
@@ -169,6 +172,17 @@ class Bench:
         """Run these and all that is held to the end; the number of passes it took."""
         self.start(*rows)
         return run_to_end(self.engine)
+
+    def rest(self) -> None:
+        """Drop rows, LoRAs and all it said: as if just loaded, but for sizes and texts it knows."""
+        for row in [*self.engine._rows]:
+            self.engine.handle(CancelRow(row))
+        run_to_end(self.engine)
+        self.model.loras.merge(())
+        self.model.loras._bytes_max = limits.LORAS_BYTES_MAX
+        self.model.build = BUILD
+        self.heard.clear()
+        self.latents.clear()
 
     def said(self, kind: type[M]) -> list[M]:
         return [message for message, _ in self.heard if isinstance(message, kind)]

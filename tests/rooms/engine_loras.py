@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from calotype.core.messages import RowLora
 from calotype.engine.lora.layers import Layer, layers_of
 
 SHARE = 0.5  # of a layer's own weights' scale that a LoRA of weight 1 adds
+RANKS = (1, 4, 7, 16, 64)  # of five rank classes but one
 _ATTENTION = re.compile(r"attn\d?\.(to_[qkv]|to_out\.0)$")
 Name = Callable[[str, str], str]  # of a tensor, from its layer's name and "down", "up" or "alpha"
 
@@ -92,6 +94,19 @@ def save(tensors: dict[str, torch.Tensor], path: Path, told: dict[str, str] | No
     """Write them, whole and contiguous."""
     save_file({key: it.contiguous() for key, it in tensors.items()}, path, told)
     return path
+
+
+def save_some(model: Path, folder: Path) -> list[Path]:
+    """A LoRA of each of ``RANKS`` for a model's UNet; every other one for attention alone."""
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    chosen: list[Callable[[str], bool]] = [is_any, is_attention]
+    return [
+        save(
+            random_tensors(unet, peft_name(), rank=rank, seed=number, chosen=chosen[number % 2]),
+            folder / f"lora{number}.safetensors",
+        )
+        for number, rank in enumerate(RANKS)
+    ]
 
 
 def lora(path: Path, weight: float = 1.0) -> RowLora:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from calotype.core.messages import RowPicture, RunRow
+from calotype.core.messages import RowControl, RowPicture, RunRow
 from calotype.engine.previews import pixels
 from tests.rooms.engine_bench import EMBEDDED, SIZE
 from tests.rooms.engine_models import Drawer, Picture, make_model, plain_pipeline, with_sampler
@@ -29,6 +29,7 @@ INPAINT = {
     "sd3": diffusers.StableDiffusion3InpaintPipeline,
     "flux": diffusers.FluxInpaintPipeline,
 }
+Wanted = tuple[float, float, float]  # of a ControlNet: weight, start, end
 
 
 class Studio:
@@ -39,7 +40,7 @@ class Studio:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._made: dict[str, tuple[Drawer, Any]] = {}
 
     def drawer(self, name: str) -> Drawer:
@@ -87,7 +88,7 @@ class Studio:
 
     def _save(self, name: str) -> Path:
         family, _, sees_mask = name.partition("-")
-        folder = make_model(family, self._folder / name)
+        folder = make_model(family, self.folder / name)
         if sees_mask:
             torch.manual_seed(8)
             unet = diffusers.UNet2DConditionModel
@@ -113,6 +114,9 @@ def window(width: int = SIZE, height: int = SIZE) -> Picture:
     mask = np.zeros((height, width, 1), np.uint8)
     mask[height // 4 - 3 : -height // 4, width // 4 : -width // 4 + 5] = 255
     return mask
+
+
+FIRST, SECOND, SOURCE, MASK = photo(2), photo(3), photo(1), window()
 
 
 def frame(*pictures: Picture) -> tuple[tuple[RowPicture, ...], bytes]:
@@ -151,3 +155,26 @@ def make_control(drawer: Drawer, folder: Path, seed: int, **changes: Any) -> Pat
                 parameter.normal_(std=0.1)
     net.save_pretrained(folder)
     return folder
+
+
+def family_of(name: str) -> str:
+    """Of a studio's model."""
+    return "sdxl" if name == "vignette" else name.partition("-")[0]
+
+
+def controls_of(
+    studio: Studio, name: str, wanted: list[Wanted], first: int = 0
+) -> tuple[RowControl, ...]:
+    """One ControlNet of a model after the other, with pictures from ``first`` on."""
+    return tuple(
+        RowControl(
+            path.name, str(path), "build", first + number, weight=weight, start=start, end=end
+        )
+        for number, (weight, start, end) in enumerate(wanted)
+        for path in [_control(studio, name, number)]
+    )
+
+
+def _control(studio: Studio, name: str, number: int) -> Path:
+    path = studio.folder / f"{name}-control-{number}"
+    return path if path.exists() else make_control(studio.drawer(name), path, 20 + number)

@@ -9,27 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from fastapi import FastAPI
 
 from calotype.api.bodies import JobRequest, timestamp
 from calotype.api.problems import ERRORS_MAX
 from calotype.core import limits
-from tests.rooms.api import ULID, app_in, caller, owner, problem, refusal
+from tests.rooms.api import ULID, caller, problem, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI]:
-    async with app_in(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with owner(app) as opened:
-        yield opened
 
 
 JSON = {"Content-Type": "application/json"}

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
-from fastapi import FastAPI
 
 from calotype.core import limits
-from tests.rooms.api import app_in, owner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ASK = {"prompt": "a tent", "steps": 40, "n": 4}
 ETA = {"position", "p50_s", "p90_s", "reason", "basis", "is_extrapolated"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI]:
-    async with app_in(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with owner(app) as opened:
-        yield opened
 
 
 async def asked(client: httpx.AsyncClient, **more: Any) -> dict[str, Any]:

@@ -20,21 +20,9 @@ from calotype.cli.logs import configure_logging
 from calotype.core.errors import TooMany
 from calotype.core.nouns import Event
 from calotype.settings import Settings
-from tests.rooms.api import ULID, app_in, caller, owner, problem, refusal
+from tests.rooms.api import ULID, caller, problem, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI]:
-    async with app_in(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with owner(app) as opened:
-        yield opened
 
 
 async def test_a_cancelled_job_stays_cancelled_and_its_stream_ends(

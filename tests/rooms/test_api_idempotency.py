@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import update
 
-from calotype.api.app import create_app
 from calotype.core import limits
 from calotype.core.ids import new_id
 from calotype.flow.platform import Platform
 from calotype.jobs import tables
-from calotype.settings import Settings
 from tests.rooms.api import caller, problem, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,24 +23,10 @@ ASK = {"prompt": "a red tent by the sea", "steps": 2, "loras": [], "seed": 7}
 MOST = limits.IDEMPOTENCY_KEY_CHARS_MAX
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
-    platform = await Platform.start(Settings(home=tmp_path_factory.mktemp("home")))
-    try:
-        yield platform
-    finally:
-        await platform.stop()
-
-
 @pytest.fixture
-def app(platform: Platform) -> FastAPI:
-    return create_app(platform, link_ttl_s=60)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(app: FastAPI, platform: Platform) -> AsyncIterator[httpx.AsyncClient]:
-    async with caller(app, {"Authorization": f"Bearer {platform.new_key}"}) as opened:
-        yield opened
+def platform(app: FastAPI) -> Platform:
+    platform: Platform = app.state.platform
+    return platform
 
 
 async def ask(

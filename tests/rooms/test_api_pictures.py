@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,12 @@ from fastapi import FastAPI
 from httpx_sse import aconnect_sse
 from PIL import Image
 
-from calotype.api.app import create_app
 from calotype.core import limits
-from calotype.flow.platform import Platform
 from calotype.provenance.verification import verify
 from calotype.safety import phash
-from calotype.settings import Settings
 from tests.adapters import make_control, make_lora
 from tests.pictures import file_of, mask, picture, png_header
-from tests.rooms.api import ULID, caller, problem, refusal
+from tests.rooms.api import FAKE, ULID, app_in, caller, problem, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,15 +41,8 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI
     make_lora(home, "quick", bases=["sdxl"], steps=4, guidance=1.0, sampler="lcm")
     make_lora(home, "foreign", bases=["other"])
     make_control(home, "edges", bases=["vignette"], control="canny")
-    with pytest.MonkeyPatch.context() as patch:
-        fake = (sys.executable, "-m", "calotype.pool.testing")
-        patch.setattr("calotype.pool.pool.ENGINE_COMMAND", fake)
-        settings = Settings(home=home, blocked_pictures=bank_in(home))
-        platform = await Platform.start(settings)
-        try:
-            yield create_app(platform, link_ttl_s=settings.link_ttl_s)
-        finally:
-            await platform.stop()
+    async with app_in(home, engine=FAKE, blocked_pictures=bank_in(home)) as opened:
+        yield opened
 
 
 def bank_in(home: Path) -> Path:
@@ -61,13 +50,6 @@ def bank_in(home: Path) -> Path:
     first = phash.hashes(phash.small(np.asarray(BLOCKED)))[0]
     (home / "bank.txt").write_text(f"{first:016x} a picture\n")
     return home / "bank.txt"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"Authorization": f"Bearer {app.state.platform.new_key}"}
-    async with caller(app, headers) as opened:
-        yield opened
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

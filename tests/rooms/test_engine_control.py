@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from calotype.core import limits
 from calotype.core.errors import InvalidInput, ModelBroken
 from calotype.core.messages import RowControl, RowFailed, RunRow
-from calotype.engine.controls import Controls, load_control
+from calotype.engine.controls import load_control
 from calotype.engine.forwards import Adapters, Forwards, Steering, joined
 from calotype.engine.pictures import edges, pictures_of
 from calotype.engine.rows import Row, start_row
 from tests.rooms.engine_models import Drawer, Picture, apart
-from tests.rooms.engine_studio import Studio, frame, make_control, photo, pil, window
+from tests.rooms.engine_studio import (
+    FIRST,
+    MASK,
+    SECOND,
+    SOURCE,
+    Studio,
+    Wanted,
+    controls_of,
+    family_of,
+    frame,
+    make_control,
+    pil,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FIRST, SECOND, SOURCE, MASK = photo(2), photo(3), photo(1), window()
 CONTROLLED = {
     "sd15": diffusers.StableDiffusionControlNetPipeline,
     "sdxl": diffusers.StableDiffusionXLControlNetPipeline,
@@ -46,39 +55,6 @@ REPAINTED = {
     "sdxl": diffusers.StableDiffusionXLControlNetInpaintPipeline,
     "flux": diffusers.FluxControlNetInpaintPipeline,
 }
-Wanted = tuple[float, float, float]  # weight, start, end
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("studio")
-
-
-@pytest.fixture(scope="module")
-def studio(folder: Path) -> Studio:
-    return Studio(folder)
-
-
-def family_of(name: str) -> str:
-    return "sdxl" if name == "vignette" else name.partition("-")[0]
-
-
-def control_of(studio: Studio, folder: Path, name: str, number: int) -> Path:
-    path = folder / f"{name}-control-{number}"
-    return path if path.exists() else make_control(studio.drawer(name), path, 20 + number)
-
-
-def controls_of(
-    studio: Studio, folder: Path, name: str, wanted: list[Wanted], first: int = 0
-) -> tuple[RowControl, ...]:
-    """One ControlNet after the other, with pictures from ``first`` on."""
-    return tuple(
-        RowControl(
-            path.name, str(path), "build", first + number, weight=weight, start=start, end=end
-        )
-        for number, (weight, start, end) in enumerate(wanted)
-        for path in [control_of(studio, folder, name, number)]
-    )
 
 
 def plain_arguments(controls: tuple[RowControl, ...], field: str) -> dict[str, Any]:
@@ -127,10 +103,10 @@ def _means_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_controlled_row_is_what_diffusers_makes_of_it(
-    studio: Studio, folder: Path, name: str, sampler: str, guidance: float, wanted: list[Wanted]
+    studio: Studio, name: str, sampler: str, guidance: float, wanted: list[Wanted]
 ) -> None:
     pictures, blob = frame(*(FIRST, SECOND)[: len(wanted)])
-    controls = controls_of(studio, folder, name, wanted)
+    controls = controls_of(studio, name, wanted)
     drawer = studio.drawer(name)
     row = drawer.row(
         sampler=sampler, guidance=guidance, steps=6, pictures=pictures, controls=controls
@@ -159,9 +135,9 @@ def test_a_controlled_row_is_what_diffusers_makes_of_it(
     ],
 )
 def test_a_controlled_row_from_a_picture_is_what_diffusers_makes_of_it(
-    studio: Studio, folder: Path, name: str, sampler: str, kinds: dict[str, Any]
+    studio: Studio, name: str, sampler: str, kinds: dict[str, Any]
 ) -> None:
-    controls = controls_of(studio, folder, name, [(0.7, 0.0, 0.8)], first=2)
+    controls = controls_of(studio, name, [(0.7, 0.0, 0.8)], first=2)
     pictures, blob = frame(SOURCE, MASK, FIRST)
     told: dict[str, Any] = {"image": pil(SOURCE), "strength": 0.7}
     mask = None
@@ -184,8 +160,8 @@ def asked(drawer: Drawer, control: RowControl, **changes: Any) -> tuple[RunRow, 
     return drawer.row(pictures=pictures, controls=(control,), **changes), blob
 
 
-def test_edges_are_found_if_the_row_wants_them(studio: Studio, folder: Path) -> None:
-    (control,) = controls_of(studio, folder, "sdxl", [(1.0, 0.0, 1.0)])
+def test_edges_are_found_if_the_row_wants_them(studio: Studio) -> None:
+    (control,) = controls_of(studio, "sdxl", [(1.0, 0.0, 1.0)])
     drawer = studio.drawer("sdxl")
     row, blob = asked(drawer, replace(control, canny=True))
     found = edges(torch.from_numpy(FIRST)).numpy()
@@ -210,10 +186,10 @@ def run(drawer: Drawer, forwards: Forwards) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux"])
 def test_who_has_no_control_gets_exactly_nothing_from_a_neighbours(
-    studio: Studio, folder: Path, name: str
+    studio: Studio, name: str
 ) -> None:
     drawer = studio.drawer(name)
-    (control,) = controls_of(studio, folder, name, [(1.0, 0.0, 1.0)])
+    (control,) = controls_of(studio, name, [(1.0, 0.0, 1.0)])
     bare = started(drawer, drawer.row("bare", seed=3)).forwards()
     led = started(drawer, *asked(drawer, control)).forwards()
     unled = led.with_adapters(Adapters())
@@ -223,11 +199,9 @@ def test_who_has_no_control_gets_exactly_nothing_from_a_neighbours(
     assert not torch.equal(beside_led[count : count + len(led)], beside_unled[count:][: len(led)])
 
 
-def test_controls_are_added_in_their_rows_order_whatever_the_neighbours(
-    studio: Studio, folder: Path
-) -> None:
+def test_controls_are_added_in_their_rows_order_whatever_the_neighbours(studio: Studio) -> None:
     drawer = studio.drawer("sdxl")
-    first, second = controls_of(studio, folder, "sdxl", [(0.3, 0.0, 1.0), (1.1, 0.0, 1.0)])
+    first, second = controls_of(studio, "sdxl", [(0.3, 0.0, 1.0), (1.1, 0.0, 1.0)])
     pictures, blob = frame(FIRST, SECOND)
     row = started(drawer, drawer.row(pictures=pictures, controls=(first, second)), blob)
     mine = row.forwards()
@@ -246,10 +220,10 @@ KINDS_OF_ROWS = ("text", "image", "repaint", "led", "led twice", "led repaint")
 class Mixed:
     """Rows of all kinds on one engine, and how each looks when it is alone."""
 
-    def __init__(self, studio: Studio, folder: Path) -> None:
+    def __init__(self, studio: Studio) -> None:
         self.drawer = studio.drawer("sdxl")
         self._one, self._two = controls_of(
-            studio, folder, "sdxl", [(0.6, 0.0, 0.7), (1.2, 0.3, 1.0)], first=2
+            studio, "sdxl", [(0.6, 0.0, 0.7), (1.2, 0.3, 1.0)], first=2
         )
         self._alone: dict[tuple[str, int], Picture] = {}
 
@@ -275,8 +249,8 @@ class Mixed:
 
 
 @pytest.fixture(scope="module")
-def mixed(studio: Studio, folder: Path) -> Mixed:
-    return Mixed(studio, folder)
+def mixed(studio: Studio) -> Mixed:
+    return Mixed(studio)
 
 
 some_row = st.tuples(st.sampled_from(KINDS_OF_ROWS), st.integers(0, 3), st.integers(0, 2))
@@ -313,9 +287,9 @@ def spoilt(folder: Path, name: str, value: float) -> Path:
     return folder
 
 
-def broken_control(studio: Studio, folder: Path, fault: str) -> Path:
+def broken_control(studio: Studio, fault: str) -> Path:
     """A folder that can't be used, made new: of another base, with NaN, without weights, ..."""
-    path, drawer = folder / f"broken-{next(CALLS)}", studio.drawer("sdxl")
+    path, drawer = studio.folder / f"broken-{next(CALLS)}", studio.drawer("sdxl")
     if fault == "another family":
         return make_control(studio.drawer("flux"), path, 1)
     if fault == "another base":
@@ -349,9 +323,9 @@ def broken_control(studio: Studio, folder: Path, fault: str) -> Path:
     ],
 )
 def test_a_control_that_cant_be_used_fails_its_row_alone(
-    studio: Studio, folder: Path, mixed: Mixed, fault: str, kind: type[Exception], reason: str
+    studio: Studio, mixed: Mixed, fault: str, kind: type[Exception], reason: str
 ) -> None:
-    path, drawer = broken_control(studio, folder, fault), studio.drawer("sdxl")
+    path, drawer = broken_control(studio, fault), studio.drawer("sdxl")
     control = RowControl(path.name, str(path), "build", 0)
     with pytest.raises(kind, match=reason):
         load_control(control, drawer.model)
@@ -367,89 +341,3 @@ def test_a_control_that_cant_be_used_fails_its_row_alone(
     assert reason.split(":", maxsplit=1)[0].split(maxsplit=1)[0] in failed.reason
     assert not failed.retryable
     assert np.array_equal(drawer.picture(beside), expected)
-
-
-def test_a_control_too_large_is_refused_by_what_lies_on_disk(
-    studio: Studio, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (control,) = controls_of(studio, folder, "sdxl", [(1.0, 0.0, 1.0)])
-    monkeypatch.setattr(limits, "CONTROL_BYTES_MAX", 1000)
-    with pytest.raises(ModelBroken, match="too many") as refused:
-        load_control(control, studio.drawer("sdxl").model)
-    assert refused.value.limit == 1000
-
-
-def test_the_least_recently_used_control_goes_when_there_is_no_room(
-    studio: Studio, folder: Path
-) -> None:
-    model = studio.drawer("sdxl").model
-    one, two = controls_of(studio, folder, "sdxl", [(1.0, 0.0, 1.0)] * 2)
-    kept = Controls(bytes_max=load_control(one, model).net.bytes * 3 // 2)
-    assert kept.claim("a", (one,), model) == [one]
-    assert kept.put(kept.key(one, model), load_control(one, model))
-    kept.of("a", (one,), model)
-    assert kept.claim("b", (two, two), model) == [two]
-    assert not kept.put(kept.key(two, model), load_control(two, model)), "one of a row that runs"
-    kept.release("a")
-    assert kept.put(kept.key(two, model), load_control(two, model))
-    assert kept.claim("c", (one,), model) == [one]
-    assert not kept.put(kept.key(one, model), load_control(one, model)), "b came before"
-    with pytest.raises(InvalidInput, match="more than there is") as refused:
-        kept.claim("d", (one, two), model)
-    assert (refused.value.field, refused.value.limit) == ("controls", kept._bytes_max)
-
-
-@pytest.fixture
-def one_and_a_half(studio: Studio, folder: Path) -> Iterator[Drawer]:
-    """An engine that has room for one ControlNet, and a half of another."""
-    drawer = studio.drawer("sdxl")
-    (one,) = controls_of(studio, folder, "sdxl", [(1.0, 0.0, 1.0)])
-    kept = drawer.engine._admission._controls
-    kept._kept.clear()
-    before, kept._bytes_max = kept._bytes_max, load_control(one, drawer.model).net.bytes * 3 // 2
-    yield drawer
-    kept._bytes_max = before
-
-
-def test_a_row_whose_controls_never_fit_together_is_refused(
-    studio: Studio, folder: Path, one_and_a_half: Drawer
-) -> None:
-    drawer = one_and_a_half
-    controls = controls_of(studio, folder, "sdxl", [(1.0, 0.0, 1.0)] * 2)
-    pictures, blob = frame(FIRST, SECOND)
-    row = drawer.row(f"both {next(CALLS)}", pictures=pictures, controls=controls)
-    drawer.engine.handle(row, blob)
-    drawer.finish()
-    (failed,) = [it for it, _ in drawer.heard if isinstance(it, RowFailed) and it.row == row.row]
-    assert "more than there is for all" in failed.reason
-    assert not failed.retryable
-    assert drawer.engine.rows_held == 0
-
-
-def test_rows_that_compete_for_room_are_served_one_after_the_other(
-    studio: Studio, folder: Path, one_and_a_half: Drawer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawer, kept = one_and_a_half, one_and_a_half.engine._admission._controls
-    controls = controls_of(studio, folder, "sdxl", [(1.0, 0.0, 1.0)] * 2, first=0)
-    pictures, blob = frame(FIRST, SECOND)
-    reads, most = [], [0]
-    read = load_control
-
-    def counted(wanted: RowControl, model: Any) -> Any:
-        reads.append(wanted.name)
-        most.append(kept.bytes)
-        return read(wanted, model)
-
-    monkeypatch.setattr("calotype.engine.admission.load_control", counted)
-    rows = [
-        drawer.row(f"{at} {next(CALLS)}", pictures=pictures, controls=(controls[at % 2],), seed=at)
-        for at in range(6)
-    ]
-    for row in rows:
-        drawer.engine.handle(row, blob)
-    drawer.finish()
-    assert max(*most, kept.bytes) <= kept._bytes_max
-    assert len(reads) <= len(rows), "each at most once for each row"
-    for row in rows:
-        beside = replace(row, row=f"{row.row} alone")
-        assert np.array_equal(drawer.ours(beside, blob), drawer.picture(row))

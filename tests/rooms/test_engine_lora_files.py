@@ -15,7 +15,7 @@ from calotype.core import limits
 from calotype.core.errors import AdapterBroken
 from calotype.engine.lora.names import place_of
 from tests.rooms import engine_loras as made
-from tests.rooms.engine_bench import Bench, make_tiny_model, run_row
+from tests.rooms.engine_bench import Bench, run_row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,8 +25,8 @@ DOWN, UP = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(make_tiny_model(tmp_path_factory.mktemp("tiny")))
+def bench(tiny: Path) -> Bench:
+    return Bench(tiny)
 
 
 @pytest.fixture(scope="module")

@@ -17,21 +17,21 @@ from calotype.engine.pictures import edges, mask_of, pictures_of, signal
 from calotype.engine.tiles import in_tiles
 from tests.rooms.engine_bench import SIZE
 from tests.rooms.engine_models import Picture, apart
-from tests.rooms.engine_studio import IMAGE_TO_IMAGE, INPAINT, Studio, frame, photo, pil, window
+from tests.rooms.engine_studio import (
+    IMAGE_TO_IMAGE,
+    INPAINT,
+    MASK,
+    SOURCE,
+    Studio,
+    family_of,
+    frame,
+    photo,
+    pil,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SOURCE, MASK = photo(1), window()
 FLOW = ("sd3", "flux")
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.mktemp("studio"))
-
-
-def family_of(name: str) -> str:
-    return "sdxl" if name == "vignette" else name.partition("-")[0]
 
 
 def from_picture(studio: Studio, name: str, **changes: Any) -> tuple[RunRow, bytes]:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,13 +36,23 @@ class Server:
     def __init__(self) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(limits.ENGINE_START_S_MAX)
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - what it prints, until the end
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "calotype.engine", "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
+                stderr=self.errors,
                 env=os.environ
                 | {"CALOTYPE_ENGINE_THREADS": "1", messages.HEARTBEAT_VARIABLE: "1.0"},
             )
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.kill()  # ours, and only this one
+        self.process.wait()
+        self.errors.seek(0)
+        print(self.errors.read().decode(errors="replace"), file=sys.stderr)
+        self.errors.close()
 
     def say(self, message: Message) -> None:
         self.socket.sendall(messages.encode(message))
@@ -70,9 +81,7 @@ class Server:
 def server() -> Iterator[Server]:
     server = Server()
     yield server
-    server.socket.close()
-    server.process.kill()  # ours, and only this one
-    server.process.wait()
+    server.close()
 
 
 def test_ready_load_run_done_stop(server: Server) -> None:
@@ -90,6 +99,8 @@ def test_ready_load_run_done_stop(server: Server) -> None:
     assert len(heard[-1][1]) == SIZE * SIZE * 3
     server.say(Stop())
     assert server.process.wait(timeout=60) == 0
+    server.errors.seek(0)
+    assert server.errors.read() == b"", "advice of libraries is for nobody"
 
 
 def test_it_shows_life_and_work_while_it_steps(server: Server) -> None:

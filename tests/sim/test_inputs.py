@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from calotype.sim.jobs import Asked
 from calotype.sim.page import page
 from calotype.sim.trace import import_gentd26, line_of, read, write
 from calotype.sim.traffic import Traffic
+from tests.flow.command_line import calotype
 
 GOOD = '{"at_s": 1.5, "tenant": "ann", "tier": "fast", "model": "m"}'
 
@@ -254,17 +253,6 @@ def test_fleets_and_traffic_have_bounds() -> None:
 
 
 # The commands
-
-
-def calotype(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "calotype.cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 class Tags(HTMLParser):

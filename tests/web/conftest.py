@@ -1,4 +1,7 @@
-"""A real server and a real Chromium for the tests of the page, each started once."""
+"""A real server and a real Chromium for the tests of the page, each started once.
+
+They go with the last of these tests: while Playwright is there, asyncio tests cannot run.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from tests.web.visits import WAIT_MS, Visit, Visitor
 EXPECT_MS = 20_000  # for what takes no picture: a moment, or longer on a busy machine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("home")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = find()
     if path is None:

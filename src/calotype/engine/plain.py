@@ -12,18 +12,19 @@ import json
 import time
 from typing import Any
 
-from calotype.engine.threads import sleep_while_waiting
+from calotype.engine.libraries import before_libraries, without_progress
 
 
 def main() -> None:
     """Time single pictures, and one batch; both after a picture that warms the pipeline up."""
     asked = _arguments()
-    sleep_while_waiting()
+    before_libraries()
     from diffusers import StableDiffusionXLPipeline
 
     from calotype.engine.device import prepare_device, weights_dtype
     from calotype.engine.samplers import scheduler_of
 
+    without_progress()
     device = prepare_device()
     began = time.monotonic()
     dtype = weights_dtype(device)

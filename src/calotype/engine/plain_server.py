@@ -35,8 +35,8 @@ from calotype.core.messages import (
     StepDone,
     Stop,
 )
+from calotype.engine.libraries import before_libraries, without_progress
 from calotype.engine.process import Link
-from calotype.engine.threads import sleep_while_waiting
 
 OnStep = Callable[[int], None]  # told which step is done, 1 .. steps
 Draw = Callable[[RunRow, OnStep], bytes]  # makes one picture: RGB, uint8, height x width x 3
@@ -56,13 +56,12 @@ class Plain:
 
     def __init__(self, folder: str) -> None:
         """Load the pipeline; raises what diffusers raises."""
-        sleep_while_waiting()
+        before_libraries()
         import diffusers
 
         from calotype.engine.device import prepare_device, weights_dtype
 
-        diffusers.utils.logging.set_verbosity_error()
-        diffusers.utils.logging.disable_progress_bar()
+        without_progress()
         device = prepare_device()
         self._kind = diffusers.StableDiffusionXLPipeline
         self._base: Any = self._kind.from_pretrained(

@@ -19,7 +19,7 @@ from calotype.core import limits, messages
 from calotype.core.errors import InternalError
 from calotype.core.messages import Heartbeat, Message, Stop
 from calotype.engine.inbox import Command, Inbox
-from calotype.engine.threads import sleep_while_waiting
+from calotype.engine.libraries import before_libraries
 
 
 class Link:
@@ -89,7 +89,7 @@ def serve(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then says Stop
     link = Link(socket.socket(fileno=fd))
     link.start()  # before torch, which takes seconds to import: the server may be gone by then
-    sleep_while_waiting()
+    before_libraries()
     import torch
 
     from calotype.engine.device import prepare_device

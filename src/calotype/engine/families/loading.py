@@ -15,7 +15,6 @@ are told so. A test counts the calls.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from calotype.engine.families.quantising import quantise
 from calotype.engine.families.sd3 import SD3
 from calotype.engine.families.sd15 import SD15
 from calotype.engine.families.sdxl import SDXL
+from calotype.engine.libraries import without_progress
 
 _MODELS = {model.family: model for model in (SD15, SDXL, SD3, Flux)}
 MODELS: dict[str, type[Model]] = {  # by pipeline class
@@ -62,7 +62,7 @@ def load_model(command: LoadModel, device: torch.device) -> Model:
     if kind not in MODELS:
         raise ModelBroken(f"{command.name}: {kind} is not supported", limit=[*MODELS])
     dtype = weights_dtype(device, command.dtype)
-    _be_quiet()
+    without_progress()
     try:
         pipeline = _pipeline(folder, index, dtype)
         pipeline.to(device)
@@ -153,11 +153,3 @@ def _complete(name: str, part: Any) -> None:
     lacking = [key for key, tensor in part.state_dict().items() if tensor.is_meta]
     if lacking:
         raise ModelBroken(f"{SINGLE_FILE} lacks {len(lacking)} of {name}: {lacking[0]} ...")
-
-
-def _be_quiet() -> None:
-    """No progress bars and no advice on the console: the engine speaks in messages."""
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", module=r"diffusers|transformers")
