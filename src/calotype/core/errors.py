@@ -153,6 +153,13 @@ class ModelBroken(OperatorError):
     title = "The model can't be loaded"
 
 
+class NoRoom(OperatorError):
+    """A model that no device here has memory for."""
+
+    kind = "no-room"
+    title = "No engine has room for the model"
+
+
 class AdapterBroken(OperatorError):
     """A LoRA's or a ControlNet's file is missing, damaged, or not for this base model."""
 

@@ -18,6 +18,8 @@ from calotype.core.errors import InternalError
 from calotype.core.nouns import Component
 
 HEARTBEAT_VARIABLE = "CALOTYPE_ENGINE_HEARTBEAT_S"  # how often an engine says that it lives
+MEMORY_VARIABLE = "CALOTYPE_ENGINE_MEMORY_BYTES"  # its budget; unset: most of its device
+ENGINES_VARIABLE = "CALOTYPE_ENGINES_HERE"  # how many share this machine's memory
 
 
 @dataclass(frozen=True)

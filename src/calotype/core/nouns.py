@@ -200,6 +200,8 @@ EVENT_KINDS = {
         "reason and attempt when it is queued again"
     ),
     "promoted": "waited_s, why: it goes before others from now on",
+    "loading": "model, engine, left_s: the model it waits for is being loaded",
+    "load_failed": "model, engine, reason: that came to nothing; it is tried again",
     "started": "attempt, engine; why if it started out of turn",
     "step": (
         "image (index), step, steps; preview (data URL of a small WebP) now and then; tokens_cut "

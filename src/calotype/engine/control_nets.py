@@ -22,6 +22,7 @@ from calotype.engine.families.base import Model
 from calotype.engine.families.flux import packed, positions
 from calotype.engine.forwards import Forwards
 from calotype.engine.pictures import signal, unit
+from calotype.engine.tensors import bytes_of, tensors_of
 
 Config = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ class ControlNet(ABC):
     @property
     def bytes(self) -> int:
         """Device memory of its weights."""
-        return sum(it.numel() * it.element_size() for it in self.net.parameters())
+        return bytes_of(tensors_of(self.net))
 
     @abstractmethod
     def hint(self, picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ from calotype.engine.control_nets import KINDS, ControlNet
 from calotype.engine.families.base import Model
 from calotype.engine.forwards import Forwards
 from calotype.engine.recent import Recent
+from calotype.engine.room import Room
+from calotype.engine.shelf import Shelf
+from calotype.engine.tensors import tensors_of
+from calotype.files.weights import weights_of
 
 _BUCKETS = (2, 4, 8)  # forwards in one batch
 _BATCH_LATENTS_MAX = 2**14  # of one batch, a megapixel's: more brings nothing, but takes memory
@@ -142,40 +146,35 @@ def _weights(name: str, folder: Path, model: Model) -> dict[str, torch.Tensor]:
 
 def _files(name: str, folder: Path) -> list[Path]:
     """A folder's safetensors: one file, or the parts that an index names."""
-    stem = "diffusion_pytorch_model"
-    for file in (folder / f"{stem}.safetensors", folder / f"{stem}.fp16.safetensors"):
-        if file.is_file():
-            return [file]
-    index = folder / f"{stem}.safetensors.index.json"
-    if not index.is_file():
-        raise ModelBroken(f"{name}: no {stem}.safetensors in {folder.name}")
-    parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    return [folder / Path(part).name for part in parts]
+    files = weights_of(folder)
+    if not files:
+        raise ModelBroken(f"{name}: no safetensors with weights in {folder.name}")
+    return files
 
 
 class Controls:
-    """The ControlNets an engine keeps: the least recently used go first, by their bytes.
+    """The ControlNets an engine keeps for rows to come."""
 
-    Rows that together want more than the budget are served in the order they came: those that run
-    keep theirs, and one that waits can only lose what it holds to one that came before it. So the
-    oldest always gets on, and nothing is read in turns for ever.
-    """
-
-    def __init__(self, bytes_max: int = limits.CONTROLS_BYTES_MAX) -> None:
-        self._kept: dict[str, Control] = {}  # in the order of their use
-        self._bytes_max = bytes_max
-        self._claims: dict[str, tuple[str, ...]] = {}  # of rows, in the order they came
-        self._running: set[str] = set()  # rows
-        self._sizes: Recent[str, int] = Recent(limits.SIZES_PROVEN_MAX)  # of all that were read
+    def __init__(
+        self, room: Room | None = None, bytes_max: int = limits.CONTROLS_BYTES_MAX
+    ) -> None:
+        """``bytes_max`` bounds all of them, beside what ``room`` has left."""
+        self._kept: dict[str, Control] = {}
+        self.shelf = Shelf("controls", bytes_max, self._kept.pop, room)
 
     @property
     def bytes(self) -> int:
         """Of all that is kept."""
-        return sum(control.net.bytes for control in self._kept.values())
+        return self.shelf.bytes
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Of all that is kept."""
+        for control in self._kept.values():
+            yield from tensors_of(control.net.net)
 
     def key(self, wanted: RowControl, model: Model) -> str:
         """Names one ControlNet beside one base."""
-        return f"control:{model.name}@{model.build}:{wanted.name}@{wanted.build}"
+        return f"{_beside(model)}{wanted.name}@{wanted.build}"
 
     def claim(self, row: str, wanted: Sequence[RowControl], model: Model) -> list[RowControl]:
         """Let a row have these until it is released: which of them have yet to be read, each once.
@@ -183,52 +182,30 @@ class Controls:
         Raises InvalidInput if it is known that they can't be kept together.
         """
         by_key = {self.key(one, model): one for one in wanted}
-        if by_key:
-            self._claims.setdefault(row, tuple(by_key))
-        total = sum(self._sizes.find(key) or 0 for key in by_key)
-        if total > self._bytes_max:
-            raise InvalidInput(
-                f"these controls take {total:,} bytes, more than there is for all",
-                field="controls",
-                limit=self._bytes_max,
-            )
-        return [one for key, one in by_key.items() if key not in self._kept]
+        return [by_key[key] for key in self.shelf.claim(row, [*by_key])]
 
     def put(self, key: str, control: Control) -> bool:
-        """Keep one that was read; others may go. False if there is no room for it now."""
-        self._sizes.put(key, control.net.bytes)
-        leaving, over = [], self.bytes + control.net.bytes - self._bytes_max
-        held = self._held_against(key)
-        for other, kept in self._kept.items():
-            if over > 0 and other not in held:
-                leaving.append(other)
-                over -= kept.net.bytes
-        if over > 0 and held:
-            return False
-        for other in leaving:
-            del self._kept[other]
-        self._kept[key] = control  # the only one, if it is larger than the budget: refused next
-        return True
-
-    def _held_against(self, key: str) -> set[str]:
-        """What mustn't go for this one: rows that run have it, or one that came before."""
-        held: set[str] = set()
-        is_before = True
-        for row, keys in self._claims.items():
-            is_before = is_before and key not in keys
-            if is_before or row in self._running:
-                held.update(keys)
-        return held & self._kept.keys()
+        """Keep one that was read, as ``Shelf.put`` does; False if there is no room for it now."""
+        is_kept = self.shelf.put(key, control.net.bytes)
+        if is_kept:
+            self._kept[key] = control
+        return is_kept
 
     def of(self, row: str, wanted: Sequence[RowControl], model: Model) -> tuple[Control, ...]:
         """Those of a row that runs from now on, in its order; all were read."""
-        keys = [self.key(one, model) for one in wanted]
-        for key in keys:
-            self._kept[key] = self._kept.pop(key)
-        self._running.add(row)
-        return tuple(self._kept[key] for key in keys)
+        self.shelf.run(row)
+        return tuple(self._kept[self.key(one, model)] for one in wanted)
 
     def release(self, row: str) -> None:
         """A row has ended, or waits no longer; unknown rows are ignored."""
-        self._claims.pop(row, None)
-        self._running.discard(row)
+        self.shelf.release(row)
+
+    def forget(self, model: Model) -> None:
+        """The base is leaving: what was read beside it goes too."""
+        for key in self.shelf:
+            if key.startswith(_beside(model)):
+                self.shelf.forget(key)
+
+
+def _beside(model: Model) -> str:
+    return f"control:{model.name}@{model.build}:"

@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,23 @@ class Measured:
     def curve(self) -> Curve:
         """The passes' seconds, for the policy."""
         return Curve(self.buckets, self.pass_s)
+
+    def bytes_of(self, bucket: int) -> int:
+        """That a pass of so many forwards needs; one that fits no batch goes one by one."""
+        for size, count in zip(self.buckets, self.pass_bytes, strict=True):
+            if size >= bucket:
+                return count
+        return self.pass_bytes[0]
+
+    def up_to(self, bucket: int) -> Measured:
+        """Of the smaller batches only; ``bucket`` is the largest that stays."""
+        count = self.buckets.index(bucket) + 1
+        return replace(
+            self,
+            buckets=self.buckets[:count],
+            pass_s=self.pass_s[:count],
+            pass_bytes=self.pass_bytes[:count],
+        )
 
     @property
     def room_bytes(self) -> int:

@@ -31,14 +31,17 @@ class Decoding:
         send: Callable[[Message, bytes], None],
         device: torch.device,
         held_max: int = limits.DECODES_HELD_MAX,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """``answer`` and ``send`` are called in that thread and must not raise."""
+        """``answer``, ``send`` and ``wake`` (a row is through) are called in that thread and must
+        not raise."""
         self._answer, self._send, self._device = answer, send, device
-        self._held_max = held_max
+        self._held_max, self._wake = held_max, wake
         self._held: dict[str, Row] = {}  # waiting or being decoded, by id
         self._queue: deque[Row] = deque()
         self._changed = threading.Condition()
-        self._is_working = self._is_closing = False
+        self._working: Row | None = None  # is being decoded
+        self._is_closing = False
         self._thread: threading.Thread | None = None
         self.waited_s = 0.0  # that the loop waited for room, in all
 
@@ -47,6 +50,11 @@ class Decoding:
 
     def __contains__(self, row: str) -> bool:
         return row in self._held
+
+    def rows(self) -> list[Row]:
+        """All that wait here or are being decoded, those too whose answer nobody wants any more."""
+        with self._changed:
+            return [*self._queue, *([self._working] if self._working else [])]
 
     def put(self, row: Row) -> None:
         """Hand over a row that has made its last step; wait while the queue is full."""
@@ -68,7 +76,7 @@ class Decoding:
     def settle(self) -> None:
         """Wait until every answer is sent."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._queue and not self._is_working)
+            self._changed.wait_for(lambda: not self._queue and self._working is None)
 
     def close(self) -> None:
         """Answer what is being decoded, drop the rest, and end the thread."""
@@ -92,19 +100,24 @@ class Decoding:
                 while (row := self._next()) is not None:
                     if row.command.row in self._held:
                         self._finish(row)
+                    self._let_go()
+                    del row  # or it would be held, and its model, until the next one comes
         except BaseException:  # noqa: BLE001 - e.g. a fault of the GPU: what the process holds is lost anyway
             traceback.print_exc()
             os._exit(1)
 
+    def _let_go(self) -> None:
+        with self._changed:
+            self._working = None
+            self._changed.notify_all()
+        self._wake()
+
     def _next(self) -> Row | None:
         with self._changed:
-            self._is_working = False
-            self._changed.notify_all()
             self._changed.wait_for(lambda: self._queue or self._is_closing)
             if not self._queue:
                 return None
-            self._is_working = True
-            row = self._queue.popleft()
+            row = self._working = self._queue.popleft()
             self._changed.notify_all()
             return row
 

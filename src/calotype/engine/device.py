@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from calotype.core.errors import ModelBroken
 from calotype.core.families import DTYPES
+from calotype.engine.room import GPU_SHARE, HOST_SHARE, Room, budget_of, engines_here
 from calotype.engine.threads import thread_count
 
+_CONTAINER_LIMITS = (  # control groups, version 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -23,6 +31,30 @@ def prepare_device() -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def prepare_room(device: torch.device) -> Room:
+    """The budget of an engine on this device; a GPU's allocator is held to it.
+
+    Raises OperatorError if it is set wrongly.
+    """
+    if device.type == "cuda":
+        total = int(torch.cuda.get_device_properties(device).total_memory)
+        budget = min(budget_of(total, GPU_SHARE), total)
+        torch.cuda.set_per_process_memory_fraction(budget / total, device)
+        return Room(budget)
+    return Room(budget_of(_machine_bytes(), HOST_SHARE / engines_here()))
+
+
+def _machine_bytes() -> int:
+    """Memory of the machine, or what a container leaves us of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in _CONTAINER_LIMITS:
+        try:
+            total = min(total, int(file.read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return total
 
 
 def weights_dtype(device: torch.device, name: str = "auto") -> torch.dtype:

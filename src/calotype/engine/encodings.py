@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
+
 from calotype.core import limits
 from calotype.engine.families.base import Encoding, Model
 from calotype.engine.recent import Recent
+from calotype.engine.tensors import bytes_of
 
 
 class Encodings:
@@ -15,6 +20,20 @@ class Encodings:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Of all that is kept."""
+        for encoding in self._kept.values():
+            yield from encoding.tensors.values()
+
+    def forget(self, model: Model) -> None:
+        """The model is leaving."""
+        self._kept.drop(lambda key: key[0] == model.name)
+
+    def give_up(self, count: int) -> None:
+        """Forget what was used longest ago, of so many bytes; rows keep theirs."""
+        while count > 0 and len(self._kept):
+            count -= bytes_of(self._kept.pop_oldest().tensors.values())
 
     def encode(self, model: Model, text: str) -> Encoding:
         """The text's encoding by this model, remembered or made."""

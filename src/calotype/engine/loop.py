@@ -15,26 +15,28 @@ from typing import Protocol
 import torch
 
 from calotype.core import limits
-from calotype.core.errors import CallerError, CalotypeError, Conflict, OperatorError, TooMany
+from calotype.core.cost import Curve
+from calotype.core.errors import CallerError, Conflict, OperatorError, TooMany
 from calotype.core.messages import (
     CancelRow,
     LoadModel,
+    MemoryShort,
     Message,
-    ModelFailed,
     RowDone,
     RowFailed,
     RowStarted,
     RunRow,
     StepDone,
+    UnloadModel,
 )
 from calotype.core.nouns import TIER_WEIGHTS, Tier
+from calotype.engine.accounts import Accounts
 from calotype.engine.admission import Admission
 from calotype.engine.curves import CurveStore
 from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
-from calotype.engine.families.base import Model
-from calotype.engine.forwards import Forwards, joined
-from calotype.engine.memory import Ledger, adapter_bytes, row_bytes
+from calotype.engine.forwards import joined
+from calotype.engine.passes import Passes, Shortage
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import pixels, preview_due, scores
 from calotype.engine.resident import Models
@@ -61,65 +63,92 @@ class Engine:
         device: torch.device,
         folder: Path | None = None,
         wake: Callable[[], None] = lambda: None,
+        room: Room | None = None,
     ) -> None:
-        """``send`` is called from two threads. What is measured is kept in ``folder``, if any.
+        """``send`` is called from several threads. What is measured is kept in ``folder``, if any.
 
-        ``wake`` is called from a thread when an adapter is read, and the next tick has work.
+        ``wake`` is called from a thread when something was read, and the next tick has work.
+        ``room`` is what there is of the device's memory; None: as much as the device gives.
         """
         self._send, self._device = send, device
+        self._room = room = room or Room()
         self._encodings = encodings = Encodings()
         self._policy = policy = BatchPolicy()
         curves = CurveStore(folder, device)
-        self._sizes = sizes = Sizes(self._denoise, encodings, curves, self._clock)
-        self._models = models = Models(device, sizes)
-        self._admission = Admission(models, sizes, encodings, policy, clock=self._clock, wake=wake)
+        self._passes = Passes(device)
+        self._sizes = sizes = Sizes(self._passes.run, encodings, curves, self._clock, room)
+        self._models = models = Models(device, sizes, encodings, room)
+        self._warming = Warming(
+            models, policy, room, device=device, send=send, is_used=self._is_used, wake=wake
+        )
+        self._admission = Admission(
+            models, sizes, encodings, policy, room, clock=self._clock, wake=wake
+        )
+        models.left = self._admission.controls.forget
         self._rows: dict[str, Row] = {}
-        self._decoding = Decoding(self._answer, send, device)
-        self.passes = 0  # runs of a denoiser so far; other threads may read it
+        self._decoding = Decoding(self._answer, send, device, wake=wake)
+        self.accounts = Accounts(
+            models,
+            sizes,
+            encodings,
+            self._admission,
+            rows=self._all_rows,
+            loading=lambda: self._warming.bytes,
+        )
+        room.lines, room.is_busy = self.accounts.lines, lambda: bool(self._all_rows())
+        room.join(encodings)
+        self._shortage = Shortage(sizes, room, self.accounts, device)
+        self.lines: dict[str, int] = {}  # of the ledger, as last looked at; the same
+        self._looked_s = 0.0
+
+    @property
+    def passes(self) -> int:
+        """Runs of a denoiser so far; other threads may read it."""
+        return self._passes.count
 
     @property
     def rows_held(self) -> int:
         """Rows that step, wait or are decoded; other threads may read it."""
         return len(self._rows) + len(self._admission) + len(self._decoding)
 
-    def ledger(self) -> Ledger:
-        """The device memory to reckon with for all it has loaded, measured and holds."""
-        sizes, rows = self._sizes.values(), [*self._rows.values()]
-        return Ledger(
-            weights=self._models.bytes,
-            loras=self._models.lora_bytes,
-            controls=self._admission.control_bytes,
-            rows=row_bytes(rows),
-            largest_pass=max((max(size.pass_bytes) for size in sizes), default=0),
-            adapters=adapter_bytes(rows, max((max(it.buckets) for it in sizes), default=0)),
-            decode=max((size.decode_bytes for size in sizes), default=0),
-        )
-
     def handle(self, command: Message, blob: bytes = b"") -> None:
         """Obey one command, its frame's bytes beside it; what goes wrong is reported."""
         with torch.inference_mode():
-            if isinstance(command, LoadModel):
-                self._load(command)
+            if isinstance(command, LoadModel | UnloadModel):
+                self._warming.ask(command)
+                self._step_models()
             elif isinstance(command, RunRow):
                 self._take_in(command, blob)
             elif isinstance(command, CancelRow):
                 self._drop(command.row)
                 self._decoding.drop(command.row)
 
+    def load(self, command: LoadModel) -> None:
+        """Load a model and go on until that is over: for whoever has an engine in this process."""
+        self.handle(command)
+        while not self._warming.is_over:
+            if not self.tick():
+                self._warming.wait()
+
     def tick(self) -> bool:
         """Decide, run, absorb: one pass. False when no row steps; some may still be decoded."""
         with torch.inference_mode():
+            self._step_models()
             self._settle_in(self._admission.settled())
             chosen = self._policy.decide()
+            self._look(is_idle=chosen is None)
             if chosen is None:
                 return False
-            if self._admission.is_proof(chosen.key):
-                self._settle_in(self._admission.prove(chosen.key))
-                return True
-            rows = [self._rows[row] for row in chosen.rows]
-            shown = max(rows, key=_preview_due)
-            for row, output in self._run(chosen, rows):
-                self._absorb(row, output, may_show=row is shown)
+            (first, *_) = chosen.rows
+            if self._warming.is_turn(first):
+                self._settle_models([name] if (name := self._warming.turn()) else [])
+            elif self._admission.is_proof(first):
+                self._settle_in(self._admission.prove(first))
+            else:
+                rows = [self._rows[row] for row in chosen.rows]
+                shown = max(rows, key=_preview_due)
+                for row, output in self._run(chosen, rows):
+                    self._absorb(row, output, may_show=row is shown)
         return True
 
     def settle(self) -> None:
@@ -131,14 +160,18 @@ class Engine:
         self._decoding.close()
 
     def _run(self, chosen: RunPass, rows: Sequence[Row]) -> list[tuple[Row, torch.Tensor]]:
-        """Each row and its part of one pass's output; on failure all fail, and none is left."""
+        """Each row and its part of one pass's output; on failure all fail, and none is left.
+
+        Where memory fell short none has failed: they are to step in smaller passes.
+        """
         begun_s = self._clock()
         try:
             parts = [row.forwards() for row in rows]
-            output = self._denoise(rows[0].model, joined(parts), chosen.bucket)
-        except Exception as error:  # noqa: BLE001 - e.g. out of memory: the engine must live on
-            for row in rows:
-                self._fail(row.command.row, f"the pass failed: {_said(error)}", retryable=True)
+            forwards, is_decoding = joined(parts), len(self._decoding) > 0
+            self._shortage.check(rows, len(forwards), chosen.bucket, decodes=is_decoding)
+            output = self._passes.run(rows[0].model, forwards, chosen.bucket)
+        except Exception as error:  # noqa: BLE001 - the engine must live on
+            self._failed(chosen, rows, error)
             return []
         counts = [len(part) for part in parts]
         share_s = (self._clock() - begun_s) / sum(counts)
@@ -148,13 +181,20 @@ class Engine:
         outputs = output[: sum(counts)].split(counts)
         return [(row, part.clone()) for row, part in zip(rows, outputs, strict=True)]
 
-    def _denoise(self, model: Model, forwards: Forwards, bucket: int = 0) -> torch.Tensor:
-        """One pass, padded to ``bucket`` if that is more; or one a forward if it is too small."""
-        bucket = bucket or len(forwards)
-        if bucket >= len(forwards):
-            self.passes += 1
-            return model.denoise(forwards.padded(bucket))
-        return torch.cat([self._denoise(model, forwards.take(i), 1) for i in range(len(forwards))])
+    def _failed(self, chosen: RunPass, rows: Sequence[Row], error: Exception) -> None:
+        """A pass failed, and its rows with it; but where memory fell short they go on in smaller
+        ones."""
+        curve = self._shortage.smaller(rows, chosen.bucket, error)
+        if curve is None:
+            for row in rows:
+                self._fail(row.command.row, f"the pass failed: {_said(error)}", retryable=True)
+            return
+        for row in [row for row in self._rows.values() if row.key == chosen.key]:
+            self._policy.drop(row.command.row)
+            self._add(row, curve)
+        command, bucket = rows[0].command, chosen.bucket
+        size, said = (command.width, command.height), _said(error)
+        self._send(MemoryShort(command.model, *size, bucket, curve.buckets, said))
 
     def _absorb(self, row: Row, output: torch.Tensor, *, may_show: bool) -> None:
         """Take the row's step; its failure ends that row only."""
@@ -189,7 +229,7 @@ class Engine:
         """
         command, begun_s = row.command, self._clock()
         try:
-            picture = row.picture()
+            picture = self._passes.decode(row)
             seen, raw = scores(picture), pixels(picture).numpy().tobytes()
         except Exception as error:  # noqa: BLE001 - the other rows go on
             return RowFailed(command.row, _said(error), retryable=True), b""
@@ -199,11 +239,16 @@ class Engine:
     def _take_in(self, command: RunRow, blob: bytes) -> None:
         held = (self._rows, self._admission, self._decoding)
         if any(command.row in rows for rows in held):
-            return  # ids are unique per attempt: this one runs, and is answered once
+            return None  # ids are unique per attempt: this one runs, and is answered once
         try:
             if self.rows_held >= limits.ENGINE_ROWS_MAX:
                 raise TooMany("the engine holds all the rows it may", limit=limits.ENGINE_ROWS_MAX)
-            row = self._admission.take(command, pictures_of(command, blob))
+            pictures = pictures_of(command, blob)
+            if self._warming.is_leaving(command.model):
+                raise Conflict(f"{command.model} is leaving this engine", field="model")
+            if self._warming.is_coming(command.model):
+                return self._admission.await_model(command, pictures)
+            row = self._admission.take(command, pictures)
         except Exception as error:  # noqa: BLE001 - the other rows go on
             self._refuse(command.row, error)
         else:
@@ -288,6 +333,7 @@ class Engine:
         self._admission.drop(row)
         self._rows.pop(row, None)
         self._models.release(row)
+        self.accounts.changed()
 
 
 def _preview_due(row: Row) -> int:

@@ -1,17 +1,19 @@
 """Device memory: what is alive at one time, measured, and what an engine needs, predicted.
 
-The prediction is a ledger: weights, LoRAs and ControlNets that are kept, rows with their texts and
-pictures, the largest pass, what adapters add to it, and one decode, which may run beside it. The
-largest pass and the decode are measured once for each size of picture, with its curve; all else is
+The prediction is a ledger: weights, LoRAs and ControlNets that are kept, texts that were encoded,
+rows with theirs and their pictures, a model that is being loaded, the largest pass, what adapters
+add to it, and one decode, which may run beside it. The largest pass and the decode are measured
+once for each size of picture, with its curve, and put right when a pass found no room; all else is
 sizes of tensors. On the CPU, for tensors' bytes, it is within
-10 % of what was alive (``tests/rooms/test_engine_memory.py``).
+10 % of what was alive (``tests/rooms/test_engine_memory.py``); between passes what is kept is
+exactly what is alive (``benchmarks/warm_rounds.py``).
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,29 +83,29 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     return int(live.peak)
 
 
-def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
-    """Of all their storages; one that several share counts once."""
-    storages = (it.untyped_storage() for it in tensors)
-    return sum({one._cdata: one.nbytes() for one in storages}.values())
-
-
 @dataclass(frozen=True)
 class Ledger:
     """Bytes of device memory, by what needs them."""
 
-    weights: int
+    weights: int  # of base models, with what was fitted to them; what several share counts once
     loras: int
     controls: int
+    texts: int  # encoded, for rows to come
     rows: int
+    loading: int  # of a model that is on its way
     largest_pass: int  # without adapters
     adapters: int  # what LoRAs and ControlNets at work add to it
     decode: int
 
     @property
+    def kept(self) -> int:
+        """Between passes."""
+        return self.weights + self.loras + self.controls + self.texts + self.rows + self.loading
+
+    @property
     def total(self) -> int:
         """The peak to reckon with."""
-        kept = self.weights + self.loras + self.controls + self.rows
-        return kept + self.largest_pass + self.adapters + self.decode
+        return self.kept + self.largest_pass + self.adapters + self.decode
 
 
 def adapter_bytes(rows: Collection[Row], forwards_max: int) -> int:
@@ -125,14 +127,23 @@ def adapter_bytes(rows: Collection[Row], forwards_max: int) -> int:
     return loras + said + forwards_max * most
 
 
-def row_bytes(rows: Collection[Row]) -> int:
-    """What the rows will come to hold: latents, texts, pictures, samplers' histories.
+def row_tensors(rows: Collection[Row]) -> Iterator[torch.Tensor]:
+    """What rows hold now: latents, texts, pictures, samplers' histories."""
+    for row in rows:
+        yield from _tensors_in(vars(row), depth=4)
 
-    What rows share counts once.
-    """
-    held: int = bytes_of(tensor for row in rows for tensor in _tensors_in(vars(row), depth=4))
-    history: int = sum(row.latents.nbytes for row in rows if row.steps_done == 0)
-    return held + _HISTORY * history
+
+def growth_bytes(rows: Collection[Row]) -> int:
+    """What rows will come to hold beside that: histories, until the first step is made."""
+    latents: int = sum(row.latents.nbytes for row in rows if row.steps_done == 0)
+    return _HISTORY * latents
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what went wrong, in the words of each allocator."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _tensors_in(held: Any, depth: int) -> Iterable[torch.Tensor]:

@@ -19,13 +19,16 @@ import time
 from collections.abc import Iterator
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch.nn import functional
 
 from calotype.core import limits
+from calotype.engine.buckets import Work, at_once
 from calotype.engine.families.base import Model
 
 PREVIEW_PX_MAX = 192  # longer side of a preview
+COARSE_PX = 32  # the same of a coarse one ...
+_COARSE_BLUR_PX = 1.0  # ... whose pixels are spread by a Gaussian of this deviation
 STEPS_PER_PREVIEW_MIN = 4  # each is written to a log and sent to a page
 _WEBP_QUALITY = 60
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
@@ -51,12 +54,28 @@ class Previewer:
 
     def __init__(self, model: Model) -> None:
         """Fit the map: some decodes of small pictures, once."""
-        self._patch = max(1, model.pixels_per_latent // 2)  # pixels a latent, each way
-        self._weight, self._bias = self._fitted(model)
+        at_once(self.fit(model))
 
-    def preview(self, latents: torch.Tensor) -> bytes:
-        """A small, rough WebP of clean latents (1, channels, height, width)."""
+    @classmethod
+    def work(cls, model: Model) -> Work[Previewer]:
+        """The same, with a pause after each decode."""
+        made = cls.__new__(cls)
+        yield from made.fit(model)
+        return made
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the map is."""
+        return self._weight, self._bias
+
+    def preview(self, latents: torch.Tensor, *, is_coarse: bool = False) -> bytes:
+        """A small, rough WebP of clean latents (1, channels, height, width).
+
+        Coarse ones show colours and little else: COARSE_PX a side at most, and blurred.
+        """
         image = Image.fromarray(pixels(self.picture(latents)).cpu().numpy())
+        if is_coarse:
+            image.thumbnail((COARSE_PX, COARSE_PX), Image.Resampling.BOX)
+            image = image.filter(ImageFilter.GaussianBlur(_COARSE_BLUR_PX))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=0)
         return buffer.getvalue()
@@ -77,8 +96,9 @@ class Previewer:
         mapped = functional.conv2d(framed, weight, bias)
         return functional.pixel_shuffle(mapped, patch)[0]
 
-    def _fitted(self, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map as a convolution of (3 x patch x patch, channels, 3, 3)."""
+    def fit(self, model: Model) -> Work[None]:
+        """Find the map, a convolution of (3 x patch x patch, channels, 3, 3)."""
+        self._patch = max(1, model.pixels_per_latent // 2)  # pixels a latent, each way
         given, wanted = [], []
         begun_s = time.perf_counter()
         for at, latents in enumerate(_like_a_picture(model)):
@@ -89,11 +109,13 @@ class Previewer:
             wanted.append(functional.pixel_unshuffle(small, self._patch)[0].flatten(1).T)
             framed = functional.pad(latents.cpu(), (1, 1, 1, 1), mode="replicate")
             given.append(functional.unfold(framed, 3)[0].T)
+            yield
         rows = torch.cat(given).double()
         rows = torch.cat((rows, torch.ones_like(rows[:, :1])), dim=1)
         found = torch.linalg.lstsq(rows, torch.cat(wanted).double()).solution
         found = found.float().to(model.device)
-        return found[:-1].T.reshape(found.shape[1], -1, 3, 3).contiguous(), found[-1]
+        self._weight = found[:-1].T.reshape(found.shape[1], -1, 3, 3).contiguous()
+        self._bias = found[-1].clone()  # or it would keep all of them in memory
 
 
 def _like_a_picture(model: Model) -> Iterator[torch.Tensor]:

@@ -7,6 +7,7 @@ nothing of models.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -92,22 +93,27 @@ def serve(fd: int) -> None:
     before_libraries()
     import torch
 
-    from calotype.engine.device import prepare_device
+    from calotype.engine.device import prepare_device, prepare_room
 
     device = prepare_device()
-    link.send(messages.EngineReady(os.getpid(), str(device), torch.__version__))
+    room = prepare_room(device)
+    link.send(messages.EngineReady(os.getpid(), str(device), torch.__version__, room.budget))
 
     engine: Engine | None = None
 
     def state() -> Heartbeat:
-        return Heartbeat(engine.rows_held, engine.passes) if engine else Heartbeat(0, 0)
+        if engine is None:
+            return Heartbeat(0, 0)
+        return Heartbeat(engine.rows_held, engine.passes, engine.lines)
 
     link.beat(state)
     from calotype.engine.curves import FOLDER_VARIABLE
     from calotype.engine.loop import Engine  # diffusers, too, takes seconds
 
     folder = os.environ.get(FOLDER_VARIABLE)
-    engine = Engine(link.send, device, Path(folder) if folder else None, link.wake)
+    engine = Engine(link.send, device, Path(folder) if folder else None, link.wake, room)
+    gc.collect()
+    gc.freeze()  # what was imported stays: it needn't be looked through whenever a model leaves
     idle = True
     while True:
         while (taken := link.take(wait=idle)) is not None:

@@ -24,6 +24,19 @@ class Recent(Generic[K, V]):
         """All that is kept."""
         return [*self._kept.values()]
 
+    def items(self) -> list[tuple[K, V]]:
+        """All that is kept, by key."""
+        return [*self._kept.items()]
+
+    def drop(self, is_over: Callable[[K], bool]) -> None:
+        """Forget what is kept under such keys."""
+        for key in [key for key in self._kept if is_over(key)]:
+            del self._kept[key]
+
+    def pop_oldest(self) -> V:
+        """Forget the one used longest ago; there must be one."""
+        return self._kept.popitem(last=False)[1]
+
     def find(self, key: K) -> V | None:
         """What is kept under the key, used now; None if nothing is."""
         if key not in self._kept:

@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-import time
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 
-from calotype.core.errors import Conflict, NotFound
+from calotype.core.errors import Conflict
 from calotype.core.messages import LoadModel, ModelLoaded
+from calotype.engine.buckets import Work
+from calotype.engine.components import Components
+from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
 from calotype.engine.previews import Previewer
+from calotype.engine.room import Room
 from calotype.engine.sizes import Sizes
+from calotype.engine.tensors import by_line, bytes_of
+
+Progress = Callable[[int, int], None]  # bytes read, and of how many
 
 
 class Models:
-    """Models by name, as each was asked for."""
+    """Models by name, as each was asked for. All but ``read`` is for the loop's thread."""
 
-    def __init__(self, device: torch.device, sizes: Sizes) -> None:
-        self._device, self._sizes = device, sizes
+    def __init__(
+        self, device: torch.device, sizes: Sizes, encodings: Encodings, room: Room
+    ) -> None:
+        self._device, self._sizes, self._encodings, self._room = device, sizes, encodings, room
+        self._components = Components()  # for the reading thread
         self._held: dict[str, tuple[Model, Previewer]] = {}
         self._asked: dict[str, LoadModel] = {}
+        self.left: Callable[[Model], None] = lambda model: None  # told of each that leaves
 
-    @property
-    def bytes(self) -> int:
-        """Of all weights."""
-        return sum(model.parameter_bytes for model, _ in self._held.values())
+    def __contains__(self, name: str) -> bool:
+        return name in self._held
 
-    @property
-    def lora_bytes(self) -> int:
+    def __iter__(self) -> Iterator[Model]:
+        return (model for model, _ in self._held.values())
+
+    def weights(self) -> Iterator[torch.Tensor]:
+        """Of all of them, with what is merged into them and what previews are made with."""
+        for model, previewer in self._held.values():
+            yield from model.tensors()
+            yield from previewer.tensors()
+
+    def loras(self) -> Iterator[torch.Tensor]:
         """Of all LoRAs beside them."""
-        return sum(model.loras.bytes for model, _ in self._held.values())
+        for model in self:
+            yield from model.loras.tensors()
 
     def get(self, name: str) -> Model:
-        """A model that is held; raises NotFound."""
+        """A model that is held; raises Conflict: it may be loaded again."""
         if name not in self._held:
-            raise NotFound(f"model {name!r} is not loaded here", field="model")
+            raise Conflict(f"model {name!r} is not loaded here", field="model")
         return self._held[name][0]
 
     def previewer(self, name: str) -> Previewer:
@@ -45,25 +64,56 @@ class Models:
 
     def release(self, row: str) -> None:
         """A row needs its LoRAs no longer."""
-        for model, _ in self._held.values():
+        for model in self:
             model.loras.release(row)
 
-    def load(self, command: LoadModel, *, in_use: bool) -> ModelLoaded:
-        """Read the model and find out what its own size costs; raises what goes wrong.
+    def needs_bytes(self, command: LoadModel) -> int:
+        """What its weights take, beside what is shared with those that are here; 0 if unknown."""
+        here = {part.id for asked in self._asked.values() for part in asked.components}
+        return sum({it.id: it.bytes for it in command.components if it.id not in here}.values())
 
-        The resident one is used again if only what is merged is another set: a Conflict while it
-        is in use.
+    def new_bytes(self, model: Model) -> int:
+        """What a model that was read takes beside those that are here."""
+        return by_line([("here", self.weights()), ("new", model.tensors())])["new"]
+
+    def is_only_merged(self, command: LoadModel) -> bool:
+        """Whether the resident one is used again, since only what is merged is another set."""
+        known = self._asked.get(command.name)
+        if known is None or known == command:
+            return False
+        return replace(known, merged=command.merged) == command
+
+    def read(self, command: LoadModel, progress: Progress) -> Model:
+        """Read the model's files, in any thread; raises what goes wrong."""
+        with torch.inference_mode():
+            return load_model(command, self._device, progress, self._components)
+
+    def take_in(self, command: LoadModel, read: Model | None) -> Work[ModelLoaded]:
+        """Hold what was read, or (None) the resident one with another set merged.
+
+        Finds out what its own size costs, with pauses; ``seconds`` is the caller's to fill in.
         """
-        begun_s = time.perf_counter()
-        model = self._model(command, in_use=in_use)
+        model = read or self.get(command.name)
+        if read is None:
+            self._asked[command.name] = replace(command, merged=())  # until it is done
+        try:
+            model.loras.merge(command.merged)
+        finally:
+            model.build = model.loras.build_of(command.build)
         size = model.default_size
-        measured = self._sizes.find(model, size, size)
-        self._held[command.name] = model, Previewer(model)
+        measured = self._sizes.known(model, size, size)
+        if measured is None:
+            measured = yield from self._sizes.work(model, size, size)
+        previewer = yield from Previewer.work(model)
+        self.drop(command.name)
+        self._held[command.name] = model, previewer
         self._asked[command.name] = command
+        model.loras.shelf.room = self._room
+        self._room.join(model.loras.shelf)
         return ModelLoaded(
             command.name,
-            seconds=time.perf_counter() - begun_s,
-            bytes=model.parameter_bytes,
+            seconds=0.0,
+            bytes=bytes_of(model.tensors()),
             buckets=measured.buckets,
             pass_s=measured.pass_s,
             size_px=size,
@@ -71,17 +121,22 @@ class Models:
             room_bytes=measured.room_bytes,
         )
 
-    def _model(self, command: LoadModel, *, in_use: bool) -> Model:
-        known = self._asked.get(command.name)
-        if known and known != command and replace(known, merged=command.merged) == command:
-            if in_use:
-                raise Conflict(f"{command.name} has rows: nothing can be merged into it now")
-            model = self.get(command.name)
-            self._asked[command.name] = replace(command, merged=())  # until it is done
-        else:
-            model = load_model(command, self._device)
-        try:
-            model.loras.merge(command.merged)
-        finally:
-            model.build = model.loras.build_of(command.build)
-        return model
+    def drop(self, name: str) -> None:
+        """Free the model's memory, but for what others share; one that isn't held is ignored."""
+        if name not in self._held:
+            return
+        model, _ = self._held.pop(name)
+        del self._asked[name]
+        self._room.leave(model.loras.shelf)
+        self._encodings.forget(model)
+        self.left(model)
+        self._sizes.has_room_again()
+        del model
+        tidy(self._device)
+
+
+def tidy(device: torch.device) -> None:
+    """Give back what nothing refers to any more: models are full of cycles."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -3,11 +3,16 @@
 It takes some twenty passes, the longest first seen by whoever asks for a size that nobody asked for
 yet. So it is work that pauses after each of them: other rows step meanwhile, and the batch policy
 gives it turns as if it were a row.
+
+Batch sizes for which the device has no room aren't tried, and one that finds none after all is left
+out until there is more: until a model leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -20,7 +25,9 @@ from calotype.engine.curves import CurveStore, Measured, measure
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
 from calotype.engine.forwards import Forwards
+from calotype.engine.memory import peak_bytes
 from calotype.engine.recent import Recent
+from calotype.engine.room import Room
 from calotype.engine.rows import row_key, start_row
 from calotype.policy.batch import bucket_candidates
 
@@ -34,25 +41,37 @@ class Sizes:
         encodings: Encodings,
         curves: CurveStore,
         clock: Callable[[], float],
+        room: Room | None = None,
     ) -> None:
         self._denoise, self._encodings, self._curves = denoise, encodings, curves
-        self._clock = clock
+        self._clock, self._room = clock, room or Room()
         self._known: Recent[str, Measured] = Recent(limits.SIZES_PROVEN_MAX)  # by key of a row
+        self._caps: dict[str, int] = {}  # the largest batch there is room for, where one had none
 
-    def values(self) -> list[Measured]:
-        """All that is known."""
-        return self._known.values()
+    def values(self, models: Collection[Model]) -> list[Measured]:
+        """All that is known of these, as far as there is room for it."""
+        mine = {row_key(model, 0, 0).rpartition(":")[0] for model in models}
+        return [
+            self._capped(key, measured)
+            for key, measured in self._known.items()
+            if key.rpartition(":")[0] in mine
+        ]
 
     def known(self, model: Model, width: int, height: int) -> Measured | None:
         """What pictures of this size cost, in pixels; None if it has yet to be found out."""
-        return self._known.find(row_key(model, width, height))
+        key = row_key(model, width, height)
+        found = self._known.find(key)
+        return self._capped(key, found) if found else None
 
     def find(self, model: Model, width: int, height: int) -> Measured:
         """The same, found out at once if it isn't known; also what warms the model up."""
         return self.known(model, width, height) or at_once(self.work(model, width, height))
 
     def work(self, model: Model, width: int, height: int) -> Work[Measured]:
-        """Find it out. What an earlier start has timed is only proven."""
+        """Find it out. What an earlier start has timed is only proven.
+
+        Raises TooMany if there is no room for the smallest pass.
+        """
         candidates = bucket_candidates(width, height)
         row = start_row(_probe(model, width, height), model, self._encodings)
         sample = random_forwards(candidates[-1] + 1, row.forwards(), row.conditioning)
@@ -60,7 +79,15 @@ class Sizes:
         def denoise(forwards: Forwards) -> torch.Tensor:
             return self._denoise(model, forwards)
 
-        buckets = yield from prove_buckets(denoise, sample, candidates)
+        least = 0
+        if self._room.is_bounded:
+            least = peak_bytes(partial(denoise, sample.take(0).padded(candidates[0])), model.device)
+            yield
+        room = self._room.for_a_pass()
+        if least > room:
+            raise self._room.refusal(f"a pass of {candidates[0]} at {width} x {height}", least)
+        fitting = tuple(one for one in candidates if one * least <= room * candidates[0])
+        buckets = yield from prove_buckets(denoise, sample, fitting)
         found = self._curves.get(model, width, height, buckets)
         if found is None:
             found = yield from measure(
@@ -70,11 +97,38 @@ class Sizes:
         self._known.put(row_key(model, width, height), found)
         return found
 
+    def ran_short(
+        self, model: Model, width: int, height: int, bucket: int, at_least: int = 0
+    ) -> Curve | None:
+        """A pass of so many forwards found no room: what is left to try, or None.
+
+        It needs ``at_least`` so many bytes, whatever was measured: the ledger reckons with that
+        while the engine lives.
+        """
+        key = row_key(model, width, height)
+        measured = self._known.find(key)
+        if measured is None or bucket not in measured.buckets[1:]:
+            return None
+        at = measured.buckets.index(bucket)
+        self._caps[key] = measured.buckets[at - 1]
+        sizes = [*measured.pass_bytes]
+        sizes[at] = max(sizes[at], at_least)
+        self._known.put(key, replace(measured, pass_bytes=tuple(sizes)))
+        return measured.up_to(self._caps[key]).curve
+
+    def has_room_again(self) -> None:
+        """A model has left: what found no room may find some now."""
+        self._caps.clear()
+
     def turn(self, model: Model, width: int, height: int) -> Curve:
         """What one pause to the next may take, by the model's own size: in the turns' currency."""
         known = self.known(model, model.default_size, model.default_size)
         pass_s = max(known.pass_s) if known else 1.0
         return Curve((1,), (pass_s * max(1.0, width * height / model.default_size**2),))
+
+    def _capped(self, key: str, measured: Measured) -> Measured:
+        most = self._caps.get(key)
+        return measured if most is None else measured.up_to(most)
 
 
 def _probe(model: Model, width: int, height: int) -> RunRow:

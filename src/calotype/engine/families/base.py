@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from calotype.engine.families.quantising import stored_bytes
 from calotype.engine.forwards import Forwards
 from calotype.engine.lora.bank import LoraBank
 from calotype.engine.residuals import residuals
+from calotype.engine.tensors import tensors_of
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ class Model(ABC):
         """Device memory of all weights."""
         parts = (self.vae, self.denoiser, *self.encoders)
         return sum(stored_bytes(p) for part in parts for p in part.parameters())
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All its weights, and what is merged into them."""
+        for part in (self.vae, self.denoiser, *self.encoders):
+            yield from tensors_of(part)
+        yield from self.loras.originals()
 
     @property
     def default_size(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 
 from calotype.core import limits
-from calotype.core.errors import AdapterBroken, Conflict, InvalidInput, TooMany
+from calotype.core.errors import AdapterBroken, Conflict, InvalidInput
 from calotype.core.messages import RowLora
 from calotype.engine.adapters import Want
 from calotype.engine.forwards import Adapters
@@ -21,6 +20,7 @@ from calotype.engine.lora.merging import Merge
 from calotype.engine.lora.reading import Lora, read_lora
 from calotype.engine.lora.work import Current, Work
 from calotype.engine.lora.wrappers import Wrapped, wrapped
+from calotype.engine.shelf import Shelf
 
 
 def lora_key(lora: RowLora) -> str:
@@ -35,7 +35,8 @@ class LoraBank:
     """
 
     def __init__(self, denoiser: torch.nn.Module, bytes_max: int = limits.LORAS_BYTES_MAX) -> None:
-        self._denoiser, self._bytes_max = denoiser, bytes_max
+        self._denoiser = denoiser
+        self.shelf = Shelf("loras", bytes_max, self._take_out)
         # diffusers looks through all modules for these: a millisecond, each time.
         self._device, self._dtype = denoiser.device, denoiser.dtype
         self.layers = layers_of(denoiser)
@@ -54,7 +55,18 @@ class LoraBank:
     @property
     def bytes(self) -> int:
         """Of all that is installed."""
-        return sum(lora.bytes for lora in self._loras.values())
+        return self.shelf.bytes
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Of all that is installed."""
+        for lora in self._loras.values():
+            for pair in lora.pairs.values():
+                yield from (pair.down, pair.up)
+
+    def originals(self) -> Iterator[torch.Tensor]:
+        """Of the base model's weights, those that something is merged into; on the host."""
+        if self._merge is not None:
+            yield from self._merge.originals()
 
     def pass_bytes(self, keys: Sequence[str]) -> int:
         """What its pairs take, side by side for these entries, in the layer that needs most."""
@@ -77,23 +89,25 @@ class LoraBank:
             raise InvalidInput("a compiled model takes LoRAs only merged into it", field="loras")
         return wanted
 
-    def use(self, row: str, loras: Sequence[RowLora]) -> None:
-        """Keep these, once they are installed, until the row is ``released``."""
-        if loras:
-            self._users[row] = frozenset(lora_key(lora) for lora in loras)
+    def claim(self, row: str, loras: Sequence[RowLora]) -> list[Want]:
+        """Let a row have these until it is ``released``: what has yet to be read of them.
+
+        Raises InvalidInput if it is known that they can't be kept together.
+        """
+        by_key = {lora_key(lora): lora for lora in loras}
+        # Another load of the same model has a bank of its own: its wants aren't these.
+        return [
+            Want(f"lora:{id(self)}:{key}", partial(self.read, by_key[key]), self.install)
+            for key in self.shelf.claim(row, [*by_key])
+        ]
+
+    def run(self, row: str) -> None:
+        """A row has all that it claimed, and needs them from now on."""
+        self.shelf.run(row)
 
     def release(self, row: str) -> None:
         """A row has ended, or waits no longer; unknown rows are ignored."""
-        self._users.pop(row, None)
-
-    def wants(self, loras: Iterable[RowLora]) -> list[Want]:
-        """What has yet to be read for these."""
-        return [
-            # Another load of the same model has a bank of its own: its wants aren't these.
-            Want(f"lora:{id(self)}:{lora_key(lora)}", partial(self.read, lora), self.install)
-            for lora in loras
-            if lora_key(lora) not in self._loras
-        ]
+        self.shelf.release(row)
 
     def read(self, lora: RowLora) -> Lora:
         """Read and check its file, on the host; for any thread. Raises AdapterBroken."""
@@ -104,28 +118,26 @@ class LoraBank:
             detail = f"the LoRA {lora.name!r}: {error.detail}"
             raise AdapterBroken(detail, field="loras", limit=error.limit) from error
 
-    def install(self, lora: Lora) -> None:
-        """Make it resident, evicting what was used longest ago and no row needs.
+    def install(self, lora: Lora) -> bool:
+        """Make it resident; what was used longest ago may go. False if there is no room for it now.
 
-        Raises InvalidInput for one larger than the whole budget, and TooMany if rows that run need
-        all that would have to go.
+        Raises InvalidInput for one larger than the whole budget, and what ``Shelf.put`` does.
         """
         if lora.key in self._loras:
-            return
-        if lora.bytes > self._bytes_max:
-            raise InvalidInput(
-                f"{lora.key} takes {lora.bytes:,} bytes, more than there is for all LoRAs",
-                limit=self._bytes_max,
-            )
-        for key in self._to_evict(lora.bytes):
-            self.evict(key)
+            return True
+        if not self.shelf.put(lora.key, lora.bytes):
+            return False
         held = Lora(lora.key, {name: pair.to(self._device) for name, pair in lora.pairs.items()})
         for name, pair in held.pairs.items():
             self._wrap(name).bank[lora.key] = pair
         self._loras[lora.key] = held
+        return True
 
     def evict(self, key: str) -> None:
         """Forget a LoRA; layers that no other needs are themselves again."""
+        self.shelf.forget(key)
+
+    def _take_out(self, key: str) -> None:
         for name in self._loras.pop(key).pairs:
             layer = self._wrapped[name]
             del layer.bank[key]
@@ -140,7 +152,7 @@ class LoraBank:
         if any(one.loras for one in adapters):
             work = Work([one.loras for one in adapters], self._device)
             for key in dict.fromkeys(entry.key for entry in work.entries):
-                self._loras.move_to_end(key)
+                self.shelf.touch(key)
         self._current.work = work if work and work.entries else None
         try:
             yield
@@ -175,19 +187,6 @@ class LoraBank:
             return build
         recipe = repr(sorted(_recipe(self.merged))).encode()
         return f"{build}+{hashlib.sha256(recipe).hexdigest()[:16]}"
-
-    def _to_evict(self, needed: int) -> list[str]:
-        """What must go so that so many bytes are free."""
-        over = self.bytes + needed - self._bytes_max
-        used = frozenset[str]().union(*self._users.values())
-        leaving = []
-        for key, lora in self._loras.items():
-            if over > 0 and key not in used:
-                leaving.append(key)
-                over -= lora.bytes
-        if over > 0:
-            raise TooMany("the LoRAs of running rows leave no room", limit=self._bytes_max)
-        return leaving
 
     def _wrap(self, name: str) -> Wrapped:
         if name not in self._wrapped:
