@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.line import jobs
 from calotype.core.events import EngineUp, TimePassed
-from calotype.policy.eta import Forecast, Left, Present
+from calotype.policy.eta import Forecast, Present
 from calotype.policy.line import Line
 from calotype.policy.sharing import Steady
 
@@ -32,7 +32,7 @@ def measure(waiting: int, engines: int, tenants: int, rounds: int) -> dict[str, 
         job = next(supply)
         line.on(job, 0.0)
         asked.append(job.job_id)
-    present = Present(lambda job: Left(job.cost_s), lambda engine: Steady())
+    present = Present(lambda job: job.cost_s, lambda engine: Steady())
     forecasts_s = []
     for _ in range(rounds):
         line.on(TimePassed(), 0.0)  # what was known of places is stale

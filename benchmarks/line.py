@@ -14,10 +14,10 @@ import json
 import random
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from calotype.core.decisions import StartAttempt
+from calotype.core.decisions import Decision, StartAttempt
 from calotype.core.events import EngineUp, JobQueued, JobSettled
 from calotype.core.nouns import Tier
 from calotype.policy.fair import FairQueue, ticks
@@ -59,7 +59,7 @@ def measure(depth: int, engines: int, tenants: int, models: int, rounds: int) ->
     running: list[str] = []
     for at in range(engines):
         names = tuple(f"m{(at + index) % models}" for index in range(warm))
-        running += [it.job_id for it in line.on(EngineUp(f"e{at}", names, 1), 0.0)]
+        running += _started(line.on(EngineUp(f"e{at}", names, 1), 0.0))
     decide_s, started = _turn_over(line, supply, costs, running, rounds)
     return {
         "waiting": line.waiting,
@@ -115,6 +115,10 @@ def _turn_over(
             line.on(job, 1.0)
             costs[job.job_id] = job.cost_s
     return decide_s, started
+
+
+def _started(decisions: Iterable[Decision]) -> list[str]:
+    return [it.job_id for it in decisions if isinstance(it, StartAttempt)]
 
 
 def main() -> None:

@@ -6,26 +6,31 @@ import heapq
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from calotype.core import limits
-from calotype.core.decisions import StartAttempt
+from calotype.core.decisions import LoadModel, StartAttempt
 from calotype.core.events import (
     AttemptFailed,
+    EnginePaused,
     EngineUp,
     JobCancelled,
     JobQueued,
     JobSettled,
+    ModelWarmed,
     PolicyEvent,
+    StartsBounded,
     TimePassed,
 )
 from calotype.core.nouns import Tier
-from calotype.policy.eta import Coming, Forecast, Left, Outlook, Present
+from calotype.policy.eta import Coming, Forecast, Outlook, Present
 from calotype.policy.line import Line
 from calotype.policy.ranges import PRIOR, Case, Ranges
 from calotype.policy.sharing import Steady
 from tests.policy.fleet import queued
+from tests.policy.warm import Unforeseeing, needs
 
 TIERS = (Tier.TURBO, Tier.FAST, Tier.RELAX)
 LOAD_S = 3.0
@@ -34,22 +39,21 @@ LOAD_S = 3.0
 def up(
     name: str = "e0", models: tuple[str, ...] = ("m",), rows: int = 1, most: int = 0
 ) -> EngineUp:
-    return EngineUp(name, models, rows_max=rows, models_max=most)
+    """``most`` models fit; 0: it loads none on demand."""
+    return EngineUp(name, models, rows_max=rows, budget_bytes=10 * most)
 
 
-def present(*coming: Coming, loading: dict[str, float] | None = None) -> Present:
-    def left(job: JobQueued) -> Left:
-        return Left(job.cost_s, (loading or {}).get(job.job_id, 0.0))
-
-    return Present(left, lambda engine: Steady(), LOAD_S, coming)
+def present(*coming: Coming) -> Present:
+    return Present(lambda job: job.cost_s, lambda engine: Steady(), coming)
 
 
 class World:
     """A line on engines of one row, where every job takes what was predicted."""
 
     def __init__(self) -> None:
-        self.line, self.now = Line(), 0.0
+        self.line, self.now = Line(keeper=Unforeseeing()), 0.0
         self.jobs: dict[str, JobQueued] = {}
+        self.loads: list[tuple[float, int, LoadModel]] = []  # when they are done
         self.ends: list[tuple[float, int, str]] = []
         self.starts: list[tuple[str, str, float]] = []  # job, engine, when
         self._order = 0
@@ -61,33 +65,43 @@ class World:
             if isinstance(decision, StartAttempt):
                 self.starts.append((decision.job_id, decision.engine, round(self.now, 6)))
                 self._order += 1
-                takes_s = self.jobs[decision.job_id].cost_s + LOAD_S * decision.is_cold
+                takes_s = self.jobs[decision.job_id].cost_s
                 heapq.heappush(self.ends, (self.now + takes_s, self._order, decision.job_id))
+            elif isinstance(decision, LoadModel):
+                self._order += 1
+                heapq.heappush(self.loads, (self.now + decision.load_s, self._order, decision))
 
     def step(self) -> None:
         """Go on to the next end, or the next deadline of the line."""
         deadline = self.line.next_deadline()
-        if deadline is not None and self.now < deadline < self.ends[0][0]:
+        due = min(heap[0][:2] for heap in (self.ends, self.loads) if heap)
+        if deadline is not None and self.now < deadline < due[0]:
             self.now = deadline
             self.tell(TimePassed())
+            return
+        if self.loads and self.loads[0][:2] == due:
+            self.now, _, load = heapq.heappop(self.loads)
+            self.tell(ModelWarmed(load.engine, load.model))
             return
         self.now, _, job = heapq.heappop(self.ends)
         self.tell(JobSettled(job, self.jobs[job].cost_s))
 
-    def left(self, job: JobQueued) -> Left:
+    def left(self, job: JobQueued) -> float:
         ends = {job: at for at, _, job in self.ends}
         if job.job_id not in ends:
-            return Left(job.cost_s)
-        return Left(ends[job.job_id] - self.now)  # loading or drawing: on one row it is the same
+            return job.cost_s
+        return ends[job.job_id] - self.now
 
     def forecast(self, starts_max: int = limits.FORECAST_STARTS_MAX) -> Forecast:
-        of = Present(self.left, lambda engine: Steady(), LOAD_S)
+        of = Present(self.left, lambda engine: Steady())
         return Forecast(self.line, of, self.now, starts_max)
 
 
 def busy(noise: random.Random, jobs: int, models: int, loads: bool) -> World:
     """A world with a past: everyone was charged something, some were promoted, some failed."""
     world = World()
+    for at in range(models):
+        world.tell(needs(f"m{at}", load_s=LOAD_S))
     for at in range(3):
         names = tuple(f"m{(at + one) % models}" for one in range(2))
         world.tell(up(f"e{at}", names, most=2 * loads))
@@ -127,7 +141,7 @@ def test_the_line_played_forward_starts_whom_the_line_starts(seed: int, loads: b
     ]
     assert len(told) == world.line.waiting > 20
     before = len(world.starts)
-    while world.ends:
+    while world.ends or world.loads:
         world.step()
     assert world.starts[before:] == told
 
@@ -152,7 +166,7 @@ def test_a_forecast_changes_nothing() -> None:
     world, twin = (busy(random.Random(3), jobs=160, models=3, loads=True) for _ in range(2))
     for _ in range(3):
         world.forecast()
-    while world.ends:
+    while world.ends or world.loads:
         world.step()
         twin.step()
     assert world.starts == twin.starts
@@ -187,13 +201,13 @@ def test_rows_that_share_an_engine_slow_each_other() -> None:
 # What a job waits for
 
 
-def outlook(line: Line, job: str, of: Present | None = None) -> Outlook:
-    found = Forecast(line, of or present(), 0.0).of(job)
+def outlook(line: Line, job: str, of: Present | None = None, now: float = 0.0) -> Outlook:
+    found = Forecast(line, of or present(), now).of(job)
     assert found is not None
     return found
 
 
-def waiting(*jobs: JobQueued, engine: EngineUp | None = None) -> Line:
+def waiting(*jobs: PolicyEvent, engine: EngineUp | None = None) -> Line:
     line = Line()
     if engine is not None:
         line.on(engine, 0.0)
@@ -223,12 +237,18 @@ def test_whoever_uses_their_share_is_told_so() -> None:
 
 
 def test_a_model_that_loads_is_told_with_what_is_left() -> None:
-    line = waiting(queued("a", model="x"), queued("b", model="y"), engine=up(most=1))
-    loading = outlook(line, "a", present(loading={"a": 12.0}))
+    line = waiting(needs("x", load_s=12.0), needs("y", load_s=LOAD_S), engine=up(models=(), most=1))
+    line.on(queued("a", model="x"), 0.0)
+    line.on(queued("b", model="y"), 0.0)
+    loading = outlook(line, "a")
     assert loading.reason == "its model is loading, about 12 s left"
-    assert (loading.position, loading.done_s) == (None, 13.0)
-    behind = outlook(line, "b", present(loading={"a": 12.0}))
-    assert behind.reason == "its model has to be loaded, about 3 s"
+    assert (loading.position, loading.start_s, loading.done_s) == (1, 12.0, 13.0)
+    assert outlook(line, "a", now=5.0).reason == "its model is loading, about 7 s left"
+    behind = outlook(line, "b")
+    assert behind.reason == (
+        "your jobs use their share: 1 job of yours ahead, then "
+        "its model has to be loaded, about 3 s"
+    )
     assert behind.done_s == 13.0 + LOAD_S + 1.0
 
 
@@ -316,3 +336,34 @@ def test_ranges_outlive_a_restart_and_are_bounded() -> None:
     for at in range(3 * limits.ETA_RECIPES_KEPT_MAX):
         ranges.told(f"x{at}", Case(f"m{at}", Tier.FAST, "runs"), 1.0, 1e6)
     assert len(ranges.kept()) == limits.ETA_RECIPES_KEPT_MAX
+
+
+def test_an_engine_that_comes_up_again_ends_what_it_runs_before() -> None:
+    """One that was paused: silent, or drained. Nothing that runs there is lost for it."""
+    world = World()
+    world.tell(up())
+    for name in ("long", "next", "last"):
+        world.tell(queued(name, cost_s=10.0))
+    world.tell(EnginePaused("e0"))
+    played = Forecast(world.line, present(Coming(up(), 1.0, "it is silent")), world.now)
+    outlooks = [played.of(name) for name in ("long", "next", "last")]
+    assert [one.done_s for one in outlooks if one] == [10.0, 20.0, 30.0]
+    assert [one.reason for one in outlooks if one] == [
+        "it is drawn",
+        "it is silent",
+        "it is silent",
+    ]
+
+
+def test_while_nothing_is_started_the_reason_is_all_that_is_told() -> None:
+    world = World()
+    world.tell(up())
+    world.tell(queued("a"))
+    world.tell(StartsBounded(0))
+    world.tell(queued("b"))
+    of = replace(present(), stopped="pictures can't be judged now")
+    played = Forecast(world.line, of, world.now)
+    assert played.of("b") == Outlook(1, None, None, "pictures can't be judged now")
+    running = played.of("a")
+    assert running is not None
+    assert (running.reason, running.position) == ("it is drawn", None)

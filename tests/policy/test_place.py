@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from calotype.core.decisions import FailJob, RequeueJob, StartAttempt
 from calotype.core.events import AttemptFailed, EngineGone, EngineUp, JobSettled
-from calotype.core.limits import AFFINITY_PASSES_MAX, AFFINITY_S_MAX, ATTEMPTS_MAX
-from calotype.core.nouns import Tier
-from calotype.policy.line import Line
+from calotype.core.limits import ATTEMPTS_MAX
 from calotype.policy.place import WHOLE_ENGINE
 from calotype.policy.place import Fleet as Places
 from tests.policy.fleet import Fleet, queued
@@ -123,86 +121,3 @@ def test_a_job_that_failed_in_other_ways_is_no_poison() -> None:
     fleet.feed(AttemptFailed("j", "no memory", is_retryable=True))
     decisions = fleet.feed(AttemptFailed("j", "no memory", is_retryable=True))
     assert decisions == [FailJob("j", "no memory (attempt 3 of 3)")]
-
-
-# Engines that load
-
-
-def loading(*names: str, models: tuple[str, ...] = (), models_max: int = 2) -> Line:
-    line = Line()
-    for name in names:
-        line.on(EngineUp(name, models, 1, models_max), 0.0)
-    return line
-
-
-def test_an_empty_engine_loads_what_the_job_whose_turn_it_is_needs() -> None:
-    line = loading("e0", "e1")
-    assert line.on(queued("a"), 0.0) == [StartAttempt("a", "e0", is_cold=True)]
-    line.on(JobSettled("a", 1.0), 1.0)
-    assert line.on(queued("b"), 1.0) == [StartAttempt("b", "e0")], "warm there now"
-    assert line.on(queued("c"), 1.0) == [StartAttempt("c", "e1", is_cold=True)]
-
-
-def test_the_model_used_longest_ago_makes_room() -> None:
-    line = loading("e0")
-    seen = []
-    for at, model in enumerate("mxmymx"):
-        (start,) = line.on(queued(f"j{at}", model=model), float(at))
-        assert isinstance(start, StartAttempt)
-        seen.append(start.is_cold)
-        line.on(JobSettled(f"j{at}", 1.0), at + 0.5)
-    assert seen == [True, True, False, True, False, True], "x made room for y, not m"
-
-
-def passed_by(line: Line, end_s: float, step_s: float) -> int:
-    """Jobs of the warm model that start before the cold one, one each ``step_s``."""
-    now, passes, running = 0.0, 0, "w0"
-    while now < end_s:
-        now += step_s
-        decisions = line.on(JobSettled(running, step_s), now)
-        (start,) = [it for it in decisions if isinstance(it, StartAttempt)]
-        if start.job_id == "cold":
-            assert start.is_cold
-            return passes
-        running, passes = start.job_id, passes + 1
-    raise AssertionError("the cold job never started")
-
-
-def waiting_behind_a_warm_model() -> Line:
-    line = loading("e0", models=("m",), models_max=1)
-    line.on(queued("w0", tenant="t0"), 0.0)
-    line.on(queued("cold", model="x", tenant="ann"), 0.0)
-    for at in range(1, 300):
-        line.on(queued(f"w{at}", tenant=f"t{at}"), 0.0)
-    return line
-
-
-def test_a_cold_job_is_passed_by_so_many_warm_ones_and_no_more() -> None:
-    assert passed_by(waiting_behind_a_warm_model(), 100.0, 0.1) == AFFINITY_PASSES_MAX
-
-
-def test_a_cold_job_is_passed_for_so_long_and_no_longer() -> None:
-    passes = passed_by(waiting_behind_a_warm_model(), 100.0, 3.0)
-    assert passes == int(AFFINITY_S_MAX / 3.0) + 1
-
-
-def test_affinity_never_passes_a_job_by_one_of_another_tier() -> None:
-    line = loading("e0", models=("m",), models_max=1)
-    line.on(queued("w0", tier=Tier.RELAX), 0.0)
-    line.on(queued("cold", model="x", tier=Tier.TURBO), 0.0)
-    line.on(queued("w1", tier=Tier.RELAX), 0.0)
-    assert line.on(JobSettled("w0", 1.0), 1.0) == [StartAttempt("cold", "e0", is_cold=True)]
-
-
-def test_no_engine_idles_for_the_sake_of_affinity() -> None:
-    line = loading("e0", "e1", models=("m",), models_max=1)
-    line.on(queued("a"), 0.0)
-    assert line.on(queued("b", model="x"), 0.0) == [StartAttempt("b", "e1", is_cold=True)]
-
-
-def test_a_retry_loads_its_model_on_another_engine() -> None:
-    line = loading("e0", "e1")
-    line.on(queued("j"), 0.0)
-    decisions = line.on(AttemptFailed("j", "failed", is_retryable=True), 1.0)
-    assert decisions == [RequeueJob("j", "failed"), StartAttempt("j", "e1", is_cold=True)]
-    assert line.on(queued("k", model="x"), 1.0) == [StartAttempt("k", "e0", is_cold=True)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from calotype.core.decisions import StartAttempt
+from calotype.core.decisions import Decision, StartAttempt
 from calotype.core.events import EngineUp, JobQueued, JobSettled
 from calotype.core.nouns import Tier
 from calotype.policy.line import Line
@@ -64,20 +64,30 @@ def queued(tenant: str, at: int, **more: Any) -> JobQueued:
     return JobQueued(f"{tenant}{at}", tenant, Tier.FAST, "m", 1, JOB_S, **more)
 
 
+def starts_of(decisions: list[Decision]) -> list[StartAttempt]:
+    starts = [it for it in decisions if isinstance(it, StartAttempt)]
+    assert len(starts) == len(decisions)
+    return starts
+
+
+def started_by(line: Line, engines: str, now: float) -> list[StartAttempt]:
+    ups = (EngineUp(name, ("m",), 1) for name in engines)
+    return [start for up in ups for start in starts_of(line.on(up, now))]
+
+
 def test_after_a_restart_she_waits_for_what_ran_before_and_no_more() -> None:
     line = Line()
     for at in range(FLOOD):
         line.on(queued("bob", at), 0.0)
-    started = [it for name in "abcd" for it in line.on(EngineUp(name, ("m",), 1), 0.0)]
+    started = started_by(line, "abcd", 0.0)
     for at in range(100):
         (first, *started) = started
-        started += line.on(JobSettled(first.job_id, JOB_S), JOB_S * at)
+        started += starts_of(line.on(JobSettled(first.job_id, JOB_S), JOB_S * at))
     line.on(queued("ann", 0), 1_000.0)
     again = Line(line.standing())
     for at in range(100, FLOOD):  # oldest first; those that ran wait once more
         again.on(queued("bob", at, attempt=int(at < 104), waited_s=1_000.0), 1_001.0)
     again.on(queued("ann", 0, waited_s=1.0), 1_001.0)
-    starts = [it for name in "abcd" for it in again.on(EngineUp(name, ("m",), 1), 1_002.0)]
-    starts += again.on(JobSettled(starts[0].job_id, JOB_S), 1_012.0)
-    assert all(isinstance(start, StartAttempt) for start in starts)
+    starts = started_by(again, "abcd", 1_002.0)
+    starts += starts_of(again.on(JobSettled(starts[0].job_id, JOB_S), 1_012.0))
     assert [start.job_id for start in starts] == ["bob100", "bob101", "bob102", "bob103", "ann0"]

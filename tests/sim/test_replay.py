@@ -111,14 +111,14 @@ def told_lines(recording: Path) -> list[str]:
 def test_the_first_line_that_differs_is_named(recording: Path, tmp_path: Path) -> None:
     lines = recording.read_text().splitlines()
     at = next(at for at, line in enumerate(lines) if "StartAttempt" in line)
-    lines[at] = lines[at].replace('"is_cold": false', '"is_cold": true')
+    lines[at] = lines[at].replace('"why": "turn"', '"why": "promoted"')
     changed = tmp_path / "changed.jsonl"
     changed.write_text("\n".join(lines) + "\n")
     done = calotype("trace", "replay", str(changed), "--json")
     assert done.returncode == 1
     difference = json.loads(done.stdout)["difference"]
     assert (difference["line"], difference["recorded"]) == (at + 1, lines[at])
-    assert '"is_cold": false' in difference["replayed"]
+    assert '"why": "turn"' in difference["replayed"]
     assert f"line {at + 1} differs" in calotype("trace", "replay", str(changed)).stderr
 
 

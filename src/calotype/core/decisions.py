@@ -20,7 +20,6 @@ class StartAttempt:
     job_id: str
     engine: str
     why: str = "turn"  # of WHY
-    is_cold: bool = False  # the engine has to load the job's model first
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,6 @@ class EngineUp:
     engine: str
     models: tuple[str, ...]  # warm there, the one used last at the end
     rows_max: int  # in all
-    models_max: int = 0  # it loads any model when empty, and keeps so many; 0: only what is warm
     rows_spare: int = 0  # of the rows, those that lighter tiers leave to heavier ones (limits.py)
     # The device's ledger. With a budget the line decides what is loaded there (``LoadModel``).
     budget_bytes: int = 0  # for models and ``reserves`` together; 0: it loads nothing on demand

@@ -63,8 +63,10 @@ RELAX_SHARE_MIN = 0.05  # of device-seconds, whatever is reserved for other tier
 PROMOTED_S_MAX = 10.0  # device-seconds, for each engine, that promoted jobs may run ahead of the
 # share of their tier; paid back out of it afterwards
 FLOOR_LAG_S_MAX = 10.0  # device-seconds, for each engine, that a tier may be behind its floor
-AFFINITY_PASSES_MAX = 64  # jobs whose model is warm that may pass one whose model isn't ...
-AFFINITY_S_MAX = 10.0  # ... for at most this long
+AFFINITY_PASSES_MAX = 64  # for each engine: jobs that may pass one whose model isn't warm ...
+AFFINITY_S_MAX = 10.0  # ... for at most this long, or as long as its load takes
+PREDICTION_S = 5.0  # between two looks at what is to be expected
+PREDICTION_WORTH_S = 1_800.0  # what is loaded before it is asked for has to pay in this time
 POSITIONS_EXACT_MAX = 10_000  # jobs waiting; with more, a place in the line is an upper estimate
 FORECAST_STARTS_MAX = 256  # that the policy is run forward for time estimates; beyond: extrapolated
 FORECAST_SHARE_MAX = 0.1  # of the server's time that may be spent on forecasts
@@ -121,9 +123,6 @@ LORA_RANK_MAX = 256
 LORAS_BYTES_MAX = 4 * 1024**3  # of the LoRAs that one base model keeps on its device
 PICTURES_PER_ROW_MAX = 8  # that one row brings to an engine: source, mask, what guides it
 CONTROL_BYTES_MAX = 16 * 1024**3  # of one ControlNet's weights as they lie on disk
-LOAD_TOLD_S = 0.5  # between two words of an engine on how far the reading of a model is
-LOADING_TOLD_MAX = 16  # waiting jobs whose logs say that their model is being loaded
-LEDGER_LOOKED_AT_S = 1.0  # between two looks of an engine at what its memory is used for
 CONTROLS_BYTES_MAX = 24 * 1024**3  # of all that an engine keeps for rows to come
 SIZES_PROVEN_MAX = 256  # sizes of pictures whose proven batch sizes an engine remembers, each
 # model's on disk too

@@ -26,7 +26,7 @@ from calotype.core.events import (
 from calotype.core.nouns import Tier
 from calotype.core.states import EngineState
 from calotype.flow.line import LiveLine
-from calotype.policy.eta import Coming, Forecast, Left, Present
+from calotype.policy.eta import Coming, Forecast, Present
 from calotype.policy.ranges import Case, Ranges
 from calotype.policy.sharing import Pace, Steady
 from calotype.pool.pool import EnginePool
@@ -155,13 +155,13 @@ class Etas:
             coming.append(Coming(up, left_s))
         return Present(self._left, _pace, coming=tuple(coming))
 
-    def _left(self, queued: JobQueued) -> Left:
+    def _left(self, queued: JobQueued) -> float:
         """As predicted now, and not when the job came; of one that runs what its steps leave."""
         if (attempt := self._line.attempts.get(queued.job_id)) is not None:
             whole_s = self._line.costs.predict_s(attempt.job.spec)
-            return Left(whole_s * (1.0 - attempt.progress))
+            return whole_s * (1.0 - attempt.progress)
         job = self._line.waiting.get(queued.job_id)
-        return Left(self._line.costs.predict_s(job.spec) if job is not None else queued.cost_s)
+        return self._line.costs.predict_s(job.spec) if job is not None else queued.cost_s
 
     def _forget(self, job_id: str) -> None:
         self._untold.pop(job_id, None)

@@ -17,8 +17,15 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
-from calotype.core.decisions import Decision, StartAttempt
-from calotype.core.events import EngineUp, JobQueued, JobSettled, PolicyEvent, TimePassed
+from calotype.core.decisions import Decision, LoadModel, StartAttempt
+from calotype.core.events import (
+    EngineUp,
+    JobQueued,
+    JobSettled,
+    ModelWarmed,
+    PolicyEvent,
+    TimePassed,
+)
 from calotype.core.limits import FORECAST_STARTS_MAX
 from calotype.core.nouns import Tier
 from calotype.policy.fork import (
@@ -26,7 +33,9 @@ from calotype.policy.fork import (
     can_run,
     engines_up,
     fork,
+    is_busy,
     is_running,
+    loading,
     model_of,
     place_at_most,
     places,
@@ -36,29 +45,24 @@ from calotype.policy.line import Line
 from calotype.policy.sharing import Pace, Run, Sharing
 
 
-class Left(NamedTuple):
-    """What an unfinished job still takes."""
-
-    device_s: float  # predicted, of all its rows, on a device of speed 1
-    loading_s: float = 0.0  # until its rows begin: a model is being loaded for it
-
-
 @dataclass(frozen=True)
 class Coming:
     """An engine that isn't up yet."""
 
     up: EngineUp
     in_s: float
+    why: str = ""  # told to the jobs that wait for it; empty: it is starting
 
 
 @dataclass(frozen=True)
 class Present:
     """What the line doesn't know of the machines."""
 
-    left: Callable[[JobQueued], Left]  # of a job that waits or runs
+    # Device-seconds that a job which waits or runs still takes, predicted for a device of speed 1.
+    left: Callable[[JobQueued], float]
     pace: Callable[[str], Pace]  # of an engine, by name
-    load_s: float = 0.0  # to load a model that an engine lacks
     coming: tuple[Coming, ...] = ()
+    stopped: str = ""  # why nothing is started for now, whatever has its turn; empty: all is well
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class Forecast:
             return None
         if position is None:
             found = self._running(job_id)
+        elif self._present.stopped:
+            found = Outlook(position, None, None, self._present.stopped)
         elif (at := self._order.get(job_id)) is not None:
             start = play.starts[at]
             reason = self._reason(start, [one.entry for one in play.starts[:at]])
@@ -128,9 +134,7 @@ class Forecast:
         entry = self._play.entries.get(job_id)
         if entry is None or (done_s := self._play.ends.get(job_id)) is None:
             return Outlook(None, 0.0, None, "it is drawn")  # came in and was started since
-        loading_s = self._present.left(entry.job).loading_s
-        reason = f"its model is loading, {_about(loading_s)} left" if loading_s else "it is drawn"
-        return Outlook(None, 0.0, done_s, reason)
+        return Outlook(None, 0.0, done_s, "it is drawn")
 
     def _beyond(self, job_id: str, position: int) -> Outlook:
         """A job that the play didn't come to."""
@@ -154,17 +158,22 @@ class Forecast:
         if not engines_up(self._line) and not coming:
             return "no engine is up"
         model = model_of(self._line, job_id)
-        if can_run(self._line, model) or any(model in one.up.models for one in coming):
+        if said := self._line.trouble(model):
+            return f"its model couldn't be loaded: {said}"
+        could = any(model in one.up.models or one.up.budget_bytes for one in coming)
+        if could or can_run(self._line, model):
             return ""
         return f"no engine at work has {model}"
 
     def _reason(self, start: _Start, before: list[Entry]) -> str:
         job = start.entry.job
         later = ""
+        if start.is_loading:
+            return f"its model is loading, {_about(start.at_s)} left"
         if start.load_s:
             later = f"its model has to be loaded, {_about(start.load_s)}"
-        elif (coming_s := self._play.coming.get(start.engine)) is not None:
-            return f"an engine is starting, {_about(coming_s)} left"
+        elif (coming := self._play.coming.get(start.engine)) is not None:
+            return coming.why or f"an engine is starting, {_about(coming.in_s)} left"
         if not before:
             return later or self._next(start)
         # Tiers have weights; within one, whoever came later and goes first is behind its share.
@@ -189,10 +198,12 @@ class _Start(NamedTuple):
     entry: Entry
     engine: str
     at_s: float  # from the forecast's moment
-    load_s: float  # 0: its model is warm
+    load_s: float = 0.0  # of the load that it waited for at last; 0: of none
+    is_loading: bool = False  # and that load is going on now
 
 
-_JOIN, _END, _UP = range(3)
+_JOIN, _END, _UP, _WARM = range(4)
+_TOGETHER_S = 1e-6  # what happens in less is taken for one moment
 
 
 class _Play:
@@ -208,14 +219,19 @@ class _Play:
         self.is_cut = False  # it ended before all had started
         self.running = {one.job.job_id: one for one in forked.running}
         self.stuck = forked.waiting  # those that never started
-        self.coming = {one.up.engine: one.in_s for one in present.coming}
+        self.coming = {one.up.engine: one for one in present.coming}
+        # By engine and model: when it is warm, how long the load takes, whether it is going on now.
+        self._loads: dict[tuple[str, str], tuple[float, float, bool]] = {}
+        self._held_up: dict[str, EngineUp] = {}  # engines that have yet to finish what they run
         self.starts: list[_Start] = []
         self.ends: dict[str, float] = {}
         self.entries = {**self.stuck, **self.running}
         for entry in forked.running:
-            self._begin_rows(entry, present.left(entry.job).loading_s)
+            self._begin_rows(entry)
         for engine in present.coming:
             self._push(engine.in_s, _UP, engine.up, None)
+        for (engine_name, model), until in loading(self._line).items():
+            self._load(engine_name, model, max(0.0, until - now), is_loading=True)
 
     def run(self, starts_max: int) -> None:
         """Go on until nothing is left to happen, then only let those that started end."""
@@ -230,7 +246,9 @@ class _Play:
             if what == _JOIN:
                 self._push_end(self._engines[one], self._engines[one].join(other, self._now))
             elif what == _UP:
-                self._tell(one, starts_max)
+                self._up(one, starts_max)
+            elif what == _WARM:
+                self._tell(ModelWarmed(one, other), starts_max)
             elif one.version == other:
                 self._end(one, starts_max)
 
@@ -246,6 +264,15 @@ class _Play:
         if not self.is_cut:
             # Settled with what was charged: a forecast has no news of costs.
             self._tell(JobSettled(run.job_id, self.entries[run.job_id].job.cost_s), starts_max)
+            if held := self._held_up.pop(self.entries[run.job_id].engine, None):
+                self._up(held, starts_max)
+
+    def _up(self, event: EngineUp, starts_max: int) -> None:
+        """An engine comes up; one that was silent or is drained ends what it has before."""
+        if is_busy(self._line, event.engine):
+            self._held_up[event.engine] = event
+        else:
+            self._tell(event, starts_max)
 
     def _tell(self, event: PolicyEvent, starts_max: int) -> None:
         if not self.is_cut:
@@ -253,14 +280,25 @@ class _Play:
 
     def _carry_out(self, decisions: Iterable[Decision], starts_max: int) -> None:
         for decision in decisions:
-            if not isinstance(decision, StartAttempt) or self.is_cut:
-                continue
-            entry = self.stuck.pop(decision.job_id)
-            load_s = self._present.load_s if decision.is_cold else 0.0
-            at_s = self._now - self._begin
-            self.starts.append(_Start(entry, decision.engine, at_s, load_s))
-            self._begin_rows(entry, load_s)
-            self._count(entry, starts_max)
+            if self.is_cut:
+                return
+            if isinstance(decision, LoadModel):
+                self._load(decision.engine, decision.model, decision.load_s)
+            elif isinstance(decision, StartAttempt):
+                self._start(self.stuck.pop(decision.job_id), decision.engine)
+                self._count(self.starts[-1].entry, starts_max)
+
+    def _start(self, entry: Entry, engine: str) -> None:
+        at_s = self._now - self._begin
+        warm_s, load_s, is_loading = self._loads.get((engine, entry.job.model), (-1.0, 0.0, False))
+        if at_s - warm_s > _TOGETHER_S:  # not what it waited for at last
+            load_s, is_loading = 0.0, False
+        self.starts.append(_Start(entry, engine, at_s, load_s, is_loading))
+        self._begin_rows(entry)
+
+    def _load(self, engine: str, model: str, load_s: float, *, is_loading: bool = False) -> None:
+        self._loads[engine, model] = self._now - self._begin + load_s, load_s, is_loading
+        self._push(load_s, _WARM, engine, model)
 
     def _count(self, entry: Entry, starts_max: int) -> None:
         key = entry.job.tier, entry.kind
@@ -268,12 +306,12 @@ class _Play:
             self._left[key] -= 1
         self.is_cut = len(self.starts) >= starts_max or self._left.get(key) == 0
 
-    def _begin_rows(self, entry: Entry, loading_s: float) -> None:
+    def _begin_rows(self, entry: Entry) -> None:
         if entry.engine not in self._engines:
             self._engines[entry.engine] = Sharing(self._present.pace(entry.engine))
         job = entry.job
-        image_s = max(0.0, self._present.left(job).device_s) / job.rows
-        self._push(loading_s, _JOIN, entry.engine, Run(job.job_id, job.rows, image_s))
+        image_s = max(0.0, self._present.left(job)) / job.rows
+        self._push(0.0, _JOIN, entry.engine, Run(job.job_id, job.rows, image_s))
 
     def _push_end(self, engine: Sharing, at: float) -> None:
         self._push(at - self._now, _END, engine, engine.version)

@@ -250,6 +250,21 @@ class FairQueue:
         turns = entry.user.waiting * users * sharers * weights // self.rules.weights[entry.job.tier]
         return min(turns, sum(self.kinds.values()) - 1)
 
+    def due(self) -> dict[str, float]:
+        """The share of device time, 0..1, that each kind is due while all these wait.
+
+        By the weights of tiers and, within one, by the tenants that wait for it; an estimate.
+        """
+        due = dict.fromkeys(self.kinds, 0.0)
+        waiting = {name: one for name, one in self._tiers.items() if one.races.live}
+        weights = sum(self.rules.weights[name] for name in waiting)
+        for name, tier in waiting.items():
+            tenants = {kind: n for kind, n in tier.races.tenants().items() if kind in due}
+            whole = weights * sum(tenants.values())
+            for kind, count in tenants.items():
+                due[kind] += self.rules.weights[name] * count / whole
+        return due
+
     def standing(self, running: Iterable[Entry]) -> dict[str, Any]:
         """What each has been charged, as JSON, as if the ``running`` jobs had not started."""
         tiers = {str(name): tier.saved() for name, tier in self._tiers.items()}

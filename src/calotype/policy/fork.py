@@ -62,6 +62,7 @@ def fork(line: Line, starts_max: int) -> Fork:
     running = {job: copier.entry(entry) for job, entry in line._running.items()}
     mine_all._queue, mine_all._fleet = other, _fleet(line._fleet)
     mine_all._waiting, mine_all._running, mine_all._cancelled = dict(waiting), dict(running), {}
+    mine_all._loads = line._loads.copy(mine_all._fleet, other, mine_all._elsewhere)
     return Fork(mine_all, waiting, list(running.values()), cut)
 
 
@@ -93,6 +94,17 @@ def model_of(line: Line, job_id: str) -> str:
 def engines_up(line: Line) -> int:
     """How many the line counts on."""
     return len(line._fleet)
+
+
+def loading(line: Line) -> dict[tuple[str, str], float]:
+    """When the models that are being loaded will be warm, by engine and model."""
+    engines = line._fleet.engines()
+    return {(it.name, it.loading.model): it.loading.until for it in engines if it.loading}
+
+
+def is_busy(line: Line, engine: str) -> bool:
+    """Whether an engine runs jobs."""
+    return any(entry.engine == engine for entry in line._running.values())
 
 
 def can_run(line: Line, model: str) -> bool:
@@ -142,9 +154,9 @@ def _emptied(tier: TierAccount) -> TierAccount:
 
 def _fleet(fleet: Fleet) -> Fleet:
     mine: Fleet = _own(fleet)
-    mine._engines = {name: _own(engine) for name, engine in fleet._engines.items()}
+    mine._engines = {name: engine.copy() for name, engine in fleet._engines.items()}
     mine.opened = {name: mine._engines[name] for name in fleet.opened}
-    mine.idling = {name: mine._engines[name] for name in fleet.idling}
+    mine.homes = fleet.homes.copy(mine._engines)
     mine._empty, mine._partly = {}, {}  # made anew from those that are fresh
     mine._fresh = dict.fromkeys(mine.opened.values())
     return mine

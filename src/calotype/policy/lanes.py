@@ -316,6 +316,14 @@ class Races:
         for entry in kept:
             self.add(entry)
 
+    def tenants(self) -> dict[str, int]:
+        """How many tenants wait by kind; some may have left since."""
+        return {
+            kind: len(race.entrants)
+            for kind, race in self._kinds.entrants.items()
+            if isinstance(race, _Race)
+        }
+
     def entries(self) -> Iterator[Entry]:
         """Every job that waits, in no useful order."""
         return self._kinds.entries()

@@ -1,6 +1,7 @@
 """The line: which job starts next, on which engine, and what becomes of those that fail.
 
-It composes ``fair`` (whose turn), ``place`` (where) and ``retry`` (again, or not). The shell feeds
+It composes ``fair`` (whose turn), ``place`` (where), ``loads`` (what is loaded there) and ``retry``
+(again, or not). The shell feeds
 it events and carries out its decisions in order; every ``StartAttempt`` counts as started.
 
 What the shell owes it:
@@ -8,6 +9,8 @@ What the shell owes it:
 - One end for each attempt: ``JobSettled``, or ``AttemptFailed``, or the engine's ``EngineGone``.
   Events carry no token, so the shell drops reports of attempts that are over (by the token in the
   row's id) before they come here.
+- ``ModelKnown`` before the first job that needs the model, and ``TimePassed`` each minute though
+  nothing is due: what is to be expected changes with the time of day.
 - A running job's ``JobCancelled`` frees its rows at once, so send ``CancelRow`` before carrying out
   the decisions. A ``JobSettled`` may follow: it corrects the charge to what was really used.
 - After a restart: ``Line(standing)`` if the standing was kept, then ``JobQueued`` for each
@@ -20,10 +23,8 @@ is lost then is lost by its own doing.
 A job that fails is tried again on another engine, if one is up that could run it: it then waits for
 that one, though the engine where it failed idles.
 
-Model affinity: where an engine may load models, a job whose model isn't warm on an engine that is
-free can be passed by the next of its tier whose model is, but only so often and so long
-(``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then its model is loaded. An engine never idles for
-the sake of it.
+A job starts where its model is warm. One whose model isn't lets others pass, but only so often and
+so long (``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then an engine is emptied for it (``loads``).
 
 An engine that is *paused* (suspect, or slow) keeps what it runs and is given nothing more. While
 pictures can't be judged nothing starts at all (``StartsBounded``): it would be made to be dropped.
@@ -46,15 +47,21 @@ from calotype.core.events import (
     JobCancelled,
     JobQueued,
     JobSettled,
+    LoadFailed,
+    ModelGone,
+    ModelKnown,
     ModelWarmed,
     PolicyEvent,
     StartsBounded,
     TimePassed,
 )
 from calotype.core.limits import ATTEMPTS_MAX, POSITIONS_EXACT_MAX
+from calotype.policy.engines import Device, Engine, seen
 from calotype.policy.fair import FairQueue, ticks
 from calotype.policy.lanes import Entry
-from calotype.policy.place import WHOLE_ENGINE, Engine, Fleet
+from calotype.policy.loads import Loads
+from calotype.policy.place import WHOLE_ENGINE, Fleet
+from calotype.policy.predict import Foresight, Keeper
 from calotype.policy.queue import Queue
 from calotype.policy.retry import after_failure
 from calotype.policy.rules import Rules
@@ -70,6 +77,7 @@ class Line:
         standing: Mapping[str, Any] | None = None,
         rules: Rules | None = None,
         queue: Queue | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """An empty line; ``standing`` is what ``standing()`` gave before a restart."""
         self._queue: Queue = queue or FairQueue(standing, rules)
@@ -81,6 +89,7 @@ class Line:
         self._seq = 0
         self._positions: dict[str, int] | None = None  # None: stale
         self._elsewhere: dict[str, tuple[str, tuple[str, ...]]] = {}  # kind: model, engines avoided
+        self._loads = Loads(self._fleet, self._queue, keeper or Foresight(), self._elsewhere)
 
     @property
     def waiting(self) -> int:
@@ -98,6 +107,12 @@ class Line:
         if late := self._queue.promote(now):
             decisions += [PromoteJob(one.job.job_id, now - one.queued_at) for one in late]
         self._start_what_fits(decisions, now)
+        if self._fleet.homes.engines:
+            decisions += self._loads.decide(now)
+            if self._loads.has_released:
+                self._start_what_fits(decisions, now)
+        else:
+            self._loads.deadline = None
         return decisions
 
     def position(self, job_id: str) -> int | None:
@@ -121,7 +136,18 @@ class Line:
 
     def next_deadline(self) -> float | None:
         """When to be called again (``TimePassed``) though nothing happened; None: not needed."""
-        return self._queue.next_deadline()
+        of_queue, of_loads = self._queue.next_deadline(), self._loads.deadline
+        if of_queue is None or of_loads is None:
+            return of_queue if of_loads is None else of_loads
+        return min(of_queue, of_loads)
+
+    def trouble(self, model: str) -> str:
+        """Why a load of a model that no engine has failed the last time; empty if none did."""
+        return self._loads.trouble(model)
+
+    def devices(self) -> list[Device]:
+        """What lies on the engines that load on demand, in the order they came up."""
+        return [seen(engine) for engine in self._fleet.engines() if engine.ledger is not None]
 
     def standing(self) -> dict[str, Any]:
         """What each tier, tenant and user has been charged, as JSON, to keep over a restart.
@@ -150,13 +176,29 @@ class Line:
                 return self._lose_engine(event.engine, event.reason)
             case EnginePaused() | EngineResumed():
                 self._fleet.pause(event.engine, is_paused=isinstance(event, EnginePaused))
-            case ModelWarmed():
-                self._fleet.warmed(event.engine, event.model)
+            case ModelKnown() | ModelWarmed() | LoadFailed() | ModelGone():
+                self._absorb_model(event, now)
             case StartsBounded():
                 self._running_max = event.running_max
-            case _:
+            case TimePassed():
                 pass
         return []
+
+    def _absorb_model(
+        self, event: ModelKnown | ModelWarmed | LoadFailed | ModelGone, now: float
+    ) -> None:
+        match event:
+            case ModelKnown():
+                self._fleet.known(event)
+            case ModelWarmed(engine, model):
+                self._fleet.warmed(engine, model)
+                self._loads.succeeded(engine, model)
+            case LoadFailed(engine, model, reason):
+                if self._fleet.is_loading(engine, model):
+                    self._fleet.lost(engine, model)
+                    self._loads.failed(engine, model, reason, now)
+            case ModelGone(engine, model):
+                self._fleet.lost(engine, model)
 
     def _take_in(self, job: JobQueued, now: float) -> list[Decision]:
         assert job.rows > 0, "a job without images"
@@ -168,11 +210,14 @@ class Line:
         entry = Entry(job, self._seq, ticks(job.cost_s), now - job.waited_s)
         entry.avoid, entry.deaths = job.avoid, job.deaths
         self._wait(entry)
+        if self._fleet.homes.engines:
+            self._loads.keeper.asked(job.model, now)
         return []
 
     def _cancel(self, job_id: str) -> None:
         if entry := self._waiting.pop(job_id, None):
             self._queue.remove(entry)
+            self._loads.leaves(entry)
         elif entry := self._running.get(job_id):
             self._end(entry)
             self._cancelled[job_id] = entry
@@ -227,6 +272,7 @@ class Line:
         entry.rows = WHOLE_ENGINE if entry.attempt + 1 == ATTEMPTS_MAX else entry.job.rows
         self._waiting[entry.job.job_id] = entry
         self._queue.add(entry)
+        self._loads.waits(entry)
 
     def _end(self, entry: Entry) -> None:
         job_id = entry.job.job_id
@@ -239,21 +285,23 @@ class Line:
         while self._waiting and fleet.opened:
             if self._running_max is not None and len(self._running) >= self._running_max:
                 return
-            found = self._next_loading(now) if fleet.idling else self._next_warm()
+            found = self._next_warm()
             if found is None:
                 return
             entry, why, engine = found
             job_id = entry.job.job_id
             del self._waiting[job_id]
             queue.start(entry, why)
+            self._loads.leaves(entry)
+            self._loads.started += 1
             entry.attempt += 1
             entry.engine = engine.name
-            is_cold = fleet.take(engine.name, job_id, entry.job.model, entry.rows)
+            fleet.take(engine.name, job_id, entry.job.model, entry.rows)
             self._running[job_id] = entry
-            decisions.append(StartAttempt(job_id, engine.name, why, is_cold))
+            decisions.append(StartAttempt(job_id, engine.name, why))
 
     def _next_warm(self) -> tuple[Entry, str, Engine] | None:
-        """The next start while no empty engine may load: where the model is warm.
+        """The next start: where the model is warm.
 
         A job that has its model warm but not enough room *holds* those engines: nobody behind it
         may take the rows it waits for, or a job of four images would never start among jobs of
@@ -272,40 +320,6 @@ class Line:
             kinds.remove(entry.kind)
         return None
 
-    def _next_loading(self, now: float) -> tuple[Entry, str, Engine] | None:
-        """The next start while an empty engine may load: whoever's turn it is can have it."""
-        found = self._queue.first(self._able_kinds())
-        if found is None:
-            return self._next_warm()
-        entry, why = found
-        avoid = self._avoided(entry)
-        if engine := self._fleet.warm(entry.job.model, entry.rows, None, avoid):
-            return entry, why, engine
-        idle = self._fleet.idle(avoid)
-        assert idle is not None, "of kinds that an idle engine can take"
-        may_pass = why != "promoted" and self._may_be_passed(entry, now)
-        if may_pass and (passing := self._passing(entry, idle)):
-            if not entry.passed:
-                entry.passed_at = now
-            entry.passed += 1
-            return passing
-        return entry, why, idle
-
-    def _passing(self, entry: Entry, idle: Engine) -> tuple[Entry, str, Engine] | None:
-        """The next of the entry's tier whose model the idle engine has warm."""
-        kinds = [kind for kind in idle.models if kind in self._queue.kinds]
-        found = self._queue.first(kinds, entry.job.tier) if kinds else None
-        if found is None:
-            return None
-        other, why = found
-        return other, why, idle
-
-    def _may_be_passed(self, entry: Entry, now: float) -> bool:
-        rules = self._queue.rules
-        if entry.passed >= rules.affinity_passes_max:
-            return False
-        return not entry.passed or now - entry.passed_at < rules.affinity_s_max
-
     def _open_elsewhere(self) -> list[str]:
         """Kinds of jobs that failed somewhere, for which another engine has room."""
         kinds = []
@@ -314,17 +328,6 @@ class Line:
             if self._fleet.warm(model, 1, None, self._barred(model, avoid)):
                 kinds.append(kind)
         return kinds
-
-    def _able_kinds(self) -> list[str] | None:
-        """Kinds that an idle engine can take; None: all of them can be taken."""
-        if not self._elsewhere:
-            return None
-        barred = [
-            kind
-            for kind in self._waiting_elsewhere()
-            if not self._fleet.idle(self._barred(*self._elsewhere[kind]))
-        ]
-        return [kind for kind in self._queue.kinds if kind not in barred] if barred else None
 
     def _waiting_elsewhere(self) -> list[str]:
         """Kinds of jobs that wait for another engine than where they failed."""

@@ -2,8 +2,7 @@
 
 It knows the engines, what is warm on each and how many rows each holds; nothing of whose turn it
 is. A job's rows all go to one engine. Of those that fit, the one with most free rows is chosen; of
-equals, the one that came up first. An engine that may load (``models_max``) takes a job whose model
-it lacks when it is empty, and forgets what it used longest ago.
+equals, the one that came up first. What is loaded where is kept in ``homes``.
 
 For each model there is a heap of its engines by free rows. A key that has become too good (rows
 were taken) is mended when it surfaces; one that became better is entered again. So each change is
@@ -16,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 
-from calotype.core.events import EngineUp
+from calotype.core.events import EngineUp, ModelKnown
+from calotype.policy.engines import Engine
+from calotype.policy.homes import Homes
 
 WHOLE_ENGINE = 1_000_000  # rows: more than any engine has, so only an empty one fits, and no other
 _FEW = 4  # engines with room, whose models are then looked at, and not the models that wait
@@ -25,50 +26,15 @@ _STALE_KEPT = 64  # keys that were entered again, before a heap is worth making 
 Held = Mapping[str, tuple[str, ...]]  # models whose engines are kept free, but for these engines
 
 
-class Engine:
-    """An engine that is up."""
-
-    __slots__ = (
-        "is_open",
-        "is_paused",
-        "jobs",
-        "models",
-        "models_max",
-        "name",
-        "order",
-        "rows",
-        "rows_max",
-        "rows_spare",
-    )
-
-    def __init__(self, up: EngineUp, order: int) -> None:
-        self.name = up.engine
-        self.order = order  # in which they came up
-        self.models = dict.fromkeys(up.models)  # warm, the one used last at the end
-        self.rows_max, self.rows_spare = up.rows_max, up.rows_spare
-        self.models_max = up.models_max  # it loads what it lacks, up to so many; 0: never
-        self.rows = 0  # held now
-        self.is_open = False  # has room for a row, and is up
-        self.is_paused = False  # suspect, or slow: nothing starts there
-        self.jobs: dict[str, None] = {}  # that run there, in order of their starts
-
-    def fits(self, rows: int) -> bool:
-        """Room for that many more. An empty engine takes any job: it would never fit otherwise."""
-        return self.rows == 0 or self.rows + rows <= self.rows_max
-
-    def __lt__(self, other: Engine) -> bool:
-        return self.order < other.order
-
-
 class _Ranked:
     """Engines of one model by free rows, most first; of equals, the one that came up first.
 
-    Those without rows, or (not ``is_empty``) those that hold some. An engine that was closed, or is
-    of the other sort now, is dropped when it surfaces.
+    Those without rows, or (not ``is_empty``) those that hold some. An engine that was closed, lost
+    the model, or is of the other sort now, is dropped when it surfaces.
     """
 
-    def __init__(self, *, is_empty: bool) -> None:
-        self._is_empty = is_empty
+    def __init__(self, model: str, *, is_empty: bool) -> None:
+        self._model, self._is_empty = model, is_empty
         self._heap: list[tuple[int, Engine]] = []
         self._keys: dict[Engine, int] = {}
 
@@ -102,7 +68,8 @@ class _Ranked:
         return [engine for engine in self._keys if self._has(engine)]
 
     def _has(self, engine: Engine) -> bool:
-        return engine.is_open and (engine.rows == 0) is self._is_empty
+        is_sort = engine.is_open and (engine.rows == 0) is self._is_empty
+        return is_sort and self._model in engine.models
 
 
 class Fleet:
@@ -113,10 +80,10 @@ class Fleet:
         self._order = 0
         self._empty: dict[str, _Ranked] = {}  # by model
         self._partly: dict[str, _Ranked] = {}  # by model
-        self.idling: dict[str, Engine] = {}  # empty and able to load, the longest idle first
         self.opened: dict[str, Engine] = {}  # with room for a row
         self._fresh: dict[Engine, None] = {}  # opened, or with more room, and in no heap as such
         self.rows = self.rows_spare = 0  # room in all; of it that left to heavier tiers
+        self.homes = Homes()
 
     def __len__(self) -> int:
         return len(self._engines)
@@ -125,9 +92,10 @@ class Fleet:
         """Count on an engine that holds no rows."""
         assert event.rows_max > event.rows_spare >= 0, "an engine without room"
         self._order += 1
-        engine = self._engines[event.engine] = Engine(event, self._order)
+        engine = self._engines[event.engine] = Engine(event, self._order, self.homes.known)
         self.rows += engine.rows_max
         self.rows_spare += engine.rows_spare
+        self.homes.up(engine)
         self._admit(engine)
 
     def gone(self, name: str) -> list[str]:
@@ -138,6 +106,8 @@ class Fleet:
         self.rows -= engine.rows_max
         self.rows_spare -= engine.rows_spare
         self._close(engine)
+        if not engine.is_paused:
+            self.homes.down(engine)
         return list(engine.jobs)
 
     def pause(self, name: str, *, is_paused: bool) -> None:
@@ -145,47 +115,76 @@ class Fleet:
         engine = self._engines.get(name)
         if engine is None or engine.is_paused == is_paused:
             return
-        engine.is_paused = is_paused
         if is_paused:
+            self.homes.down(engine)
+            engine.is_paused = True
             self._close(engine)
-        elif engine.rows < engine.rows_max:
+            return
+        engine.is_paused = False
+        self.homes.up(engine)
+        if engine.rows < engine.rows_max:
             self._admit(engine)
+
+    def known(self, known: ModelKnown) -> None:
+        """What a model needs, or needs after all."""
+        self.homes.learn(known, self._engines.values())
 
     def warmed(self, name: str, model: str) -> None:
         """An engine has one more model warm; not an error if it isn't known."""
-        engine = self._engines.get(name)
-        if engine is not None and model not in engine.models:
-            engine.models[model] = None
-            if engine.is_open:
-                self._fresh[engine] = None
+        if engine := self._engines.get(name):
+            self.homes.warmed(engine, model)
+            self.offer(engine)
 
-    def take(self, name: str, job: str, model: str, rows: int) -> bool:
-        """Give an engine a job's rows to hold; True if it has to load the model first."""
+    def is_loading(self, name: str, model: str) -> bool:
+        """Whether an engine has been told to load this model and has not answered."""
+        engine = self._engines.get(name)
+        return bool(engine and engine.loading and engine.loading.model == model)
+
+    def lost(self, name: str, model: str) -> None:
+        """An engine has a model no longer, or couldn't load it; not an error if it isn't known."""
+        if engine := self._engines.get(name):
+            self.homes.gone(engine, model)
+
+    def release(self, engine: Engine) -> None:
+        """What was to leave an engine stays after all."""
+        self.homes.release(engine)
+        self.offer(engine)
+
+    def offer(self, engine: Engine) -> None:
+        """Jobs of some model can start there that couldn't before."""
+        if engine.is_open:
+            self._fresh[engine] = None
+
+    def take(self, name: str, job: str, model: str, rows: int) -> None:
+        """Give an engine a job's rows to hold; the model is warm there."""
         engine = self._engines[name]
         assert engine.fits(rows), "more rows than the engine may hold"
-        is_cold = model not in engine.models
-        engine.jobs[job] = None
+        assert model in engine.models, "the model isn't warm there"
+        engine.jobs[job] = model
         was_empty = engine.rows == 0
         engine.rows += rows
-        if is_cold:
-            self._load(engine, model)
         has_room = engine.rows < engine.rows_max
         if was_empty or not has_room:  # else its keys are mended when they surface
             self._close(engine)
             if has_room:
                 self._admit(engine)
-        if engine.models_max > 1:
-            engine.models[model] = engine.models.pop(model)  # used last
-        return is_cold
+        if engine.ledger is not None:
+            engine.using[model] = engine.using.get(model, 0) + 1
+            if engine.fresh == model:
+                engine.fresh = ""
+            if was_empty:
+                self.homes.refresh(engine)
 
     def free(self, name: str, job: str, rows: int) -> None:
         """The job's rows are off the engine; nothing to do if it is gone."""
         engine = self._engines.get(name)
         if engine is None:
             return
-        del engine.jobs[job]
+        model = engine.jobs.pop(job)
         engine.rows -= rows
         assert engine.rows >= 0, "more rows came off the engine than it held"
+        if engine.ledger is not None:
+            self._unuse(engine, model)
         if engine.rows == 0 or engine.rows < engine.rows_max:
             self._admit(engine)
 
@@ -199,12 +198,6 @@ class Fleet:
                 if model in waiting and model not in kinds:
                     kinds.append(model)
         return kinds
-
-    def idle(self, avoid: tuple[str, ...] = ()) -> Engine | None:
-        """An empty engine that may load a model: the longest idle."""
-        if not avoid:
-            return next(iter(self.idling.values()), None)
-        return next((one for one in self.idling.values() if one.name not in avoid), None)
 
     def warm(
         self, model: str, rows: int, held: Held | None = None, avoid: tuple[str, ...] = ()
@@ -238,15 +231,28 @@ class Fleet:
     def has_other(self, model: str, avoid: tuple[str, ...]) -> bool:
         """Whether an engine is up, busy or not, that could run this model and isn't avoided."""
         return any(
-            name not in avoid and not one.is_paused and (model in one.models or one.models_max > 0)
+            name not in avoid
+            and not one.is_paused
+            and (model in one.models or self.homes.could_hold(model, one))
             for name, one in self._engines.items()
         )
 
-    def _load(self, engine: Engine, model: str) -> None:
-        assert engine.models_max > 0, "an engine that may not load"
-        while len(engine.models) >= engine.models_max:
-            del engine.models[next(iter(engine.models))]
-        engine.models[model] = None
+    def is_home_elsewhere(self, model: str, avoid: tuple[str, ...]) -> bool:
+        """Whether an engine that isn't avoided has the model, or is loading it."""
+        return self.homes.is_elsewhere(self._engines.values(), model, avoid)
+
+    def engines(self) -> Collection[Engine]:
+        """All that are up."""
+        return self._engines.values()
+
+    def _unuse(self, engine: Engine, model: str) -> None:
+        """A job is over there: its model, or the engine, may be free for another."""
+        engine.using[model] -= 1
+        if not engine.using[model]:
+            del engine.using[model]
+            self.homes.version += 1
+        if not engine.rows:
+            self.homes.refresh(engine)
 
     def _all(self, model: str) -> list[Engine]:
         """Engines that have the model and room for a row, in no useful order."""
@@ -261,8 +267,6 @@ class Fleet:
         engine.is_open = True
         self.opened[engine.name] = engine
         self._fresh[engine] = None
-        if engine.models_max and not engine.rows:
-            self.idling[engine.name] = engine
 
     def _enter_fresh(self) -> None:
         """Bring the heaps up to date."""
@@ -270,7 +274,7 @@ class Fleet:
             places = self._partly if engine.rows else self._empty
             for model in engine.models:
                 if (ranked := places.get(model)) is None:
-                    ranked = places[model] = _Ranked(is_empty=not engine.rows)
+                    ranked = places[model] = _Ranked(model, is_empty=not engine.rows)
                 ranked.enter(engine)
         self._fresh.clear()
 
@@ -279,8 +283,6 @@ class Fleet:
         engine.is_open = False
         self.opened.pop(engine.name, None)
         self._fresh.pop(engine, None)
-        if engine.models_max:
-            self.idling.pop(engine.name, None)
 
 
 def _is_free(engine: Engine, held: Held | None, avoid: tuple[str, ...]) -> bool:

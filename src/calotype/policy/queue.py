@@ -6,7 +6,7 @@ are run by the same line, with the same places, retries and affinity.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from calotype.core.nouns import Tier
@@ -54,6 +54,9 @@ class Queue(Protocol):
 
     def ahead_most(self, entry: Entry) -> int:
         """How many may go before this one, at most."""
+
+    def due(self) -> Mapping[str, float]:
+        """The share of device time, 0..1, that each kind is due while all these wait."""
 
     def standing(self, running: Iterable[Entry]) -> dict[str, Any]:
         """What a restart needs to go on, as JSON."""

@@ -55,6 +55,11 @@ class _Plain:
         """Everyone."""
         return sum(self.kinds.values()) - 1
 
+    def due(self) -> dict[str, float]:
+        """By how many wait."""
+        whole = sum(self.kinds.values())
+        return {kind: count / whole for kind, count in self.kinds.items()}
+
     def standing(self, running: Iterable[Entry]) -> dict[str, Any]:
         """Nothing to keep."""
         return {}

@@ -7,12 +7,30 @@ engine that the line counts on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from random import Random
 
-from calotype.core.decisions import StartAttempt
-from calotype.core.events import JobQueued
+from calotype.core.decisions import Decision, LoadModel, StartAttempt
+from calotype.core.events import JobQueued, ModelKnown
 from calotype.core.limits import ATTEMPTS_MAX
+from calotype.core.nouns import Component
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
+
+_BUDGETS = (0, 0, 17, 20, 27, 34, 44)  # bytes; 0: it loads nothing on demand; 44: all fit
+_TEXT = Component("text", "text_encoder", 4)  # that two models share
+MODELS = {
+    "a": ModelKnown("a", (Component("a", "unet", 10), _TEXT), 4.0, room_bytes=2),
+    "b": ModelKnown("b", (Component("b", "unet", 10), _TEXT), 4.0, room_bytes=3),
+    "c": ModelKnown("c", (Component("c", "transformer", 16),), 8.0, room_bytes=4),
+}
+
+
+def taken_bytes(models: Iterable[str]) -> int:
+    """What these models take on a device: parts that they share once, room for one to work in."""
+    known = [MODELS[name] for name in models]
+    parts = {part.id: part.bytes for one in known for part in one.components}
+    return sum(parts.values()) + max((one.room_bytes for one in known), default=0)
 
 
 class BrokenPromise(AssertionError):
@@ -49,12 +67,39 @@ class OneJob:
 class OneEngine:
     """An engine, and what the line knows of it."""
 
-    __slots__ = ("is_known", "is_paused", "is_up", "life", "models", "models_max", "rows_max")
+    __slots__ = (
+        "begins_with",
+        "budget_bytes",
+        "is_known",
+        "is_paused",
+        "is_up",
+        "known_life",
+        "life",
+        "loading",
+        "models",
+        "pinned",
+        "rows_max",
+    )
 
-    def __init__(self, models: tuple[str, ...], rows_max: int, models_max: int) -> None:
-        self.models, self.rows_max, self.models_max = models, rows_max, models_max
-        self.life = 0
+    def __init__(self, models: tuple[str, ...], rows_max: int, budget_bytes: int = 0) -> None:
+        self.begins_with = self.models = models  # warm, in each life and now
+        self.rows_max, self.budget_bytes = rows_max, budget_bytes
+        self.pinned: tuple[str, ...] = ()
+        self.loading = ""  # a model
+        self.life = self.known_life = 0  # known: which the line was told of last
         self.is_up = self.is_known = self.is_paused = False  # known: the line counts on it
+
+
+def drawn_engine(noise: Random, models: tuple[str, ...]) -> OneEngine:
+    """Some engine, with some of these models warm as far as they fit."""
+    budget = noise.choice(_BUDGETS)
+    warm = tuple(noise.sample(models, noise.randint(1, len(models))))
+    while budget and taken_bytes(warm) > budget:
+        warm = warm[1:]
+    engine = OneEngine(warm, noise.randint(1, 4), budget)
+    if budget and noise.random() < 0.2:
+        engine.pinned = (noise.choice(models),)
+    return engine
 
 
 class Books:
@@ -73,26 +118,40 @@ class Books:
         there = (*held, start.job_id)
         promises = {
             "the engine isn't there": engine.is_known and not engine.is_paused,
-            "is_cold": start.is_cold == (job.queued.model not in engine.models),
-            "it may not load": not start.is_cold or engine.models_max > 0,
+            "the model isn't warm": job.queued.model in engine.models,
             "no room": not held or sum(held.values()) + rows <= engine.rows_max,
             "no starts were allowed": not self.is_bounded,
             "a last attempt isn't alone": not held or not any(map(self._is_last, there)),
         }
-        for what, is_kept in promises.items():
-            if not is_kept:
-                raise BrokenPromise(f"{start}: {what}")
+        _hold_all(start, promises)
         job.state = move(JOB_MOVES, job.state, JobState.RUNNING)
         job.attempt, job.engine = AttemptState.RUNNING, start.engine
         job.token += 1
         held[start.job_id] = rows
-        if start.is_cold:
-            kept = engine.models[-(engine.models_max - 1) :] if engine.models_max > 1 else ()
-            engine.models = (*kept, job.queued.model)
-        elif engine.models_max > 1:
-            others = [name for name in engine.models if name != job.queued.model]
-            engine.models = (*others, job.queued.model)
         return job.token
+
+    def load(self, load: LoadModel) -> None:
+        """Unload what is evicted, and begin the load."""
+        engine = self.engines[load.engine]
+        in_use = {self.jobs[job].queued.model for job in self.running[load.engine]}
+        after = [name for name in engine.models if name not in load.evict] + [load.model]
+        promises = {
+            "the engine isn't there": engine.is_known and not engine.is_paused,
+            "it loads already": not engine.loading,
+            "it has the model": load.model not in engine.models,
+            "it hasn't what is evicted": set(load.evict) <= set(engine.models),
+            "rows lose their model": not in_use.intersection(load.evict),
+            "a pinned model is evicted": not set(engine.pinned).intersection(load.evict),
+            "over the budget": taken_bytes(after) <= engine.budget_bytes,
+            "evicted by a guess": load.why == "queued"
+            or not self._wanted().intersection(load.evict),
+        }
+        _hold_all(load, promises)
+        engine.models, engine.loading = tuple(after[:-1]), load.model
+
+    def _wanted(self) -> set[str]:
+        waiting = (job for job in self.jobs.values() if job.state is JobState.QUEUED)
+        return {job.queued.model for job in waiting}
 
     def leave(self, job_id: str, state: JobState, attempt: AttemptState) -> None:
         """Change a job's state, and end its attempt if it runs: late reports find another token."""
@@ -128,7 +187,7 @@ class Books:
             engine = self.engines[name]
             if held or engine.is_paused or not engine.is_known:
                 continue
-            if could := fresh if engine.models_max else fresh.intersection(engine.models):
+            if could := fresh.intersection(engine.models):
                 raise BrokenPromise(f"{name} idles while jobs of {sorted(could)} wait")
 
     def check_end(self) -> None:
@@ -137,6 +196,11 @@ class Books:
             hold(job.state.is_final, f"{job_id} is {job.state} for ever")
             wanted = int(job.state is JobState.SUCCEEDED)
             hold(job.delivered == wanted, f"{job_id}: delivered {job.delivered} times")
+
+
+def _hold_all(decision: Decision, promises: Mapping[str, bool]) -> None:
+    for what, is_kept in promises.items():
+        hold(is_kept, f"{decision}: {what}")
 
 
 def hold(is_so: bool, what: str) -> None:

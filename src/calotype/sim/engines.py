@@ -15,7 +15,18 @@ __all__ = ["Run", "SimEngine"]
 class SimEngine(Sharing):
     """One engine, through its lives."""
 
-    __slots__ = ("is_spot", "is_up", "kind", "life", "loras", "name", "region", "up_s", "up_since")
+    __slots__ = (
+        "is_spot",
+        "is_up",
+        "kind",
+        "life",
+        "loras",
+        "models",
+        "name",
+        "region",
+        "up_s",
+        "up_since",
+    )
 
     def __init__(self, name: str, region: str, kind: Kind, *, is_spot: bool = False) -> None:
         super().__init__(kind)
@@ -23,6 +34,7 @@ class SimEngine(Sharing):
         self.is_up = False
         self.life = 0  # how often it came up
         self.loras: dict[str, None] = {}  # loaded, the one used last at the end
+        self.models: dict[str, None] = {}  # base models that are warm
         self.up_s, self.up_since = 0.0, 0.0
 
     def up(self, now: float) -> None:

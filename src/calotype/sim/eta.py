@@ -16,12 +16,11 @@ from typing import Any
 from calotype.core.cost import CostModel
 from calotype.core.events import JobQueued
 from calotype.core.nouns import Tier
-from calotype.policy.eta import Forecast, Left, Present
+from calotype.policy.eta import Forecast, Present
 from calotype.policy.line import Line
 from calotype.policy.ranges import Case, Ranges
 from calotype.policy.sharing import Run
 from calotype.sim.engines import SimEngine
-from calotype.sim.fleet import FleetPlan
 from calotype.sim.jobs import A100, Asked, Costs, spec_of
 
 
@@ -34,7 +33,6 @@ class Known:
     engine: SimEngine | None = None
     run: Run | None = None  # of the attempt on that engine
     life: int = 0  # of the engine, when the attempt was sent there
-    joins_s: float = 0.0  # when its rows are expected to begin
     told_at_s: float = 0.0
     is_told: bool = False
     range_s: tuple[float, float] = (0.0, 0.0)  # P50 and P90, told then
@@ -54,13 +52,12 @@ class Etas:
 
     def __init__(
         self,
-        plan: FleetPlan,
         costs: Costs,
         line: Line,
         engines: Mapping[str, SimEngine],
         every: int = 1,
     ) -> None:
-        self._plan, self._costs, self._line, self._every = plan, costs, line, every
+        self._costs, self._line, self._every = costs, line, every
         self._engines = engines
         self._known: dict[str, Known] = {}
         self._learnt: dict[str, CostModel] = {}
@@ -80,8 +77,7 @@ class Etas:
         if (self._arrived - 1) % self._every:
             return
         self._now = now
-        load_s = self._plan.loading.model_s
-        present = Present(self._left, lambda name: self._engines[name].kind, load_s)
+        present = Present(self._left, lambda name: self._engines[name].kind)
         outlook = Forecast(self._line, present, now).of(job_id)
         if outlook is None or outlook.done_s is None:
             self._untold += 1
@@ -95,11 +91,10 @@ class Etas:
         for name in (told.basis, outlook.kind):
             self._bases[name] = self._bases.get(name, 0) + 1
 
-    def started(self, engine: SimEngine, run: Run, now: float, *, is_cold: bool) -> None:
-        """An attempt is sent to an engine, which may have to load the job's model first."""
+    def started(self, engine: SimEngine, run: Run) -> None:
+        """An attempt is sent to an engine."""
         job = self._known[run.job_id]
         job.engine, job.run, job.life = engine, run, engine.life
-        job.joins_s = now + self._plan.loading.model_s * is_cold
 
     def ended(self, job_id: str, device_s: float, now: float) -> None:
         """It has its pictures; ``device_s`` was measured."""
@@ -146,15 +141,13 @@ class Etas:
             return self._costs.image_s(asked)
         return self._learnt.get(asked.model, A100).predict_s(spec_of(asked))
 
-    def _left(self, queued: JobQueued) -> Left:
+    def _left(self, queued: JobQueued) -> float:
         job = self._known[queued.job_id]
         whole_s = job.image_s * job.asked.n
         engine, run = job.engine, job.run
         if engine is None or run is None or engine.life != job.life:
-            return Left(whole_s)
-        if (loading_s := job.joins_s - self._now) > 0.0 or not run.until:
-            return Left(whole_s, max(0.0, loading_s))
-        return Left(whole_s * engine.left(run, self._now))
+            return whole_s
+        return whole_s * engine.left(run, self._now) if run.until else whole_s
 
 
 def _figures(of: _OfTier) -> dict[str, Any]:

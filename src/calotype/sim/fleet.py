@@ -7,6 +7,9 @@
     model_s = 12.0
     [kinds.A100]                 # A100, A10G and H100 are known; others need all of it
     price_per_hour = 2.5
+    models_gb = 56               # of its memory, for base models
+    [models.sdxl]                # sdxl, sd3 and flux are known; others are as [loading] says
+    gb = 6.9
     [[engines]]
     region = "us-west"
     kind = "A100"
@@ -30,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from calotype.core.errors import InvalidInput, OperatorError
-from calotype.core.nouns import Tier
+from calotype.core.events import ModelKnown
+from calotype.core.nouns import Component, Tier
 from calotype.policy.rules import Rules
 
 ENGINES_MAX = 100_000
@@ -46,14 +50,15 @@ class Kind:
     spot_price_per_hour: float
     rows: int = 1  # images it works on at one time
     batch_gain: float = 1.0  # images a second at full rows, against one row
-    models: int = 2  # kept loaded
+    models_gb: float = 16.0  # of its memory, for base models: the rest is for all else
+    staging_gb: float = 0.0  # of host memory, for copies of models between disk and device
     loras: int = 16  # kept loaded
 
 
 KINDS = {
-    "A100": Kind(speed=1.0, price_per_hour=2.5, spot_price_per_hour=1.0, models=3),
-    "A10G": Kind(speed=0.3, price_per_hour=1.0, spot_price_per_hour=0.4, models=1),
-    "H100": Kind(speed=1.9, price_per_hour=4.5, spot_price_per_hour=1.9, models=3),
+    "A100": Kind(speed=1.0, price_per_hour=2.5, spot_price_per_hour=1.0, models_gb=56.0),
+    "A10G": Kind(speed=0.3, price_per_hour=1.0, spot_price_per_hour=0.4, models_gb=16.0),
+    "H100": Kind(speed=1.9, price_per_hour=4.5, spot_price_per_hour=1.9, models_gb=56.0),
 }
 
 
@@ -86,6 +91,27 @@ class Loading:
     model_s: float = 12.0
     lora_s: float = 1.0
     spread: float = 0.3
+    model_gb: float = 6.9  # of a model of which nothing else is known
+    staged: float = 0.2  # of the time from disk, that a load from host memory takes
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a base model brings onto a device."""
+
+    gb: float  # of its weights, those that it shares left out
+    load_s: float | None = None  # from disk; None: as `[loading]` says
+    shares: tuple[str, ...] = ()  # parts that others have too, of SHARED_GB
+
+
+# Parts that several base models have, in 16 bits.
+SHARED_GB = {"clip-l": 0.25, "clip-g": 1.39, "t5-xxl": 9.52}
+MODELS = {
+    "sdxl": ModelSize(gb=5.3, shares=("clip-l", "clip-g")),
+    "sd3": ModelSize(gb=4.4, shares=("clip-l", "clip-g", "t5-xxl")),
+    "flux": ModelSize(gb=24.0, shares=("clip-l", "t5-xxl")),
+}
+GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,7 @@ class FleetPlan:
     kinds: Mapping[str, Kind] = field(default_factory=lambda: dict(KINDS))
     outages: tuple[Outage, ...] = ()
     loading: Loading = field(default_factory=Loading)
+    models: Mapping[str, ModelSize] = field(default_factory=lambda: dict(MODELS))
     objectives: Mapping[Tier, float] = field(  # seconds from asking to the picture
         default_factory=lambda: dict(OBJECTIVES_S)
     )
@@ -106,6 +133,14 @@ class FleetPlan:
     def size(self) -> int:
         """Engines in all."""
         return sum(group.count for group in self.engines)
+
+    def needs(self, model: str) -> ModelKnown:
+        """What a model needs of a device, and how long it takes to load."""
+        of, loading = self.models.get(model) or ModelSize(self.loading.model_gb), self.loading
+        shared = (Component(name, name, round(SHARED_GB[name] * GB)) for name in of.shares)
+        own = Component(model, "base", round(of.gb * GB))
+        load_s = loading.model_s if of.load_s is None else of.load_s
+        return ModelKnown(model, (own, *shared), load_s, load_s * loading.staged)
 
 
 def of_gpus(count: int) -> FleetPlan:
@@ -135,7 +170,7 @@ class _Reader:
         self._lines = text.splitlines()
 
     def fleet(self, body: dict[str, Any]) -> FleetPlan:
-        known = {"engines", "kinds", "outages", "loading", "objectives", "reserved", "delay_s"}
+        known = {one.name for one in fields(FleetPlan)}
         for key in body:
             if key not in known:
                 raise self._wrong(key, "", key, "unknown field")
@@ -150,6 +185,7 @@ class _Reader:
             kinds={**KINDS, **kinds},
             outages=self._many(body, "outages", Outage),
             loading=self._made(Loading, self._table(body, "loading"), "[loading]", "loading"),
+            models={**MODELS, **self._models(body)},
             objectives={**OBJECTIVES_S, **self._tiers(body, "objectives", 1e9)},
             reserved=self._tiers(body, "reserved", 1.0),
             delay_s=self._value(body.get("delay_s", 0.005), "float", "delay_s", "", "delay_s"),
@@ -184,9 +220,20 @@ class _Reader:
             made = self._made(Kind, _as_dict(KINDS[name]) | table, header, f"kinds.{name}")
         else:
             made = self._made(Kind, table, header, f"kinds.{name}")
-        for key in ("speed", "rows", "models", "batch_gain"):
+        for key in ("speed", "rows", "models_gb", "batch_gain"):
             if getattr(made, key) <= 0:
                 raise self._wrong(f"kinds.{name}.{key}", header, key, "must be above 0")
+        return made
+
+    def _models(self, body: dict[str, Any]) -> dict[str, ModelSize]:
+        made = {}
+        for name, table in self._table(body, "models").items():
+            where, header = f"models.{name}", f"[models.{name}]"
+            made[name] = self._made(ModelSize, table, header, where)
+            for part in made[name].shares:
+                if part not in SHARED_GB:
+                    said = f"{part!r} is none of {', '.join(SHARED_GB)}"
+                    raise self._wrong(f"{where}.shares", header, "shares", said)
         return made
 
     def _tiers(self, body: dict[str, Any], key: str, most: float) -> dict[Tier, float]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import Tier
-from calotype.sim.fleet import ENGINES_MAX, KINDS, OBJECTIVES_S, Engines, FleetPlan, Kind
+from calotype.policy.ledger import bytes_of
+from calotype.sim.fleet import ENGINES_MAX, GB, KINDS, OBJECTIVES_S, Engines, FleetPlan, Kind
 from calotype.sim.jobs import Costs
 from calotype.sim.traffic import Traffic, generate
 from calotype.sim.world import World
@@ -67,6 +68,12 @@ def plan(wanted: Wanted, seed: int = 0, kinds: Mapping[str, Kind] | None = None)
     }
     if not able:
         raise _impossible(wanted, known)
+    too_small = {name: too_large for name, kind in able.items() if (too_large := _too_large(kind))}
+    able = {name: kind for name, kind in able.items() if name not in too_small}
+    if not able:
+        name, models = next(iter(too_small.items()))
+        said = f"no kind of device can hold every model: {', '.join(models)} not on {name}"
+        raise InvalidInput(said, field="fleet")
     found = [_for_kind(wanted, name, kind, seed) for name, kind in able.items()]
     found = [one for one in found if one["simulated"] is not None]
     if not found:
@@ -83,11 +90,18 @@ def plan(wanted: Wanted, seed: int = 0, kinds: Mapping[str, Kind] | None = None)
         "too_slow": {
             name: round(wanted.seconds_per_image / kind.speed, 3)
             for name, kind in known.items()
-            if name not in able
+            if name not in able and name not in too_small
         },
+        "too_small": too_small,  # by kind: the models that it can't hold
         "cheapest": cheapest["kind"],
         "why": _why(wanted, cheapest, gpus),
     }
+
+
+def _too_large(kind: Kind) -> list[str]:
+    """Models of the traffic that such a device can't hold."""
+    needs, room = FleetPlan(()).needs, kind.models_gb * GB
+    return [model for model in _MODELS if bytes_of(needs(model)) > room]
 
 
 def formula(wanted: Wanted, speed: float) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from calotype.core.decisions import StartAttempt
+from calotype.core.decisions import LoadModel, StartAttempt
 from calotype.core.nouns import Tier
 from calotype.sim.engines import SimEngine
 from calotype.sim.fleet import FleetPlan
@@ -50,10 +50,13 @@ class _OfTier:
 class Record:
     """Counts as a run goes on; ``figures`` once it is closed."""
 
-    def __init__(self, plan: FleetPlan) -> None:
-        self._plan = plan
+    def __init__(self, plan: FleetPlan, from_s: float = 0.0) -> None:
+        """Waits, hits and loads count from ``from_s`` on: what is before only makes a history."""
+        self._plan, self._from_s = plan, from_s
         self._tiers = {tier: _OfTier() for tier in Tier}
-        self._starts = self._cold = self._lora_uses = self._lora_loads = 0
+        self._starts = self._hits = self._lora_uses = self._lora_loads = 0
+        self._loads: dict[str, int] = {}  # of base models, by why
+        self._loaded_bytes = 0
         self._reasons: dict[str, int] = {}
         self.promoted = self._again = 0
         self.losses = 0
@@ -70,15 +73,25 @@ class Record:
         self._waiting[asked.tier] += 1
         self._add("asked", now, asked.n)
 
-    def started(self, asked: Asked, start: StartAttempt, loras: int, now: float) -> None:
-        """An attempt starts; so many LoRAs are loaded for it."""
-        self._starts += 1
-        self._cold += start.is_cold
+    def started(
+        self, asked: Asked, start: StartAttempt, loras: int, now: float, *, is_hit: bool
+    ) -> None:
+        """An attempt starts, with so many LoRAs to load. A hit came when its model was warm."""
+        if asked.at_s >= self._from_s:
+            self._starts += 1
+            self._hits += is_hit
         self._lora_uses += len(asked.loras)
         self._lora_loads += loras
         self._reasons[start.why] = self._reasons.get(start.why, 0) + 1
         self._waiting[asked.tier] -= 1
         self._most(f"waiting {asked.tier}", now, self._waiting[asked.tier])
+
+    def loaded(self, load: LoadModel, weights_bytes: int, now: float) -> None:
+        """A base model was loaded."""
+        if now < self._from_s:
+            return
+        self._loads[load.why] = self._loads.get(load.why, 0) + 1
+        self._loaded_bytes += weights_bytes
 
     def again(self, asked: Asked) -> None:
         """A job waits once more, after a lost attempt."""
@@ -87,6 +100,8 @@ class Record:
 
     def ended(self, asked: Asked, started_s: float, device_s: float, now: float) -> None:
         """A job has its pictures."""
+        if asked.at_s < self._from_s:
+            return
         of = self._tiers[asked.tier]
         latency_s = now - asked.at_s
         of.waits_s.append(started_s - asked.at_s)
@@ -123,6 +138,9 @@ class Record:
             "makespan_s": _round(self._end_s),
             "jobs": sum(len(of.waits_s) for of in self._tiers.values()),
             "images": images,
+            "wait_s": _quantiles(
+                sorted(wait for of in self._tiers.values() for wait in of.waits_s)
+            ),
             "failed": sum(of.failed for of in self._tiers.values()),
             "never_ran": self._left,
             "tiers": {
@@ -130,7 +148,9 @@ class Record:
                 for tier, of in self._tiers.items()
                 if len(of.waits_s) or of.failed
             },
-            "warm_hit_rate": _round(1 - self._cold / max(1, self._starts)),
+            "warm_hit_rate": _round(self._hits / max(1, self._starts)),
+            "loads": {why: self._loads[why] for why in sorted(self._loads)},
+            "loaded_gb": _round(self._loaded_bytes / 1e9),
             "lora_hit_rate": _round(1 - self._lora_loads / max(1, self._lora_uses)),
             "utilisation": _round(busy_s / up_s if up_s else 0.0),
             "gpu_hours": _round(up_s / 3600),

@@ -1,16 +1,17 @@
 """Seeded schedules: a few jobs, a few engines, and everything that can happen, in any order.
 
 Each schedule is one small history over the production line and the store's state table: jobs
-arrive, are cancelled, fail, can't be judged; engines come, die (told late, or never), stall, warm
-another model; reports are late, doubled, or of attempts that are over; the server is killed and
-rebuilds its line. All of it is drawn from the seed, so a seed is a schedule, and plays again to the
-last byte: ``Schedule(seed).run()``, with ``trace`` to see it.
+arrive, are cancelled, fail, can't be judged; engines come, die (told late, or never), stall, load
+models or fail to, warm or lose one by themselves; reports are late, doubled, or of attempts that
+are over; the server is killed and rebuilds its line. All of it is drawn from the seed, so a seed is
+a schedule, and plays again to the last byte: ``Schedule(seed).run()``, with ``trace`` to see it.
 
 Held after every turn: a start is of a job that waits, on an engine that is up, is not paused, has
-its model, and has room; a job's last attempt is alone there; an empty engine doesn't idle while a
-fresh job could run on it. Held at the end, with engines up and no more faults: every job is over,
-by moves that the state table has; what succeeded was delivered once, all else never; nothing is
-left in the line.
+its model, and has room; a load is on such an engine, one at a time, within its budget, and evicts
+nothing that is pinned or has rows there; a job's last attempt is alone there; an empty engine
+doesn't idle while a fresh job could run on it. Held at the end, with engines up and no more faults:
+every job is over, by moves that the state table has; what succeeded was delivered once, all else
+never; nothing is left in the line.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ import random
 from heapq import heappop, heappush
 from typing import Any
 
-from calotype.core.decisions import Decision, FailJob, PromoteJob, RequeueJob, StartAttempt
+from calotype.core.decisions import (
+    Decision,
+    FailJob,
+    LoadModel,
+    PromoteJob,
+    RequeueJob,
+    StartAttempt,
+)
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
@@ -29,6 +37,8 @@ from calotype.core.events import (
     JobCancelled,
     JobQueued,
     JobSettled,
+    LoadFailed,
+    ModelGone,
     ModelWarmed,
     PolicyEvent,
     StartsBounded,
@@ -39,7 +49,15 @@ from calotype.core.nouns import Tier
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
 from calotype.policy.line import Line
 from calotype.policy.rules import Rules
-from calotype.sim.books import Books, BrokenPromise, OneEngine, OneJob, hold
+from calotype.sim.books import (
+    MODELS,
+    Books,
+    BrokenPromise,
+    OneEngine,
+    OneJob,
+    drawn_engine,
+    hold,
+)
 
 _TIERS = tuple(Tier)
 _JOBS_MAX, _ENGINES_MAX, _TROUBLES_MAX = 12, 4, 8
@@ -47,7 +65,7 @@ _BUSY_S = 60.0  # in which jobs and troubles come
 _EVENTS_MAX = 5_000  # of one schedule: more would mean that it goes in a circle
 _UNJUDGED_MAX = 3  # runs of a job that can't be judged, before it fails
 _OUTCOMES = {"done": 70, "again": 10, "for-good": 5, "kills": 5, "unjudged": 10}  # per cent of jobs
-_TROUBLES = ("lose", "lose", "mute", "pause", "warm", "cancel", "cancel", "bound", "crash")
+_TROUBLES = ("lose", "lose", "mute", "pause", "warm", "cool", "cancel", "cancel", "bound", "crash")
 
 
 class Schedule:
@@ -93,17 +111,22 @@ class Schedule:
         noise = self._noise
         models = ("a", "b", "c")[: noise.randint(1, 3)]
         for at in range(noise.randint(1, _ENGINES_MAX)):
-            warm = tuple(noise.sample(models, noise.randint(1, len(models))))
-            loads = noise.choice((0, 0, 1, 2))
-            engine = OneEngine(warm[:loads] if loads else warm, noise.randint(1, 4), loads)
-            self._books.engines[f"e{at}"] = engine
+            self._books.engines[f"e{at}"] = drawn_engine(noise, models)
             self._later(noise.random() * 5, "up", f"e{at}")
-        self._books.engines["last"] = OneEngine(models, 4, 0)  # comes when all trouble is over
+        # One that comes when all trouble is over: it has all models, or loads one after the other.
+        last = OneEngine(models, 4) if noise.random() < 0.5 else OneEngine((), 4, 20)
+        self._books.engines["last"] = last
         self._later(2 * _BUSY_S, "up", "last")
+        self._learn()
         for at in range(noise.randint(1, _JOBS_MAX)):
             self._later(noise.random() * _BUSY_S, "arrive", f"j{at}", noise.choice(models))
         for _ in range(noise.randint(0, _TROUBLES_MAX)):
             self._later(noise.random() * _BUSY_S, noise.choice(_TROUBLES))
+
+    def _learn(self) -> None:
+        """The line is told what each model needs."""
+        for known in MODELS.values():
+            self._tell(known)
 
     def _delay_s(self) -> float:
         """Of a message: mostly short, now and then very long."""
@@ -148,6 +171,11 @@ class Schedule:
                 self._books.leave(job_id, JobState.FAILED, AttemptState.FAILED)
             case PromoteJob(job_id=job_id):
                 hold(self._books.jobs[job_id].state is JobState.QUEUED, f"{job_id} promoted")
+            case LoadModel():
+                self._books.load(decision)
+                life = self._books.engines[decision.engine].known_life
+                take_s = self._noise.random() * 8
+                self._later(take_s, "loaded", decision.engine, life, decision.model)
 
     def _start(self, start: StartAttempt) -> None:
         token, life = self._books.start(start), self._books.engines[start.engine].life
@@ -241,12 +269,26 @@ class Schedule:
         engine = self._books.engines[name]
         if engine.life != life or not engine.is_up:
             return
-        engine.is_known, engine.is_paused = True, False
+        engine.is_known, engine.is_paused, engine.known_life = True, False, life
+        engine.models, engine.loading = engine.begins_with, ""
         was = list(self._books.running.pop(name, ()))
         self._books.running[name] = {}
         for job_id in was:
             self._books.jobs[job_id].lost += 1
-        self._tell(EngineUp(name, engine.models, engine.rows_max, engine.models_max))
+        budget = engine.budget_bytes
+        rows, pinned = engine.rows_max, engine.pinned
+        self._tell(EngineUp(name, engine.models, rows, budget_bytes=budget, pinned=pinned))
+
+    def _on_loaded(self, name: str, life: int, model: str) -> None:
+        engine = self._books.engines[name]
+        if engine.known_life != life or not (engine.is_up and engine.is_known):
+            return
+        engine.loading = ""
+        if self._now < 2 * _BUSY_S and self._noise.random() < 0.2:
+            self._tell(LoadFailed(name, model, "no such file"))
+        else:
+            engine.models = (*engine.models, model)
+            self._tell(ModelWarmed(name, model))
 
     def _on_die(self, name: str, life: int) -> None:
         if self._books.engines[name].life == life:
@@ -294,9 +336,19 @@ class Schedule:
     def _on_warm(self) -> None:
         name, model = self._noise.choice(list(self._books.engines)), self._noise.choice("abc")
         engine = self._books.engines[name]
-        if engine.is_known and not engine.models_max and model not in engine.models:
+        if engine.is_known and not engine.budget_bytes and model not in engine.models:
             engine.models = (*engine.models, model)
             self._tell(ModelWarmed(name, model))
+
+    def _on_cool(self) -> None:
+        name = self._noise.choice(list(self._books.engines))
+        engine = self._books.engines[name]
+        in_use = {self._books.jobs[job].queued.model for job in self._books.running.get(name, ())}
+        free = [model for model in engine.models if model not in in_use]
+        if engine.is_known and name != "last" and free:
+            gone = self._noise.choice(free)
+            engine.models = tuple(model for model in engine.models if model != gone)
+            self._tell(ModelGone(name, gone))
 
     def _on_bound(self) -> None:
         if not self._books.is_bounded:
@@ -315,6 +367,7 @@ class Schedule:
         self._line = Line(standing, self._rules)
         self._books.running.clear()
         self._books.is_bounded = False
+        self._learn()
         for name, engine in self._books.engines.items():
             engine.is_known = False
             if engine.is_up:

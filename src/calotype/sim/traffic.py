@@ -44,6 +44,7 @@ class Traffic:
     loras: int = 200
     lora_share: float = 0.17  # of jobs that use one; as in GenTD26
     steps: Mapping[int, float] = field(default_factory=lambda: {4: 0.1, 20: 0.2, 30: 0.6, 50: 0.1})
+    sticks: float = 0.0  # of a tenant's jobs, those for the model that its last one used
     batch: Mapping[int, float] = field(  # images of a job
         default_factory=lambda: {1: 0.58, 2: 0.14, 4: 0.28}
     )
@@ -69,14 +70,19 @@ def generate(traffic: Traffic, seed: int) -> Iterator[Asked]:
     models = _Drawn(tuple(traffic.models), tuple(traffic.models.values()))
     steps = _Drawn(tuple(traffic.steps), tuple(traffic.steps.values()))
     batch = _Drawn(tuple(traffic.batch), tuple(traffic.batch.values()))
+    last: dict[int, str] = {}  # by tenant: the model of its last job
     for at_s in _times(traffic, random.Random(f"{seed}:times")):
         tenant = tenants.draw(noise)
         has_lora = traffic.loras > 0 and noise.random() < traffic.lora_share
+        if tenant in last and traffic.sticks and noise.random() < traffic.sticks:
+            model = last[tenant]
+        else:
+            model = last[tenant] = models.draw(noise)
         yield Asked(
             at_s=round(at_s, 3),
             tenant=f"t{tenant}",
             tier=tier_of[tenant],
-            model=models.draw(noise),
+            model=model,
             n=batch.draw(noise),
             steps=steps.draw(noise),
             loras=(f"lora-{loras.draw(noise)}",) if has_lora else (),

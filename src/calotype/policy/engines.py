@@ -1,0 +1,117 @@
+"""An engine as the policy knows it: its rows, its models, and the ledger of its device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from calotype.core.events import EngineUp, ModelKnown
+from calotype.policy.ledger import Ledger
+
+
+class Load(NamedTuple):
+    """A model that is being loaded."""
+
+    model: str
+    until: float  # when it is expected to be warm, by the line's clock
+
+
+class Claim(NamedTuple):
+    """Models that leave an engine once their rows are done, so that another can be loaded."""
+
+    model: str  # that waits for them to leave
+    leaving: tuple[str, ...]  # nothing more of these starts there
+
+
+class Engine:
+    """An engine that is up."""
+
+    __slots__ = (
+        "claim",
+        "fresh",
+        "host",
+        "is_open",
+        "is_paused",
+        "jobs",
+        "ledger",
+        "loading",
+        "models",
+        "name",
+        "order",
+        "pinned",
+        "rows",
+        "rows_max",
+        "rows_spare",
+        "using",
+    )
+
+    def __init__(self, up: EngineUp, order: int, known: Mapping[str, ModelKnown]) -> None:
+        self.name = up.engine
+        self.order = order  # in which they came up
+        self.models = dict.fromkeys(up.models)  # jobs of these can start there
+        self.rows_max, self.rows_spare = up.rows_max, up.rows_spare
+        self.rows = 0  # held now
+        self.is_open = False  # has room for a row, and is up
+        self.is_paused = False  # suspect, or slow: nothing starts there
+        self.jobs: dict[str, str] = {}  # that run there, in order of their starts: their models
+        self.using: dict[str, int] = {}  # how many jobs run by model, if it has a ledger
+        self.ledger: Ledger | None = None  # of the device; None: it loads nothing on demand
+        self.host = Ledger(up.staging_bytes)  # copies in host memory
+        self.pinned = up.pinned
+        self.loading: Load | None = None
+        self.claim: Claim | None = None
+        self.fresh = ""  # loaded for jobs that wait, none of which has started there yet
+        if up.budget_bytes:
+            held = [known.get(name) or ModelKnown(name, (), 0.0) for name in up.models]
+            self.ledger = Ledger(up.budget_bytes, up.reserves, held)
+
+    def fits(self, rows: int) -> bool:
+        """Room for that many more. An empty engine takes any job: it would never fit otherwise."""
+        return self.rows == 0 or self.rows + rows <= self.rows_max
+
+    def copy(self) -> Engine:
+        """Another one like it, to play forward with; ledgers, which never change, are shared."""
+        mine = Engine.__new__(Engine)
+        for name in _PLAIN:
+            setattr(mine, name, getattr(self, name))
+        mine.models, mine.jobs, mine.using = dict(self.models), dict(self.jobs), dict(self.using)
+        return mine
+
+    def __lt__(self, other: Engine) -> bool:
+        return self.order < other.order
+
+
+_PLAIN = tuple(name for name in Engine.__slots__ if name not in ("models", "jobs", "using"))
+
+
+@dataclass(frozen=True)
+class Device:
+    """What lies on the device of an engine that loads on demand, for people to look at."""
+
+    engine: str
+    budget_bytes: int
+    free_bytes: int
+    lines: Mapping[str, int]  # the ledger's, bytes by name
+    models: tuple[str, ...]  # warm, and not about to leave
+    leaving: tuple[str, ...]  # once their rows are done
+    loading: str  # a model; empty: none
+    warm_at: float  # when that is expected to be warm, by the line's clock
+    staged: tuple[str, ...]  # models with a copy in host memory
+
+
+def seen(engine: Engine) -> Device:
+    """An engine's device as it is now."""
+    ledger = engine.ledger or Ledger(0)
+    load = engine.loading or Load("", 0.0)
+    return Device(
+        engine=engine.name,
+        budget_bytes=ledger.budget_bytes,
+        free_bytes=ledger.free_bytes,
+        lines=ledger.lines(),
+        models=tuple(engine.models),
+        leaving=engine.claim.leaving if engine.claim else (),
+        loading=load.model,
+        warm_at=load.until,
+        staged=engine.host.models,
+    )

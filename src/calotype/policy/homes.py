@@ -1,0 +1,240 @@
+"""Which engines have which model, and which could be told to load one.
+
+An engine is a model's *home* if the model is warm there or is being loaded. Engines that may be
+told to load now (*ready*: up, not paused, nothing being loaded or leaving) are kept by what their
+devices can hold, so that of a mixed fleet only those are looked at on which a model fits, small
+devices first, and by whether they idle, those that have idled longest first.
+
+It keeps the ledgers; what is to be loaded is decided in ``loads``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from itertools import chain, islice
+
+from calotype.core.events import ModelKnown
+from calotype.policy.engines import Claim, Engine, Load
+from calotype.policy.ledger import Ledger
+
+Size = tuple[int, tuple[str, ...]]  # bytes for models on a device, and those pinned there
+
+_LOOKED_AT = 32  # idle engines of each size, and as many busy ones, among which a load is placed
+
+
+class Homes:
+    """Models and the devices that hold them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, ModelKnown] = {}
+        self.counts: dict[str, int] = {}  # homes by model, but for engines that are paused
+        self.engines = 0  # that are up, not paused, and load on demand
+        self.version = 0  # grows when a load may have become possible that wasn't
+        self.claimed: dict[str, Engine] = {}  # some models leave it
+        self.unpinned: dict[str, Engine] = {}  # ready, and lacks a pinned model
+        self._sizes: dict[Size, int] = {}  # engines that are up, by what they can hold
+        self._idle: dict[Size, dict[str, Engine]] = {}  # ready and without rows, by that
+        self._busy: dict[Size, dict[str, Engine]] = {}  # ready and with rows, by that
+        self._fitting: dict[tuple[Size, str], bool] = {}  # whether a model can be held
+
+    def copy(self, engines: Mapping[str, Engine]) -> Homes:
+        """The same of these engines, by name: copies of ours."""
+        mine = copy(self)
+        mine.counts, mine._sizes = dict(self.counts), dict(self._sizes)
+        mine.claimed = {name: engines[name] for name in self.claimed}
+        mine.unpinned = {name: engines[name] for name in self.unpinned}
+        mine._idle, mine._busy = (
+            {size: {name: engines[name] for name in held} for size, held in group.items()}
+            for group in (self._idle, self._busy)
+        )
+        return mine
+
+    # Engines.
+
+    def up(self, engine: Engine) -> None:
+        """An engine came up, or goes on after a pause."""
+        self._count(engine, 1)
+        if engine.ledger is None:
+            return
+        size = _size(engine)
+        self._sizes[size] = self._sizes.get(size, 0) + 1
+        self.engines += 1
+        self.version += 1
+        self.refresh(engine)
+
+    def down(self, engine: Engine) -> None:
+        """An engine is gone, or pauses: what was to leave it stays."""
+        self.release(engine)
+        self._count(engine, -1)
+        if engine.ledger is None:
+            return
+        size = _size(engine)
+        self._sizes[size] -= 1
+        if not self._sizes[size]:
+            del self._sizes[size]
+        self.engines -= 1
+        self._put(engine, is_ready=False)
+
+    def refresh(self, engine: Engine) -> None:
+        """Its rows, or what it loads, have changed."""
+        is_ready = engine.loading is None and engine.claim is None and not engine.is_paused
+        self._put(engine, is_ready=is_ready)
+
+    def ready(self, known: ModelKnown, *, idle_only: bool = False) -> Iterator[Engine]:
+        """Engines that may be told to load and could hold the model; the idle ones first."""
+        groups = (self._idle,) if idle_only else (self._idle, self._busy)
+        sizes = [size for size in sorted(self._sizes) if self._fits(size, known)]
+        return chain.from_iterable(
+            islice(group.get(size, {}).values(), _LOOKED_AT) for group in groups for size in sizes
+        )
+
+    def could_hold(self, model: str, engine: Engine | None = None) -> bool:
+        """Whether a device that is up, or this one, could hold the model beside what is pinned."""
+        if (known := self.known.get(model)) is None:
+            return False
+        if engine is None:
+            return any(self._fits(size, known) for size in self._sizes)
+        return engine.ledger is not None and self._fits(_size(engine), known)
+
+    def is_elsewhere(self, engines: Iterable[Engine], model: str, avoid: tuple[str, ...]) -> bool:
+        """Whether another engine than those is a home of the model."""
+        return any(
+            one.name not in avoid
+            and not one.is_paused
+            and (model in one.models or (one.loading is not None and one.loading.model == model))
+            for one in engines
+        )
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether an engine that may be told to load has no rows."""
+        return any(self._idle.values())
+
+    # What lies where.
+
+    def learn(self, known: ModelKnown, engines: Iterable[Engine]) -> None:
+        """What a model needs; ledgers that hold it are corrected."""
+        self.known[known.model] = known
+        self._fitting.clear()
+        for engine in engines:
+            if engine.ledger is not None and known.model in engine.ledger:
+                engine.ledger = engine.ledger.plus(known)
+            if known.model in engine.host:
+                engine.host = engine.host.plus(known)
+        self.version += 1
+
+    def claim(self, engine: Engine, model: str, leaving: tuple[str, ...]) -> None:
+        """Let nothing more of these start there, so that the model can be loaded when they end."""
+        engine.claim = Claim(model, leaving)
+        self.claimed[engine.name] = engine
+        for name in leaving:
+            if name in engine.models:
+                del engine.models[name]
+                self._add(name, -1)
+        self._add(model, 1)
+        self.refresh(engine)
+
+    def release(self, engine: Engine) -> None:
+        """What was to leave an engine stays; nothing to do if nothing was."""
+        claim = engine.claim
+        if claim is None:
+            return
+        engine.claim = None
+        del self.claimed[engine.name]
+        self._add(claim.model, -1)
+        for name in claim.leaving:
+            if engine.ledger is not None and name in engine.ledger:
+                engine.models[name] = None
+                self._add(name, 1)
+        self.version += 1
+        self.refresh(engine)
+
+    def begin(self, engine: Engine, known: ModelKnown, evict: tuple[str, ...], now: float) -> float:
+        """A load begins once these are unloaded; returns the seconds it is expected to take."""
+        assert engine.ledger is not None, "an engine that loads nothing on demand"
+        self.release(engine)
+        assert not any(engine.using.get(name) for name in evict), "evicted under its rows"
+        load_s = engine.ledger.load_s(known, engine.host)
+        for name in evict:
+            del engine.models[name]
+            self._add(name, -1)
+        engine.ledger = engine.ledger.minus(*evict).plus(known)
+        assert engine.ledger.free_bytes >= 0, "more than the device's budget"
+        engine.host = engine.host.minus(known.model)
+        engine.loading = Load(known.model, now + load_s)
+        self._add(known.model, 1)
+        self.refresh(engine)
+        return load_s
+
+    def warmed(self, engine: Engine, model: str) -> None:
+        """A model is warm on an engine that is up, whoever wanted it there."""
+        was_expected = engine.loading is not None and engine.loading.model == model
+        if was_expected:
+            engine.loading = None
+        if model not in engine.models:
+            engine.models[model] = None
+            if not (was_expected or engine.is_paused):
+                self._add(model, 1)
+        if engine.ledger is not None:
+            if model not in engine.ledger:
+                known = self.known.get(model) or ModelKnown(model, (), 0.0)
+                engine.ledger = engine.ledger.plus(known)
+            self.version += 1
+            self.refresh(engine)
+
+    def gone(self, engine: Engine, model: str) -> None:
+        """A model is no longer on an engine that is up, or couldn't be loaded there."""
+        is_loading = engine.loading is not None and engine.loading.model == model
+        if is_loading or model in engine.models:
+            engine.models.pop(model, None)
+            if is_loading:
+                engine.loading = None
+            if not engine.is_paused:
+                self._add(model, -1)
+        if engine.ledger is not None:
+            engine.ledger = engine.ledger.minus(model)
+            self.version += 1
+            self.refresh(engine)
+
+    def _fits(self, size: Size, known: ModelKnown) -> bool:
+        if (found := self._fitting.get((size, known.model))) is None:
+            capacity, pinned = size
+            kept = (self.known[name] for name in pinned if name in self.known)
+            found = Ledger(capacity, (), kept).plus(known).free_bytes >= 0
+            self._fitting[size, known.model] = found
+        return found
+
+    def _count(self, engine: Engine, sign: int) -> None:
+        for model in engine.models:
+            self._add(model, sign)
+        if engine.loading is not None:
+            self._add(engine.loading.model, sign)
+
+    def _add(self, model: str, count: int) -> None:
+        self.counts[model] = self.counts.get(model, 0) + count
+        if not self.counts[model]:
+            del self.counts[model]
+
+    def _put(self, engine: Engine, *, is_ready: bool) -> None:
+        assert engine.ledger is not None, "an engine that loads nothing on demand"
+        name, size = engine.name, _size(engine)
+        idle, busy = self._idle.setdefault(size, {}), self._busy.setdefault(size, {})
+        if is_ready and not engine.rows:
+            busy.pop(name, None)
+            idle.setdefault(name, engine)
+        elif is_ready:
+            idle.pop(name, None)
+            busy.setdefault(name, engine)
+        else:
+            idle.pop(name, None)
+            busy.pop(name, None)
+        if is_ready and any(one not in engine.models for one in engine.pinned):
+            self.unpinned[name] = engine
+        else:
+            self.unpinned.pop(name, None)
+
+
+def _size(engine: Engine) -> Size:
+    assert engine.ledger is not None, "an engine that loads nothing on demand"
+    return engine.ledger.capacity_bytes, engine.pinned

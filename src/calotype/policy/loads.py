@@ -1,0 +1,378 @@
+"""Decides which models are loaded where: for jobs that wait, and for those to be expected.
+
+A model is *wanted* if jobs wait for it and it is warm or loading nowhere, or if its line is longer,
+on all its homes together, than another load would take. Three steps after each event, in order:
+
+1. **Room that costs nobody who waits.** Wanted models are taken in the fair order of their first
+   jobs. Each is loaded where the models that have to make room (no rows on them, nobody waits for
+   them, not pinned) are worth least; an idle engine before a busy one.
+2. **A turn of one's own.** If there is no such place, the models that are in use go on, and jobs
+   whose model is warm pass: so often and so long (``affinity_passes_max``, ``affinity_s_max``, or
+   as long as the load takes). Then, when it is first of those that have no home, or fewer than the
+   shares of tiers and tenants make due, an engine is *claimed*: nothing more starts there of the
+   models that have to leave, and once their rows are done the load begins. A promoted job claims
+   at once. So a cold model's job waits no longer than its turn, that patience, the longest job on
+   that engine and the load.
+3. **For those to come.** On an idle engine, while nobody waits that could be helped: the model that
+   is nowhere and saves most waiting by what is to be expected (``predict``), if it saves more than
+   those that make room for it, by more than the load. It never evicts what a waiting job needs.
+
+What was loaded for waiting jobs stays until one of them has started there. What couldn't be loaded
+is tried again, on another engine first, and rests behind a breaker after some failures in a row.
+
+Each decision looks at a bounded number of engines (``homes.ready``), and at the models that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import copy, deepcopy
+
+from calotype.core.decisions import LoadModel
+from calotype.core.events import ModelKnown
+from calotype.core.limits import PREDICTION_S, PREDICTION_WORTH_S
+from calotype.policy.breaker import Breakers
+from calotype.policy.breaker import load as breaker_of
+from calotype.policy.engines import Engine
+from calotype.policy.fair import TICKS_PER_S
+from calotype.policy.lanes import Entry
+from calotype.policy.ledger import staging
+from calotype.policy.place import Fleet
+from calotype.policy.predict import Keeper
+from calotype.policy.queue import Queue
+
+Elsewhere = Mapping[str, tuple[str, tuple[str, ...]]]  # by kind: the model, engines to avoid
+
+_ROUNDING = 0.25  # of a home that a kind may have more than it is due: less would change hands
+_FORESEEN = 4  # models that save most, of which one is loaded if any is worth it
+
+
+class Loads:
+    """What waits by model, and what is done about it."""
+
+    def __init__(self, fleet: Fleet, queue: Queue, keeper: Keeper, elsewhere: Elsewhere) -> None:
+        """``elsewhere`` is the line's own: what it holds is read."""
+        self.deadline: float | None = None  # when to decide again though nothing happened
+        self.keeper, self._foresees = keeper, keeper.foresees
+        self._fleet, self._queue, self._elsewhere = fleet, queue, elsewhere
+        self._waiting: dict[str, list[int]] = {}  # by model: jobs, and their cost in ticks
+        # By kind that wants a model: since when, and how many jobs had started then.
+        self._since: dict[str, tuple[float, int]] = {}
+        self._in_vain: dict[str, int] = {}  # by kind: no place was found at this version
+        self._breakers = Breakers()
+        self._predict_at = float("-inf")  # not before
+        self._now, self._made = 0.0, list[LoadModel]()  # of the decision that is being made
+        self.started = 0  # jobs, in all
+        self.has_released = False  # by the last decision: a model that was to leave stays
+
+    def copy(self, fleet: Fleet, queue: Queue, elsewhere: Elsewhere) -> Loads:
+        """The same for a copy of the line, to play forward; foresight loads nothing there."""
+        mine = copy(self)
+        mine._fleet, mine._queue, mine._elsewhere = fleet, queue, elsewhere
+        mine._waiting = {model: list(counts) for model, counts in self._waiting.items()}
+        mine._since, mine._in_vain = dict(self._since), dict(self._in_vain)
+        mine._breakers = deepcopy(self._breakers)
+        mine._foresees = False
+        return mine
+
+    # What waits.
+
+    def waits(self, entry: Entry) -> None:
+        """A job waits, for the first time or again."""
+        mine = self._waiting.setdefault(entry.job.model, [0, 0])
+        mine[0] += 1
+        mine[1] += entry.cost
+
+    def leaves(self, entry: Entry) -> None:
+        """A job waits no longer."""
+        mine = self._waiting[entry.job.model]
+        mine[0] -= 1
+        mine[1] -= entry.cost
+        if not mine[0]:
+            del self._waiting[entry.job.model]
+
+    def failed(self, engine: str, model: str, reason: str, now: float) -> None:
+        """A load came to nothing."""
+        self._breakers.failed(breaker_of(engine, model), reason, now)
+
+    def succeeded(self, engine: str, model: str) -> None:
+        """A model is warm."""
+        self._breakers.succeeded(breaker_of(engine, model))
+
+    def trouble(self, model: str) -> str:
+        """Why a model that no engine has isn't loaded, as far as a load of it failed; or empty."""
+        if self._fleet.homes.counts.get(model):
+            return ""
+        reasons = (
+            self._breakers.reason(breaker_of(engine.name, model))
+            for engine in self._fleet.engines()
+        )
+        return next((reason for reason in reasons if reason), "")
+
+    # What is done.
+
+    def decide(self, now: float) -> list[LoadModel]:
+        """The loads that begin now; call it when every job has started that can."""
+        self.deadline, self.has_released = None, False
+        self._now, self._made = now, []
+        homes = self._fleet.homes
+        for engine in list(homes.claimed.values()):
+            self._take_claimed(engine)
+        for engine in list(homes.unpinned.values()):
+            self._load_pinned(engine)
+        is_wanting = bool(self._waiting) and self._for_waiting()
+        is_time = self._foresees and self._now >= self._predict_at
+        if is_time and not is_wanting and homes.has_idle:
+            self._for_those_to_come()
+        return self._made
+
+    def _for_waiting(self) -> bool:
+        """Load what waiting jobs want; whether some still want a model."""
+        wanting = [kind for kind in self._queue.kinds if self._is_wanting(kind)]
+        if not wanting:
+            self._since.clear()
+            return False
+        left = [kind for kind in wanting if self._in_vain.get(kind) != self._fleet.homes.version]
+        while left and (found := self._queue.first(left)):
+            entry, _ = found
+            left.remove(entry.kind)
+            if self._load_beside(entry):
+                wanting = [kind for kind in wanting if self._is_wanting(kind)]
+            else:
+                self._in_vain[entry.kind] = self._fleet.homes.version
+        short = self._short(wanting)
+        if short and (found := self._queue.first(short)):
+            self._in_turn(*found, short)
+        else:
+            self._since.clear()
+        return bool(wanting)
+
+    def _short(self, wanting: list[str]) -> list[str]:
+        """Of kinds that want a model, those that have none, or fewer homes than they are due."""
+        counts = self._fleet.homes.counts
+        homes = {kind: counts.get(self._model(kind), 0) for kind in wanting}
+        if not any(homes.values()):
+            return wanting
+        due, whole = self._queue.due(), sum(counts.get(model, 0) for model in self._waiting)
+        return [
+            kind
+            for kind, count in homes.items()
+            if not count or count + 1 <= due.get(kind, 0.0) * whole + _ROUNDING
+        ]
+
+    def _model(self, kind: str) -> str:
+        return self._elsewhere.get(kind, (kind, ()))[0]
+
+    def _is_wanting(self, kind: str) -> bool:
+        model, avoid = self._elsewhere.get(kind, (kind, ()))
+        homes = self._fleet.homes
+        if not homes.could_hold(model):
+            return False
+        count = homes.counts.get(model, 0)
+        is_barred = bool(avoid) and self._fleet.has_other(model, avoid)
+        if is_barred and not self._fleet.is_home_elsewhere(model, avoid):
+            return True
+        if not count:
+            return True
+        if count >= homes.engines:
+            return False
+        return self._waiting[model][1] > homes.known[model].load_s * count * TICKS_PER_S
+
+    def _load_beside(self, entry: Entry) -> bool:
+        """Load a waiting job's model where it takes nothing from others that wait, if it can be."""
+        known = self._fleet.homes.known[entry.job.model]
+        is_cold = not self._fleet.homes.counts.get(known.model)
+        best: tuple[tuple[float, float], int, int] | None = None
+        place: tuple[Engine, tuple[str, ...]] | None = None
+        for engine in self._places(known, entry):
+            if not (is_cold or engine.is_open or entry.avoid):
+                continue  # another home is of use where rows are free
+            victims = self._victims(engine)
+            evict = engine.ledger.plan(known, victims) if engine.ledger else None
+            if evict is None:
+                continue
+            worth = max((self._worth(name) for name in evict), default=(-1.0, 0.0))
+            key = (worth, engine.rows, engine.order)
+            if best is None or key < best:
+                best, place = key, (engine, evict)
+            if not evict and not engine.rows:
+                break
+        if place is None:
+            return False
+        self._begin(*place, known)
+        return True
+
+    def _in_turn(self, entry: Entry, why: str, short: list[str]) -> None:
+        """Claim an engine for the job whose turn it is, once others have passed it long enough."""
+        counts, rules = self._fleet.homes.counts, self._queue.rules
+        first, model = entry.kind, entry.job.model
+        kept = {}
+        for kind in short:  # one that has homes is patient only while it is first
+            if kind == first or not counts.get(self._model(kind)):
+                kept[kind] = self._since.get(kind, (self._now, self.started))
+        self._since = kept
+        since, started = kept[first]
+        load_s = self._fleet.homes.known[model].load_s
+        until = since + max(rules.affinity_s_max, load_s) if rules.affinity_s_max else since
+        passes_max = rules.affinity_passes_max * self._fleet.homes.engines
+        if why != "promoted" and self._now < until and self.started - started < passes_max:
+            self._wake(until)
+        elif self._claim(entry):
+            del self._since[first]
+
+    def _claim(self, entry: Entry) -> bool:
+        known = self._fleet.homes.known[entry.job.model]
+        best: tuple[bool, int, tuple[float, float], int] | None = None
+        place: tuple[Engine, tuple[str, ...]] | None = None
+        for engine in self._places(known, entry):
+            victims = self._victims(engine, at_any_price=True)
+            evict = engine.ledger.plan(known, victims) if engine.ledger else None
+            if evict is None:
+                continue
+            worth = max((self._worth(name) for name in evict), default=(-1.0, 0.0))
+            in_use = sum(engine.using.get(name, 0) for name in evict)
+            key = (any(map(self._is_last, evict)), in_use, worth, engine.order)
+            if best is None or key < best:
+                best, place = key, (engine, evict)
+        if place is None:
+            return False
+        engine, evict = place
+        self._fleet.homes.claim(engine, known.model, evict)
+        self._take_claimed(engine)
+        return True
+
+    def _take_claimed(self, engine: Engine) -> None:
+        """Begin the load that a claim is for, if all that had to leave has left."""
+        claim = engine.claim
+        assert claim is not None, "an engine that isn't claimed"
+        if claim.model not in self._waiting:
+            self._release(engine)
+            return
+        if any(engine.using.get(name) for name in claim.leaving):
+            return
+        known = self._fleet.homes.known[claim.model]
+        evict = tuple(name for name in claim.leaving if engine.ledger and name in engine.ledger)
+        if engine.ledger is None or not engine.ledger.minus(*evict).fits(known):
+            self._release(engine)  # more is needed than was known: another claim will tell
+            return
+        self._begin(engine, evict, known)
+
+    def _release(self, engine: Engine) -> None:
+        self._fleet.release(engine)
+        self.has_released = True
+
+    def _load_pinned(self, engine: Engine) -> None:
+        for name in engine.pinned:
+            known = self._fleet.homes.known.get(name)
+            if name in engine.models or known is None or not self._may_try(engine, name):
+                continue
+            evict = engine.ledger.plan(known, self._victims(engine)) if engine.ledger else None
+            if evict is not None:
+                self._begin(engine, evict, known, "pinned")
+                return
+
+    def _for_those_to_come(self) -> None:
+        self._predict_at = self._now + PREDICTION_S
+        homes, saves = self._fleet.homes, self.keeper.saves
+        absent = [known for known in homes.known.values() if known.model not in homes.counts]
+        gains = sorted(
+            ((saves(known, self._now), known) for known in absent), key=lambda it: -it[0]
+        )
+        for gain, known in gains[:_FORESEEN]:
+            if gain * PREDICTION_WORTH_S <= known.load_s:
+                continue
+            best, place = 0.0, None
+            for engine in homes.ready(known, idle_only=True):
+                if engine.ledger is None or not self._may_try(engine, known.model):
+                    continue
+                evict = engine.ledger.plan(known, self._victims(engine))
+                if evict is None:
+                    continue
+                lost = sum(
+                    saves(homes.known[name], self._now) / homes.counts[name] for name in evict
+                )
+                load_s = engine.ledger.load_s(known, engine.host)
+                left = (gain - lost) * PREDICTION_WORTH_S - load_s
+                if left > best:
+                    best, place = left, (engine, evict)
+            if place is not None:
+                self._begin(*place, known, "predicted")
+                return
+
+    # What is worth what.
+
+    def _places(self, known: ModelKnown, entry: Entry) -> Iterable[Engine]:
+        """Engines that may be told to load the model of a waiting job."""
+        avoid: tuple[str, ...] = ()
+        if entry.avoid and self._fleet.has_other(known.model, entry.avoid):
+            avoid = entry.avoid
+        return (
+            engine
+            for engine in self._fleet.homes.ready(known)
+            if known.model not in engine.models
+            and engine.name not in avoid
+            and self._may_try(engine, known.model)
+        )
+
+    def _may_try(self, engine: Engine, model: str) -> bool:
+        """Whether it isn't resting after failures there; if it is, decide again when it is not."""
+        retry_at = self._breakers.retry_at(breaker_of(engine.name, model))
+        if retry_at is None or self._now >= retry_at:
+            return True
+        self._wake(retry_at)
+        return False
+
+    def _victims(self, engine: Engine, *, at_any_price: bool = False) -> list[str]:
+        """Models that could make room on an engine, those least worth keeping first.
+
+        ``at_any_price``: those that are in use, or that jobs wait for, too; they come last.
+        """
+        found = []
+        for name in engine.models:
+            is_needed = name in self._waiting
+            if name in engine.pinned or (is_needed and name == engine.fresh):
+                continue
+            if at_any_price or not (is_needed or engine.using.get(name)):
+                found.append((is_needed, self._worth(name), name))
+        found.sort()
+        return [name for _, _, name in found]
+
+    def _worth(self, model: str) -> tuple[float, float]:
+        homes = self._fleet.homes
+        known = homes.known.get(model) or ModelKnown(model, (), 0.0)
+        return self.keeper.worth(known, homes.counts.get(model, 0), self._now)
+
+    def _is_last(self, model: str) -> bool:
+        """Whether jobs wait for a model that has no other home."""
+        return model in self._waiting and self._fleet.homes.counts.get(model, 0) < 2
+
+    def _begin(
+        self, engine: Engine, evict: tuple[str, ...], known: ModelKnown, why: str = "queued"
+    ) -> None:
+        homes = self._fleet.homes
+        self._breakers.may_try(breaker_of(engine.name, known.model), self._now)
+        gone = [homes.known[name] for name in evict if name in homes.known]
+        stage, unstage = self._stage(engine, gone, known.model)
+        load_s = homes.begin(engine, known, evict, self._now)
+        for one in gone:
+            self.keeper.evicted(one, self._now)
+        if why == "queued":
+            engine.fresh = known.model
+        self._made.append(LoadModel(engine.name, known.model, evict, why, load_s, stage, unstage))
+
+    def _stage(
+        self, engine: Engine, gone: list[ModelKnown], loading: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What of the evicted stays in host memory, and what makes room for it there.
+
+        Not the copy that the load is made from: it is worth most until then.
+        """
+        if not engine.host.budget_bytes:
+            return (), ()
+        names = dict.fromkeys((*engine.host.models, *(known.model for known in gone)))
+        order = sorted(names, key=lambda name: (name == loading, self._worth(name), name))
+        stage, unstage, engine.host = staging(engine.host, gone, order)
+        return stage, unstage
+
+    def _wake(self, at: float) -> None:
+        self.deadline = at if self.deadline is None else min(self.deadline, at)

@@ -1,0 +1,498 @@
+"""What is loaded where: for jobs that wait, in their turn, and for those to be expected."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calotype.core.decisions import LoadModel, PromoteJob, StartAttempt
+from calotype.core.events import (
+    AttemptFailed,
+    EngineGone,
+    EnginePaused,
+    EngineResumed,
+    JobCancelled,
+    JobSettled,
+    ModelGone,
+    ModelKnown,
+    TimePassed,
+)
+from calotype.core.limits import (
+    AFFINITY_PASSES_MAX,
+    AFFINITY_S_MAX,
+    BREAKER_FAILURES_MAX,
+    BREAKER_OPEN_S_MIN,
+    RELAX_WAIT_S_MAX,
+)
+from calotype.core.nouns import Component, Reserve, Tier
+from tests.policy.fleet import queued
+from tests.policy.warm import Pool, by_engine, needs
+
+M, X, Y = needs("m"), needs("x"), needs("y")  # 10 bytes and 10 s each
+
+
+def loaded(pool: Pool) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(load.engine, load.model, load.evict) for load in pool.loads]
+
+
+# For jobs that wait
+
+
+def test_a_cold_model_is_loaded_and_its_job_starts_when_it_is_warm() -> None:
+    pool = Pool(M)
+    pool.up()
+    assert pool.tell(queued("a")) == [LoadModel("e0", "m", load_s=10.0)]
+    assert pool.tell(queued("b")) == []
+    pool.run(9.9)
+    assert not pool.started_at
+    pool.run()
+    assert pool.started_at == {"a": 10.0, "b": 11.0}
+
+
+def test_an_engine_goes_on_with_its_rows_while_it_loads() -> None:
+    pool = Pool(M, X)
+    pool.up(models=("m",), rows=4)
+    pool.tell(queued("a", cost_s=30.0))
+    assert pool.tell(queued("cold", model="x")) == [LoadModel("e0", "x", load_s=10.0)]
+    assert pool.tell(queued("b")) == [StartAttempt("b", "e0")]
+    pool.run(10.0)
+    assert pool.running == {"a": "e0", "cold": "e0"}
+
+
+def test_an_engine_without_a_budget_loads_nothing() -> None:
+    pool = Pool(M, X)
+    pool.up(budget=0, models=("m",))
+    assert pool.tell(queued("cold", model="x")) == []
+    assert pool.line.next_deadline() is None
+
+
+def test_a_model_of_which_nothing_was_told_is_loaded_nowhere_until_it_is() -> None:
+    pool = Pool()
+    pool.up()
+    assert pool.tell(queued("a")) == []
+    pool.known["m"] = M
+    assert pool.tell(M) == [LoadModel("e0", "m", load_s=10.0)]
+
+
+def test_what_is_not_in_use_makes_room_and_no_more_than_needed() -> None:
+    pool = Pool(M, X, needs("large", 15))
+    pool.up(budget=25, models=("m", "x"))
+    pool.tell(queued("first", model="m", cost_s=5.0))
+    pool.tell(queued("a", model="large"))
+    assert loaded(pool) == [("e0", "large", ("x",))], "m has rows"
+
+
+def test_what_is_asked_for_least_makes_room() -> None:
+    pool = Pool(M, X, Y)
+    pool.up(models=("m", "x"))
+    for at, model in enumerate("mxmxmmm"):
+        pool.run(pool.now + 60.0)
+        pool.tell(queued(f"j{at}", model=model))
+    pool.run(pool.now + 60.0)
+    pool.tell(queued("new", model="y"))
+    assert loaded(pool) == [("e0", "y", ("x",))]
+
+
+def test_a_pinned_model_is_loaded_first_and_never_makes_room() -> None:
+    pool = Pool(M, X, Y)
+    assert pool.up(pinned=("m",)) == [LoadModel("e0", "m", why="pinned", load_s=10.0)]
+    pool.run()
+    for at, model in enumerate("xyxy"):
+        pool.tell(queued(f"j{at}", model=model))
+        pool.run()
+        assert "m" in pool.models["e0"]
+    assert len(pool.loads) == 5
+    pool.tell(ModelGone("e0", "m"))
+    assert pool.loads[-1] == LoadModel("e0", "m", why="pinned", load_s=10.0)
+
+
+def test_a_shared_component_is_neither_counted_nor_loaded_twice() -> None:
+    text = Component("t", "text_encoder", 30)
+    pool = Pool(needs("m", 10, 8.0, text), needs("x", 10, 8.0, text))
+    pool.up(budget=50, models=("m",))
+    assert pool.tell(queued("a", model="x")) == [LoadModel("e0", "x", load_s=2.0)]
+
+
+def test_reserves_and_room_are_kept_free() -> None:
+    pool = Pool(needs("m", 10, 10.0, room=5), needs("x", 10, 10.0, room=7))
+    pool.up(budget=36, models=("m",), reserves=(Reserve("LoRA", 10),))
+    pool.tell(queued("a", model="x"))
+    assert loaded(pool) == [("e0", "x", ("m",))], "10 + 10 + 7 of 26"
+    roomy = Pool(needs("m", 10, 10.0, room=5), needs("x", 10, 10.0, room=7))
+    roomy.up(budget=37, models=("m",), reserves=(Reserve("LoRA", 10),))
+    roomy.tell(queued("a", model="x"))
+    assert loaded(roomy) == [("e0", "x", ())]
+
+
+def test_small_devices_are_taken_first_and_large_models_only_where_they_fit() -> None:
+    pool = Pool(M, needs("large", 40))
+    pool.up("big", budget=50)
+    pool.up("small", budget=12)
+    pool.tell(queued("a"))
+    pool.tell(queued("b", model="large"))
+    assert by_engine(pool.loads) == {"small": ["m"], "big": ["large"]}
+    pool.tell(ModelKnown("giant", (Component("giant", "base", 51),), 10.0))
+    assert pool.tell(queued("c", model="giant")) == []
+    assert pool.line.next_deadline() is None
+
+
+def test_another_home_is_loaded_when_the_line_is_longer_than_the_load() -> None:
+    pool = Pool(M, X)
+    pool.up("e0", models=("m",))
+    pool.up("e1", models=("x",))
+    for at in range(11):
+        pool.tell(queued(f"j{at}", cost_s=1.0))
+    assert not pool.loads, "10 s of work wait: a load takes as long"
+    pool.tell(queued("more", cost_s=1.0))
+    assert loaded(pool) == [("e1", "m", ())]
+    pool.run()
+    assert max(pool.started_at.values()) < 12.0
+
+
+def test_what_an_evicted_model_leaves_in_host_memory_is_quicker_to_load() -> None:
+    models = [needs(name, 10, 10.0, staged_s=1.0) for name in ("m", "x", "y")]
+    pool = Pool(*models)
+    pool.up(budget=10, staging_bytes=15)
+    for at, model in enumerate("mxm"):
+        pool.tell(queued(f"j{at}", model=model))
+        pool.run()
+    first, second, third = pool.loads
+    assert (first.stage, first.load_s) == ((), 10.0)
+    assert (second.evict, second.stage, second.load_s) == (("m",), ("m",), 10.0)
+    assert (third.evict, third.stage, third.load_s) == (("x",), (), 1.0), "m's copy is in use"
+    pool.tell(queued("y", model="y"))
+    assert pool.loads[-1].stage == ("m",)
+
+
+# In their turn
+
+
+def waiting_behind_a_warm_model(load_s: float = 5.0, **more: Any) -> Pool:
+    pool = Pool(M, needs("x", 10, load_s))
+    pool.up(budget=10, models=("m",), **more)
+    pool.tell(queued("w0", tenant="t0"))
+    pool.tell(queued("cold", model="x", tenant="ann"))
+    return pool
+
+
+def warm_jobs(pool: Pool, cost_s: float, count: int = 300) -> None:
+    for at in range(1, count):
+        pool.tell(queued(f"w{at}", tenant=f"t{at}", cost_s=cost_s))
+
+
+def test_a_cold_job_is_passed_by_so_many_warm_ones_and_no_more() -> None:
+    pool = waiting_behind_a_warm_model()
+    warm_jobs(pool, 0.1)
+    pool.run()
+    passed = [job for job, at in pool.started_at.items() if at < pool.started_at["cold"]]
+    assert len(passed) == AFFINITY_PASSES_MAX + 1
+    assert len(pool.started_at) == 301
+
+
+def test_a_cold_job_is_passed_for_so_long_and_no_longer() -> None:
+    pool = waiting_behind_a_warm_model()
+    warm_jobs(pool, 3.0)
+    pool.run(100.0)
+    # The job that runs when the time has come ends at 13.
+    assert pool.started_at["cold"] == pytest.approx(AFFINITY_S_MAX + 3.0 + 5.0)
+
+
+def test_a_model_that_loads_slowly_is_patient_for_as_long() -> None:
+    pool = waiting_behind_a_warm_model(load_s=30.0)
+    warm_jobs(pool, 1.0)
+    pool.run(200.0)
+    assert pool.started_at["cold"] == pytest.approx(61.0)
+
+
+def test_nothing_starts_where_a_model_has_to_leave_and_others_go_on() -> None:
+    pool = Pool(M, Y, X)
+    pool.up(budget=20, models=("m", "y"), rows=4)
+    for at in range(2):
+        pool.tell(queued(f"m{at}", cost_s=40.0))
+    pool.tell(queued("y0", model="y", cost_s=15.0))
+    pool.tell(queued("cold", model="x"))
+    pool.run(10.0)
+    assert pool.tell(queued("late", model="y", cost_s=1.0)) == [], "y leaves"
+    pool.run(14.0)
+    assert pool.tell(queued("m2", cost_s=2.0)) == [StartAttempt("m2", "e0")]
+    pool.run(25.0)
+    assert pool.loads[0] == LoadModel("e0", "x", evict=("y",), load_s=10.0)
+    assert pool.started_at["cold"] == 25.0
+
+
+def test_what_was_to_leave_stays_if_nobody_waits_any_more() -> None:
+    pool = Pool(M, X)
+    pool.up(budget=10, models=("m",), rows=2)
+    pool.tell(queued("m0", cost_s=40.0))
+    pool.tell(queued("cold", model="x"))
+    pool.run(12.0)
+    pool.tell(queued("m1"))
+    assert "m1" not in pool.running
+    assert pool.tell(JobCancelled("cold")) == [StartAttempt("m1", "e0")]
+    assert not pool.loads
+
+
+def test_what_was_loaded_for_a_job_stays_until_it_has_started() -> None:
+    pool = Pool(M, X, Y)
+    pool.up(budget=20, models=("m",), rows=1)
+    for at in range(3):
+        pool.tell(queued(f"m{at}", cost_s=30.0))
+    pool.tell(queued("cold", model="x"))
+    pool.run(10.5)
+    assert pool.models["e0"] == ["m", "x"], "it is warm, and the engine's only row is taken"
+    pool.tell(queued("colder", model="y", tier=Tier.TURBO))
+    pool.run(29.0)
+    assert "x" in pool.models["e0"]
+    pool.run()
+    assert {"cold", "colder"} <= set(pool.started_at)
+
+
+def test_a_promoted_job_claims_at_once() -> None:
+    pool = Pool(M, X, Y)
+    pool.up(budget=10, models=("m",))
+    pool.tell(queued("m0", cost_s=RELAX_WAIT_S_MAX + 5.0))
+    pool.tell(queued("other", model="y", tier=Tier.TURBO))
+    pool.tell(queued("cold", model="x", tier=Tier.RELAX))
+    pool.run(20.0)
+    pool.tell(JobCancelled("other"))
+    pool.now = RELAX_WAIT_S_MAX
+    decisions = pool.tell(TimePassed())
+    assert isinstance(decisions[0], PromoteJob)
+    pool.run()
+    assert pool.started_at["cold"] == RELAX_WAIT_S_MAX + 5.0 + 10.0
+
+
+def test_two_kinds_that_want_all_engines_share_them_without_loading_all_the_time() -> None:
+    pool = Pool(M, X)
+    for at in range(4):
+        pool.up(f"e{at}", budget=10, models=("m",))
+    for at in range(400):
+        pool.tell(queued(f"m{at}", tenant="ann", cost_s=4.0))
+        pool.tell(queued(f"x{at}", tenant="bob", model="x", cost_s=4.0))
+    pool.run(600.0)
+    started = [pool.started_at.get(f"{name}{at}") for name in "mx" for at in range(400)]
+    counts = [
+        sum(at is not None for at in started[:400]),
+        sum(at is not None for at in started[400:]),
+    ]
+    assert sum(counts) > 0.8 * 4 * 600 / 4.0, "a fifth of the time goes to loads at most"
+    assert min(counts) > 0.35 * sum(counts)
+
+
+# Failures
+
+
+def test_a_load_that_failed_is_tried_on_another_engine_and_rests_after_some_failures() -> None:
+    pool = Pool(M)
+    pool.up("e0")
+    pool.failing.add(("e0", "m"))
+    pool.tell(queued("a"))
+    pool.run(100.0)
+    failed_at = BREAKER_FAILURES_MAX * 10.0
+    assert len(pool.loads) >= BREAKER_FAILURES_MAX
+    assert pool.line.trouble("m") == "no such file"
+    pool.up("e1")
+    assert pool.loads[-1].engine == "e1"
+    pool.run(pool.now + 12.0)
+    assert pool.started_at["a"] == pytest.approx(110.0)
+    assert pool.line.trouble("m") == ""
+    retried = [load for load in pool.loads if load.engine == "e0"]
+    assert len(retried) <= BREAKER_FAILURES_MAX + (100.0 - failed_at) / BREAKER_OPEN_S_MIN
+
+
+def test_a_load_is_tried_again_when_it_has_rested() -> None:
+    pool = Pool(M)
+    pool.up("e0")
+    pool.failing.add(("e0", "m"))
+    pool.tell(queued("a"))
+    pool.run(40.0)
+    pool.failing.clear()
+    pool.run()
+    assert pool.started_at["a"] == pytest.approx(3 * 10.0 + BREAKER_OPEN_S_MIN + 10.0)
+
+
+def test_a_job_that_failed_has_its_model_loaded_elsewhere() -> None:
+    pool = Pool(M)
+    pool.up("e0", models=("m",))
+    pool.up("e1")
+    pool.tell(queued("a"))
+    del pool.running["a"]
+    decisions = pool.tell(AttemptFailed("a", "no memory", is_retryable=True))
+    assert decisions[1:] == [LoadModel("e1", "m", load_s=10.0)]
+    pool.run()
+    assert by_engine(pool.loads) == {"e1": ["m"]}
+    assert not pool.jobs
+
+
+def test_a_paused_engine_is_told_to_load_nothing_and_what_it_has_is_loaded_elsewhere() -> None:
+    pool = Pool(M)
+    pool.up("e0", models=("m",))
+    pool.up("e1")
+    pool.tell(EnginePaused("e0"))
+    pool.tell(queued("a"))
+    assert loaded(pool) == [("e1", "m", ())]
+    pool.tell(EngineResumed("e0"))
+    assert pool.running == {"a": "e0"}
+
+
+def test_a_load_is_begun_anew_elsewhere_when_its_engine_is_gone() -> None:
+    pool = Pool(M)
+    pool.up("e0")
+    pool.up("e1")
+    pool.tell(queued("a"))
+    pool.loading.clear()
+    pool._ends.clear()
+    assert pool.tell(EngineGone("e0")) == [LoadModel("e1", "m", load_s=10.0)]
+
+
+def test_needs_that_are_known_better_correct_the_ledger() -> None:
+    pool = Pool(M, X)
+    pool.up(budget=20, models=("m",))
+    pool.known["m"] = needs("m", 15)
+    pool.tell(pool.known["m"])
+    pool.tell(queued("a", model="x"))
+    assert loaded(pool) == [("e0", "x", ("m",))]
+
+
+# For those to come
+
+
+def habit(pool: Pool, days: float = 0.5) -> None:
+    """Jobs of m every two minutes, of x every ten; y is asked for once, at the end."""
+    names = itertools.count()
+    while pool.now < days * 86_400.0:
+        at = next(names)
+        pool.tell(queued(f"h{at}", model="x" if at % 5 == 4 else "m"))
+        pool.run(pool.now + 120.0)
+    pool.tell(queued("last", model="y"))
+    pool.run(pool.now + 30.0)
+
+
+def test_what_is_to_be_expected_is_back_before_it_is_asked_for() -> None:
+    pool = Pool(M, X, Y, foresees=True)
+    pool.up(budget=10, models=("m",))
+    habit(pool)
+    pool.tell(TimePassed())
+    pool.run(pool.now + 60.0)
+    assert pool.models["e0"] == ["m"]
+    assert (pool.loads[-1].why, pool.loads[-1].evict) == ("predicted", ("y",))
+
+
+def test_a_guess_takes_no_room_from_what_is_worth_as_much() -> None:
+    pool = Pool(M, X, foresees=True)
+    pool.up(budget=10, models=("m",))
+    for at in range(200):
+        pool.tell(queued(f"m{at}", model="m"))
+        pool.run(pool.now + 60.0)
+    guesses = len(pool.loads)
+    for _ in range(100):
+        pool.tell(TimePassed())
+        pool.run(pool.now + 60.0)
+    assert len(pool.loads) == guesses == 0
+
+
+# Laws, for any history
+
+JOBS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.5, 3.0, 20.0]),  # after the one before, seconds
+        st.sampled_from("abcde"),  # model
+        st.sampled_from(list(Tier)),
+        st.integers(1, 3),  # rows
+        st.sampled_from([0.5, 2.0, 8.0]),  # cost
+        st.sampled_from(["", "cancel"]),
+    ),
+    max_size=25,
+)
+ENGINES = st.lists(
+    st.tuples(
+        st.sampled_from([0, 16, 21, 30, 47]),  # budget
+        st.integers(1, 4),  # rows
+        st.sampled_from(["", "a", "ab"]),  # warm
+        st.booleans(),  # pins the first of them
+    ),
+    min_size=1,
+    max_size=3,
+)
+TEXT = Component("text", "text_encoder", 5)
+FIVE = [
+    needs("a", 10, 6.0, TEXT, room=1),
+    needs("b", 10, 6.0, TEXT, room=2),
+    needs("c", 16, 12.0, TEXT),
+    needs("d", 9, 4.0, room=3),
+    needs("e", 20, 15.0),
+]
+
+
+@given(JOBS, ENGINES, st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_laws_hold_and_no_job_that_fits_somewhere_waits_for_ever(
+    jobs: list[Any], engines: list[Any], foresees: bool
+) -> None:
+    pool = Pool(*FIVE, foresees=foresees)
+    for at, (budget, rows, warm, is_pinned) in enumerate(engines):
+        held = tuple(warm) if budget in (0, 30, 47) else tuple(warm[:1])
+        pinned = held[:1] if is_pinned and budget else ()
+        pool.up(f"e{at}", budget, held, rows=rows, pinned=pinned)
+    pool.up("large", 25, rows=4)
+    for at, (after_s, model, tier, rows, cost_s, what) in enumerate(jobs):
+        pool.run(pool.now + after_s)
+        job = queued(
+            f"j{at}", tenant=f"t{at % 3}", model=model, tier=tier, rows=rows, cost_s=cost_s
+        )
+        pool.tell(job)
+        if what == "cancel" and at % 3 == 0:
+            pool.tell(JobCancelled(f"j{at}"))
+    pool.run()
+    assert not pool.jobs, "some wait for ever"
+
+
+@given(st.integers(1, 3), st.sampled_from([1.0, 5.0, 12.0]), st.integers(0, 2))
+@settings(max_examples=30, deadline=None)
+def test_a_cold_job_starts_within_its_bound_however_many_warm_ones_come(
+    rows: int, cost_s: float, others: int
+) -> None:
+    """Its turn, the patience, the longest job and the load; others' loads that go before."""
+    pool = Pool(*FIVE)
+    pool.up(budget=21, models=("a",), rows=rows)
+    asked_at, at = 0.0, 0
+    while "cold" not in pool.started_at:
+        for _ in range(2 * rows):
+            at += 1
+            pool.tell(queued(f"a{at}", tenant=f"t{at}", model="a", cost_s=cost_s))
+        if pool.now >= 50.0 and "cold" not in pool.jobs:
+            asked_at = pool.now
+            pool.tell(queued("cold", tenant="me", model="e"))
+            for other in range(others):
+                pool.tell(queued(f"o{other}", tenant="me", model="cd"[other]))
+        pool.run(pool.now + cost_s)
+        assert pool.now < 1_000.0
+    slowest = max(AFFINITY_S_MAX, 15.0) + cost_s + 15.0
+    each = (max(AFFINITY_S_MAX, 15.0) + cost_s + 15.0) * others
+    assert pool.started_at["cold"] - asked_at <= slowest + each + cost_s
+
+
+@given(JOBS)
+@settings(max_examples=40, deadline=None)
+def test_the_same_history_gives_the_same_loads(jobs: list[Any]) -> None:
+    def decisions() -> list[Any]:
+        said: list[Any] = []
+        pool = Pool(*FIVE, foresees=True)
+        pool.up(budget=30, rows=2)
+        for at, (after_s, model, tier, rows, cost_s, _) in enumerate(jobs):
+            pool.run(pool.now + after_s)
+            job = queued(f"j{at}", model=model, tier=tier, rows=rows, cost_s=cost_s)
+            said += pool.tell(job)
+        return [said, pool.loads]
+
+    assert decisions() == decisions()
+
+
+def test_a_settled_job_of_an_unknown_engine_changes_nothing() -> None:
+    pool = Pool(M)
+    assert pool.tell(JobSettled("gone", 1.0)) == []
+    assert pool.tell(ModelGone("e9", "m")) == []

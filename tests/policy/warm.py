@@ -1,0 +1,166 @@
+"""A warm pool in virtual time, for tests: carries out starts and loads, and checks its laws."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from typing import Any
+
+from calotype.core.decisions import Decision, LoadModel, StartAttempt
+from calotype.core.events import (
+    EngineUp,
+    JobCancelled,
+    JobQueued,
+    JobSettled,
+    LoadFailed,
+    ModelGone,
+    ModelKnown,
+    ModelWarmed,
+    PolicyEvent,
+    TimePassed,
+)
+from calotype.core.nouns import Component
+from calotype.policy.line import Line
+from calotype.policy.predict import Foresight
+
+
+def needs(
+    model: str,
+    size: int = 10,
+    load_s: float = 10.0,
+    *shared: Component,
+    room: int = 0,
+    staged_s: float | None = None,
+) -> ModelKnown:
+    """What a model needs: a part of its own, and those it shares."""
+    return ModelKnown(model, (Component(model, "base", size), *shared), load_s, staged_s, room)
+
+
+class Unforeseeing(Foresight):
+    """Values as ours does, and loads nothing before it is asked for."""
+
+    foresees = False
+
+
+class Pool:
+    """A line, its engines, and what happens to them. Every job takes what it costs."""
+
+    def __init__(self, *known: ModelKnown, foresees: bool = False) -> None:
+        self.line = Line(keeper=Foresight() if foresees else Unforeseeing())
+        self.now = 0.0
+        self.known = {one.model: one for one in known}
+        self.engines: dict[str, EngineUp] = {}
+        self.models: dict[str, list[str]] = {}  # warm, by engine
+        self.loading: dict[str, LoadModel] = {}  # by engine
+        self.jobs: dict[str, JobQueued] = {}  # unfinished
+        self.running: dict[str, str] = {}  # job -> engine
+        self.started_at: dict[str, float] = {}
+        self.loads: list[LoadModel] = []
+        self.failing: set[tuple[str, str]] = set()  # engine, model
+        self._ends: list[tuple[float, int, str, str]] = []
+        self._order = 0
+        for one in known:
+            self.tell(one)
+
+    def up(
+        self, name: str = "e0", budget: int = 20, models: tuple[str, ...] = (), **more: Any
+    ) -> list[Decision]:
+        """An engine comes up, with a budget."""
+        rows = more.pop("rows", 1)
+        up = EngineUp(name, models, rows, budget_bytes=budget, **more)
+        self.engines[name], self.models[name] = up, list(models)
+        return self.tell(up)
+
+    def tell(self, event: PolicyEvent) -> list[Decision]:
+        """Tell the line, carry out what it decides, check the laws."""
+        match event:
+            case JobQueued():
+                self.jobs[event.job_id] = event
+            case JobCancelled():
+                self.jobs.pop(event.job_id, None)
+                self.running.pop(event.job_id, None)
+            case ModelGone() if event.engine in self.models:
+                self.models[event.engine].remove(event.model)
+        decisions = self.line.on(event, self.now)
+        for decision in decisions:
+            if isinstance(decision, StartAttempt):
+                self._start(decision)
+            elif isinstance(decision, LoadModel):
+                self._load(decision)
+        return decisions
+
+    def run(self, until: float = float("inf")) -> None:
+        """Go on until a moment, or until nothing happens any more."""
+        while True:
+            end = self._ends[0][0] if self._ends else float("inf")
+            deadline = self.line.next_deadline()
+            due = end if deadline is None else min(end, deadline)
+            if due > until or due == float("inf"):
+                break
+            self.now = max(self.now, due)
+            if due < end:
+                self.tell(TimePassed())
+            else:
+                self._happen(*heapq.heappop(self._ends)[2:])
+        self.now = max(self.now, until) if until != float("inf") else self.now
+
+    def taken(self, engine: str) -> int:
+        """Bytes of all that is on an engine or on its way there."""
+        names = [*self.models[engine], *(it.model for it in self._of(engine))]
+        known = [self.known[name] for name in names]
+        parts = {part.id: part.bytes for one in known for part in one.components}
+        return sum(parts.values()) + max((one.room_bytes for one in known), default=0)
+
+    def _of(self, engine: str) -> list[LoadModel]:
+        return [self.loading[engine]] if engine in self.loading else []
+
+    def _start(self, start: StartAttempt) -> None:
+        job = self.jobs[start.job_id]
+        assert job.model in self.models[start.engine], "its model isn't warm there"
+        there = [self.jobs[it].rows for it, where in self.running.items() if where == start.engine]
+        assert not there or sum(there) + job.rows <= self.engines[start.engine].rows_max
+        self.running[start.job_id] = start.engine
+        self.started_at.setdefault(start.job_id, self.now)
+        self._later(job.cost_s, "end", start.job_id)
+
+    def _load(self, load: LoadModel) -> None:
+        up, there = self.engines[load.engine], self.models[load.engine]
+        using = {self.jobs[it].model for it, where in self.running.items() if where == load.engine}
+        assert load.engine not in self.loading, "one load at a time"
+        assert load.model not in there
+        assert set(load.evict) <= set(there)
+        assert not using & set(load.evict), "rows lose their model"
+        assert not set(up.pinned) & set(load.evict), "a pinned model is evicted"
+        if load.why == "predicted":
+            waiting = {job.model for it, job in self.jobs.items() if it not in self.running}
+            assert not waiting & set(load.evict), "a guess takes what a job waits for"
+        self.models[load.engine] = [name for name in there if name not in load.evict]
+        self.loading[load.engine] = load
+        assert self.taken(load.engine) <= up.budget_bytes, "over the budget"
+        self.loads.append(load)
+        self._later(load.load_s, "warm", load.engine)
+
+    def _later(self, in_s: float, what: str, about: str) -> None:
+        self._order += 1
+        heapq.heappush(self._ends, (self.now + in_s, self._order, what, about))
+
+    def _happen(self, what: str, about: str) -> None:
+        if what == "end":
+            if about in self.running:
+                del self.running[about]
+                self.tell(JobSettled(about, self.jobs.pop(about).cost_s))
+            return
+        model = self.loading.pop(about).model
+        if (about, model) in self.failing:
+            self.tell(LoadFailed(about, model, "no such file"))
+        else:
+            self.models[about].append(model)
+            self.tell(ModelWarmed(about, model))
+
+
+def by_engine(loads: list[LoadModel]) -> dict[str, list[str]]:
+    """The models that were loaded, by engine."""
+    found = defaultdict(list)
+    for load in loads:
+        found[load.engine].append(load.model)
+    return dict(found)
