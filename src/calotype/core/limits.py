@@ -123,6 +123,9 @@ LORA_RANK_MAX = 256
 LORAS_BYTES_MAX = 4 * 1024**3  # of the LoRAs that one base model keeps on its device
 PICTURES_PER_ROW_MAX = 8  # that one row brings to an engine: source, mask, what guides it
 CONTROL_BYTES_MAX = 16 * 1024**3  # of one ControlNet's weights as they lie on disk
+LOAD_TOLD_S = 0.5  # between two words of an engine on how far the reading of a model is
+LOADING_TOLD_MAX = 16  # waiting jobs whose logs say that their model is being loaded
+LEDGER_LOOKED_AT_S = 1.0  # between two looks of an engine at what its memory is used for
 CONTROLS_BYTES_MAX = 24 * 1024**3  # of all that an engine keeps for rows to come
 SIZES_PROVEN_MAX = 256  # sizes of pictures whose proven batch sizes an engine remembers, each
 # model's on disk too
