@@ -16,6 +16,7 @@ from typing import Any
 from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.nouns import Component
+from calotype.core.picture_checks import CheckUse
 
 HEARTBEAT_VARIABLE = "CALOTYPE_ENGINE_HEARTBEAT_S"  # how often an engine says that it lives
 MEMORY_VARIABLE = "CALOTYPE_ENGINE_MEMORY_BYTES"  # its budget; unset: most of its device
@@ -36,6 +37,7 @@ class LoadModel:
     quantise: str = ""  # weights only, of the denoiser: int8, fp8, or empty
     compile: tuple[str, ...] = ()  # components for torch.compile: "denoiser", "vae"
     merged: tuple[RowLora, ...] = ()  # added to the weights: it then makes only rows with these
+    checks: tuple[CheckUse, ...] = ()  # that its pictures go through; their scores come with them
     components: tuple[Component, ...] = ()  # its parts: what a resident model has of them is shared
 
 
@@ -107,6 +109,7 @@ class RunRow:
     mask: int | None = None  # which picture says where the source may change; None: everywhere
     strength: float = 1.0  # share of the steps, and of noise, that the source is given
     keeps_colours: bool = False  # of the source: only what is fine is drawn anew
+    is_coarse: bool = False  # its previews show colours and little else
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,7 @@ class RowDone:
     height: int
     scores: dict[str, float]  # classifier scores for safety, by check name
     device_s: float  # this row's share of the forward passes, encode and decode
+    unchecked: dict[str, str] = field(default_factory=dict)  # picture checks that failed: why
 
 
 @dataclass(frozen=True)
@@ -253,6 +257,7 @@ _PARTS: dict[str, type[Any]] = {
     "merged": RowLora,
     "controls": RowControl,
     "pictures": RowPicture,
+    "checks": CheckUse,
     "components": Component,
 }
 _HEAD, _BLOB = struct.Struct(">I"), struct.Struct(">Q")
@@ -283,13 +288,17 @@ def decode(head: bytes) -> Message:
         for name, value in body.items():
             if isinstance(value, list):
                 part = _PARTS.get(name)
-                body[name] = tuple(part(**it) if part else it for it in value)
+                body[name] = tuple(_part(part, it) if part else it for it in value)
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # not JSON, no object, ...
         raise InternalError(f"not a message of this protocol: {head[:200]!r}") from error
     if {one.name for one in fields(kind)} != body.keys():
         raise InternalError(f"a {kind.__name__} with other fields than ours: {head[:200]!r}")
     message: Message = kind(**body)
     return message
+
+
+def _part(kind: type[Any], values: dict[str, Any]) -> Any:
+    return kind(**{key: tuple(it) if isinstance(it, list) else it for key, it in values.items()})
 
 
 def _bounded(length: int) -> int:

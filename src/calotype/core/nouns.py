@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from calotype.core.kinds import Kind
+from calotype.core.picture_checks import CheckUse
 from calotype.core.states import JobState
 
 
@@ -137,6 +138,8 @@ class Image:
     sha256: str  # of the PNG file
     pixels_sha256: str  # of the raw RGB bytes: same job, same machine, same value
     formats: tuple[str, ...]  # stored variants: "png", "webp"
+    # What allows it; to be written with it, since without one it can't be. Reading leaves it out.
+    verdict: Verdict | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ EVENT_KINDS = {
     ),
     "image_finished": (
         "image (index), id, verdict (allow, review, block); if not allow also category, check, "
-        "version and detail"
+        "version, policy and detail"
     ),
     "attempt_failed": "attempt, engine, reason",
     "pending_safety": "reason",
@@ -276,6 +279,7 @@ class Verdict:
     score: float | None = None  # 0..1
     detail: str = ""  # a sentence for the person
     field: str | None = None  # the input that it is about, of a prompt
+    policy: str = ""  # version of the policy that it is by; "" of a check that needs none
 
 
 @dataclass(frozen=True)
@@ -317,6 +321,8 @@ class ModelInfo:
     quantise: str = ""
     compile: tuple[str, ...] = ()
     components: tuple[Component, ...] = ()  # empty: not known apart
+    domain: str = ""  # the closed domain that is all it can draw; "": it can draw anything
+    checks: tuple[CheckUse, ...] = ()  # that each of its pictures has to pass
 
     @property
     def parts(self) -> tuple[Component, ...]:

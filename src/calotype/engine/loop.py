@@ -32,6 +32,7 @@ from calotype.core.messages import (
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.accounts import Accounts
 from calotype.engine.admission import Admission
+from calotype.engine.checks.running import Checks
 from calotype.engine.curves import CurveStore
 from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
@@ -86,6 +87,7 @@ class Engine:
         )
         models.left = self._admission.controls.forget
         self._rows: dict[str, Row] = {}
+        self._checks = Checks(device)
         self._decoding = Decoding(self._answer, send, device, wake=wake)
         self.accounts = Accounts(
             models,
@@ -114,6 +116,8 @@ class Engine:
     def handle(self, command: Message, blob: bytes = b"") -> None:
         """Obey one command, its frame's bytes beside it; what goes wrong is reported."""
         with torch.inference_mode():
+            if isinstance(command, LoadModel):
+                self._checks.expect(command.name, command.checks)
             if isinstance(command, LoadModel | UnloadModel):
                 self._warming.ask(command)
                 self._step_models()
@@ -217,7 +221,8 @@ class Engine:
         """A rough picture; what goes wrong isn't worth the row."""
         row.previewed = row.steps_done
         try:
-            return self._models.previewer(row.command.model).preview(expected)
+            previewer, is_coarse = self._models.previewer(row.command.model), row.command.is_coarse
+            return previewer.preview(expected, is_coarse=is_coarse)
         except Exception as error:  # noqa: BLE001 - it is left out, and the log says so
             print(f"no preview of {row.command.row}: {_said(error)}", file=sys.stderr, flush=True)
             return b""
@@ -230,11 +235,15 @@ class Engine:
         command, begun_s = row.command, self._clock()
         try:
             picture = self._passes.decode(row)
-            seen, raw = scores(picture), pixels(picture).numpy().tobytes()
+            finished = pixels(picture).numpy()
         except Exception as error:  # noqa: BLE001 - the other rows go on
             return RowFailed(command.row, _said(error), retryable=True), b""
+        (seen,) = self._checks.seen(command.model, [finished])
+        said = scores(picture) | seen.scores
         row.device_s += self._clock() - begun_s
-        return RowDone(command.row, command.width, command.height, seen, row.device_s), raw
+        size = command.width, command.height
+        done = RowDone(command.row, *size, said, row.device_s, seen.failed)
+        return done, finished.tobytes()
 
     def _take_in(self, command: RunRow, blob: bytes) -> None:
         held = (self._rows, self._admission, self._decoding)

@@ -25,8 +25,8 @@ class Ingredients:
     blob: bytes = b""
     hashes: Mapping[str, str] = field(default_factory=dict)  # of pixels, by picture id
 
-    def row(self, name: str, job: Job, index: int) -> RunRow:
-        """The row of the job's image ``index`` (0..n-1), under this name."""
+    def row(self, name: str, job: Job, index: int, *, is_coarse: bool = False) -> RunRow:
+        """The row of the job's image ``index`` (0..n-1), under this name; see RunRow.is_coarse."""
         spec = job.spec
         return RunRow(
             row=name,
@@ -47,6 +47,7 @@ class Ingredients:
             mask=self.mask,
             strength=spec.strength,
             keeps_colours=spec.kind in UPSCALES,
+            is_coarse=is_coarse,
         )
 
     def made_with(self, spec: Spec) -> MadeWith:

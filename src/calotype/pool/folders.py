@@ -56,6 +56,7 @@ class _Card(BaseModel):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     quantise: Literal["", "int8", "fp8"] = ""
     compile: Annotated[tuple[Literal["denoiser", "vae"], ...], Field(strict=False)] = ()
+    domain: str = Field(default="", max_length=100)
 
     @field_validator("width", "height", "size_px_min", "size_px_max")
     @classmethod

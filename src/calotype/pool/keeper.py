@@ -284,4 +284,5 @@ def load_command(model: ModelInfo) -> LoadModel:
         dtype=model.dtype,
         quantise=model.quantise,
         compile=model.compile,
+        checks=model.checks,
     )

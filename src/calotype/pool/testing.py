@@ -84,6 +84,7 @@ class FakeEngine:
         self._is_stuck = threading.Event()  # doesn't step
         self._step_s = step_s
         self._models: dict[str, str] = {}
+        self._scores: dict[str, dict[str, float]] = {}  # what each model's checks would say
         self._rows: dict[str, _Row] = {}
         self._steps = 0
 
@@ -118,6 +119,9 @@ class FakeEngine:
         if (Path(load.path) / "crash").exists():
             os._exit(CRASH_CODE)
         self._models[load.name] = load.build
+        self._scores[load.name] = {
+            use.score_name(label): 0.0 for use in load.checks for label in use.labels
+        }
         self._send(ModelLoaded(load.name, 0.0, 0, (1,)))
 
     def _begin(self, run: RunRow, blob: bytes) -> None:
@@ -145,9 +149,8 @@ class FakeEngine:
             device_s = row.steps * self._step_s
             if "slow" in words:
                 self._step_s *= 10
-            self._send(
-                RowDone(run.row, run.width, run.height, {"finite": 1.0}, device_s), row.pixels
-            )
+            scores = {"finite": 1.0} | self._scores[run.model]
+            self._send(RowDone(run.row, run.width, run.height, scores, device_s), row.pixels)
             print(f"done {run.row}", file=sys.stderr, flush=True)
 
     def _misbehave(self, run: RunRow, words: list[str]) -> None:

@@ -9,6 +9,7 @@ Fails closed: whatever goes wrong in a check is SafetyUnavailable, never "allow"
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from calotype.safety.classifier import LABELS, TextClassifier
 from calotype.safety.errors import SafetyUnavailable
 from calotype.safety.lists import ALWAYS, CATEGORIES, LISTED, Collisions, Lists
 from calotype.safety.match import Hit, phrase_matcher
+from calotype.safety.policies import Policy
 from calotype.safety.views import Views, spaced, views
 
 RULES = 2  # version of the rules below
@@ -58,6 +60,7 @@ class PromptCheck:
     def __init__(self, lists: Lists, classifier: TextClassifier) -> None:
         self.lists, self.classifier = lists, classifier
         self._off = lists.off - {ALWAYS}
+        self.policy = ""  # its version, where it is by one
         self._matcher = phrase_matcher(lists, Collisions.shipped())
         text = f"{RULES} {lists.version} {classifier.version}"
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -75,6 +78,16 @@ class PromptCheck:
         """
         return cls(Lists.shipped().extended(path), TextClassifier.shipped())
 
+    def under(self, policy: Policy) -> PromptCheck:
+        """The same check by a policy: without what it leaves out, with thresholds of its own."""
+        found = copy.copy(self)
+        found._off = (self._off | set(policy.prompts_off)) - {ALWAYS}
+        if policy.prompt_thresholds:
+            thresholds = self.classifier.thresholds | dict(policy.prompt_thresholds)
+            found.classifier = self.classifier.with_thresholds(thresholds)
+        found.policy = policy.version
+        return found
+
     def judge(self, prompt: str, *, field: str = "prompt") -> Verdict:
         """BLOCK with a category, or ALLOW, for one field by itself; see ``judge_fields``."""
         return self.judge_fields({field: prompt})
@@ -91,7 +104,7 @@ class PromptCheck:
         """
         found = self.findings(fields)
         if not found:
-            return Verdict(VerdictKind.ALLOW, "prompt", self.version)
+            return Verdict(VerdictKind.ALLOW, "prompt", self.version, policy=self.policy)
         first = found[0]
         where = first.field.replace("_", " ")
         detail = f"The {where} asks for {_DETAILS[first.category]}."
@@ -103,6 +116,7 @@ class PromptCheck:
             first.score,
             detail,
             first.field,
+            self.policy,
         )
 
     def findings(self, fields: Mapping[str, str]) -> list[Finding]:
@@ -135,6 +149,7 @@ class PromptCheck:
             "verdict": verdict.kind.value,
             "category": verdict.category,
             "version": self.version,
+            "policy": self.policy or None,
             "checks": checks,
             "scores": {
                 field: self.classifier.scores(views(text))

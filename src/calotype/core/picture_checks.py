@@ -1,0 +1,45 @@
+"""What a picture check is: which kinds an engine can run, and what a model's pictures go through.
+
+A check is data: a name, a kind, a folder of weights and the labels that it has to score. The engine
+runs it and judges nothing; safety judges the scores and loads nothing. Between them a score is
+named "check:label", 0..1, and what isn't there can't be allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class CheckKind(StrEnum):
+    """What an engine can run."""
+
+    DOMAIN = "domain"  # ours: whether a picture is of the closed domain that a model has learnt
+    CLASSIFIER = "classifier"  # transformers' AutoModelForImageClassification
+    CONCEPTS = "concepts"  # diffusers' StableDiffusionSafetyChecker (CompVis)
+    SHIELDGEMMA2 = "shieldgemma2"  # transformers' ShieldGemma2ForImageClassification
+    LLAVAGUARD = "llavaguard"  # a Llava model that answers "Safe" or "Unsafe" of a policy in words
+
+
+# The labels of those kinds whose labels aren't in their folder.
+OUTSIDE, CONCEPT, SPECIAL, UNSAFE = "outside", "concept", "special", "unsafe"
+LABELS = {
+    CheckKind.DOMAIN: (OUTSIDE,),
+    CheckKind.CONCEPTS: (CONCEPT, SPECIAL),
+    CheckKind.LLAVAGUARD: (UNSAFE,),
+}
+
+
+@dataclass(frozen=True)
+class CheckUse:
+    """A check that every picture of a model goes through."""
+
+    name: str  # as verdicts name it
+    kind: str  # of CheckKind
+    path: str  # its folder
+    build: str  # content hash of its files
+    labels: tuple[str, ...]  # that it has to score: no more, no fewer
+
+    def score_name(self, label: str) -> str:
+        """What the score of a label is called."""
+        return f"{self.name}:{label}"

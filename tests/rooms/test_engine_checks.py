@@ -1,0 +1,192 @@
+"""Picture checks in the engine: each kind of network, on tiny random weights of its real class."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from calotype.core import limits
+from calotype.core.picture_checks import CheckKind, CheckUse
+from calotype.engine.checks.base import Picture
+from calotype.engine.checks.running import Checks, load_check
+from tests.rooms.tiny_checks import MAKE, classifier
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def uses(tmp_path_factory: pytest.TempPathFactory) -> dict[CheckKind, CheckUse]:
+    return {kind: make(tmp_path_factory.mktemp(kind.value)) for kind, make in MAKE.items()}
+
+
+def pictures(count: int = 3) -> list[Picture]:
+    rng = np.random.default_rng(5)
+    sizes = [(64, 64), (48, 96), (128, 72)]
+    return [rng.integers(0, 256, (*sizes[at % 3], 3), np.uint8) for at in range(count)]
+
+
+def seen(use: CheckUse, given: Sequence[Picture]) -> Any:
+    checks = Checks(CPU)
+    checks.expect("model", [use])
+    return checks.seen("model", given)
+
+
+@pytest.mark.parametrize("kind", list(MAKE))
+def test_every_kind_scores_every_picture_alike_alone_or_in_a_batch(
+    uses: dict[CheckKind, CheckUse], kind: CheckKind
+) -> None:
+    use, given = uses[kind], pictures()
+    together = seen(use, given)
+    for picture, one in zip(given, together, strict=True):
+        assert one.failed == {}
+        assert set(one.scores) == {use.score_name(label) for label in use.labels}
+        assert all(0.0 <= score <= 1.0 for score in one.scores.values())
+        [alone] = seen(use, [picture])
+        assert alone.scores == pytest.approx(one.scores, abs=1e-4)
+    assert together[0].scores != together[1].scores
+
+
+def test_a_classifier_for_several_labels_scores_each_by_itself(
+    uses: dict[CheckKind, CheckUse], tmp_path: Path
+) -> None:
+    use = classifier(tmp_path)
+    [softmax] = seen(use, pictures(1))
+    assert sum(softmax.scores.values()) == pytest.approx(1.0)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["problem_type"] = "multi_label_classification"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    [sigmoid] = seen(use, pictures(1))
+    assert sum(sigmoid.scores.values()) != pytest.approx(1.0)
+
+
+def test_concepts_flag_where_diffusers_own_checker_does(uses: dict[CheckKind, CheckUse]) -> None:
+    from calotype.engine.checks.concepts import ConceptsCheck
+
+    check = ConceptsCheck.load(uses[CheckKind.CONCEPTS], CPU)
+    given = pictures()
+    network = check._network
+    for limit in (-0.5, -0.2, 0.0, 0.1, 0.3):
+        network.concept_embeds_weights.data.fill_(limit)
+        network.special_care_embeds_weights.data.fill_(limit)
+        clip = check._processor(images=given, return_tensors="pt")["pixel_values"]
+        _, flagged = network(clip, [np.array(each) for each in given])
+        with torch.inference_mode():
+            ours = [scores["concept"] > 0.5 for scores in check.scores(given)]
+        assert ours == flagged, limit
+
+
+# Faults.
+
+
+def test_weights_that_are_no_safetensors_are_not_loaded(
+    uses: dict[CheckKind, CheckUse], tmp_path: Path
+) -> None:
+    use = classifier(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    [one] = seen(use, pictures(1))
+    assert "safetensors" in one.failed[use.name]
+
+
+def test_weights_with_a_part_missing_are_not_filled_by_chance(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    use = classifier(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["classifier.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    [one] = seen(use, pictures(1))
+    assert "classifier.weight" in one.failed[use.name]
+
+
+def test_a_folder_can_bring_no_code(tmp_path: Path) -> None:
+    use = classifier(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForImageClassification": "own.Model"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    [one] = seen(use, pictures(1))
+    assert use.name in one.failed
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_was_mended_is_loaded_with_the_next_picture(tmp_path: Path) -> None:
+    use = classifier(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    checks = Checks(CPU)
+    checks.expect("model", [use])
+    [one] = checks.seen("model", pictures(1))
+    assert one.scores == {}
+    path.write_bytes(whole)
+    [one] = checks.seen("model", pictures(1))
+    assert one.failed == {}
+
+
+def test_one_that_fails_leaves_the_others_their_answers(
+    uses: dict[CheckKind, CheckUse], tmp_path: Path
+) -> None:
+    broken = replace(classifier(tmp_path), name="broken", labels=("other",))
+    checks = Checks(CPU)
+    checks.expect("model", [broken, uses[CheckKind.DOMAIN]])
+    [one] = checks.seen("model", pictures(1))
+    assert set(one.failed) == {"broken"}
+    assert set(one.scores) == {"domain:outside"}
+
+
+def test_one_that_hangs_is_left_and_nothing_is_judged_until_it_is_back(
+    uses: dict[CheckKind, CheckUse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CHECK_S_MAX", 0.05)
+    use, go_on = uses[CheckKind.DOMAIN], threading.Event()
+
+    class Hanging:
+        def scores(self, given: Sequence[Picture]) -> list[dict[str, float]]:
+            go_on.wait(30)
+            return [{"outside": 0.0} for _ in given]
+
+    checks = Checks(CPU, lambda one, device: Hanging())
+    checks.expect("model", [use])
+    [one] = checks.seen("model", pictures(1))
+    assert "longer than" in one.failed[use.name]
+    [one] = checks.seen("model", pictures(1))
+    assert "come back" in one.failed[use.name]
+    go_on.set()
+    assert checks._hanging is not None
+    checks._hanging.result(30)
+    monkeypatch.setattr(limits, "CHECK_S_MAX", 30.0)
+    [one] = checks.seen("model", pictures(1))
+    assert one.failed == {}
+
+
+def test_a_model_that_nobody_expects_has_no_scores() -> None:
+    [one] = Checks(CPU).seen("model", pictures(1))
+    assert not one.scores
+    assert not one.failed
+
+
+def test_a_check_is_loaded_once_for_all_its_models(uses: dict[CheckKind, CheckUse]) -> None:
+    loads: list[str] = []
+
+    def load(use: CheckUse, device: torch.device) -> Any:
+        loads.append(use.name)
+        return load_check(use, device)
+
+    checks = Checks(CPU, load)
+    for model in ("one", "other"):
+        checks.expect(model, [uses[CheckKind.DOMAIN]])
+        checks.seen(model, pictures(1))
+    assert loads == ["domain"]
