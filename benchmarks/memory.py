@@ -3,7 +3,8 @@
 Waves of eight rows on the embedded model, each row another kind: plain, two sizes, LoRAs (its own
 two and twenty of no meaning), the ControlNet, image to image, a mask. After each hundred pictures,
 once the last is decoded: the bytes of all tensors that are alive, and the process's resident
-memory. The first hundred are a warm-up, since each kind of row is proven and read there.
+memory. In the first half sizes are proven, adapters read and caches filled; what is alive in the
+second may not be more.
 """
 
 from __future__ import annotations
@@ -147,16 +148,18 @@ def _resident_bytes() -> int:
 
 
 def _report(measured: list[tuple[int, int, int]], told: Told) -> None:
-    first = measured[0]
+    half = max(1, len(measured) // 2)
+    tensors_max = max(tensors for _, tensors, _ in measured[:half])
+    resident_max = max(resident for _, _, resident in measured[:half])
     print_table(
-        ("pictures", "tensors", "since the first", "resident", "since the first"),
+        ("pictures", "tensors", "to the first half's most", "resident", "to the first half's most"),
         [
             (
                 str(done),
                 f"{tensors / 1e6:.3f} MB",
-                f"{tensors - first[1]:+d} B",
+                f"{tensors - tensors_max:+d} B",
                 f"{resident / 1e6:.0f} MB",
-                f"{(resident / first[2] - 1) * 100:+.1f} %",
+                f"{(resident / resident_max - 1) * 100:+.1f} %",
             )
             for done, tensors, resident in measured
         ],
@@ -164,7 +167,7 @@ def _report(measured: list[tuple[int, int, int]], told: Told) -> None:
     )
     for reason in dict.fromkeys(told.failed):
         say_error(f"{told.failed.count(reason)} rows failed: {reason}")
-    if told.failed or any(tensors > first[1] for _, tensors, _ in measured):
+    if told.failed or any(tensors > tensors_max for _, tensors, _ in measured[half:]):
         raise typer.Exit(1)
 
 
