@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests import s3 as moto
 from tests.postgres import Postgres, running_postgres
 
 # Before torch comes: its threads in one process would fight those of the other. Tests of threads
@@ -44,4 +45,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.S3]:
+    with moto.running(tmp_path_factory.mktemp("s3")) as server:
         yield server

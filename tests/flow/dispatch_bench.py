@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from calotype.core.states import EngineState, JobState
 from calotype.delivery import inputs
 from calotype.delivery.store import PictureStore
 from calotype.flow.attempt import Tools
+from calotype.flow.delivery import Delivery
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Brought, Finished, Finisher, Raw, TakenIn, Wanted
 from calotype.flow.gate import Gate
@@ -175,6 +176,9 @@ class StubRegistry(ModelRegistry):
             raise InvalidInput(f"there is no model named {name!r}", field="model")
         return self.models[name]
 
+    def list(self) -> Sequence[ModelInfo]:
+        return [*self.models.values()]
+
 
 class RecordingGate(Gate):
     """Remembers who was let in and how each ended."""
@@ -213,7 +217,10 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.inputs = InputPictures(
-            self.store, self.finisher, PictureStore.local(self.folder / "inputs"), self.pictures
+            self.store,
+            self.finisher,
+            PictureStore.local(self.folder / "inputs"),
+            Delivery(self.store, self.finisher, self.pictures),
         )
         self.adapters = AdapterRegistry([self.folder])
         larder = Larder(self.adapters, self.inputs)
@@ -240,8 +247,9 @@ class Bench:
         return sum("preview" in event.data for event in await self.events(job, "step"))
 
     def files(self) -> list[str]:
-        """Every file in the pictures' folder, drafts too."""
-        return sorted(path.name for path in self.pictures_folder.rglob("*") if path.is_file())
+        """Every file in the pictures' folder, drafts too, as ``<id>.<form>``."""
+        names = [path.name for path in self.pictures_folder.rglob("*") if path.is_file()]
+        return sorted(f"{name.split('.')[0]}.{name.rpartition('.')[2]}" for name in names)
 
     @property
     def pictures_folder(self) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from calotype.core.errors import OperatorError
 from calotype.core.ids import new_id
 from calotype.core.states import JobState
+from calotype.delivery.names import kept_name, stored_name
 from calotype.flow.finish import Raw
 from calotype.flow.sweep import sweep
 from tests.flow.dispatch_bench import (
@@ -84,7 +85,7 @@ async def test_a_picture_that_can_not_be_deleted_holds_nothing_up(
 async def test_the_sweep_takes_what_no_job_has_and_nothing_else(tmp_path: Path) -> None:
     older = new_id("img")
     async with bench_in(tmp_path) as bench:
-        await bench.pictures.put(older, "png", b"of another database")
+        await bench.pictures.put(kept_name(older, "png"), b"of another database")
         assert await sweep(bench.store, bench.pictures) == 0, "a database without a job"
         await asyncio.sleep(0.002)  # ids tell milliseconds apart
         await bench.dispatcher.start()
@@ -92,10 +93,11 @@ async def test_the_sweep_takes_what_no_job_has_and_nothing_else(tmp_path: Path) 
         job = await bench.ended(await bench.queue())
         mine = bench.files()
         left = new_id("img")
-        await bench.pictures.put(left, "png", b"x")
-        await bench.pictures.put(left, "webp", b"x")
-        (bench.pictures_folder / left[-2:] / f"{left}.png#1").write_bytes(b"half")
-        assert await sweep(bench.store, bench.pictures) == 1
+        for form in ("png", "webp"):
+            await bench.pictures.put(stored_name("fast", left, "0" * 64, form), b"x")
+        draft = stored_name("fast", left, "1" * 64, "png")
+        (bench.pictures_folder / f"{draft}#1").write_bytes(b"half")
+        assert await sweep(bench.store, bench.pictures) == 2
         assert bench.files() == mine
         assert f"{older}.png" in mine
         assert f"{job.images[0].id}.png" in mine

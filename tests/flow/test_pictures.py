@@ -15,6 +15,7 @@ from calotype.core.kinds import Kind
 from calotype.core.messages import RunRow
 from calotype.core.nouns import ControlUse, InputPicture, LoraUse
 from calotype.core.states import JobState
+from calotype.delivery.names import kept_name
 from calotype.safety.errors import SafetyUnavailable
 from tests.adapters import make_control, make_lora
 from tests.flow.dispatch_bench import (
@@ -96,7 +97,7 @@ async def test_what_is_gone_by_now_fails_the_job_with_the_reason(bench: Bench, g
     source = await sent(bench)
     spec = replace(FROM_PICTURE, source=source.id, loras=(LoraUse("ink"),))
     if gone == "picture":
-        await bench.inputs._kept.delete(source.id, "png")
+        await bench.inputs._kept.delete(kept_name(source.id, "png"))
     else:
         spec = replace(spec, loras=(LoraUse("gone"),))
     job = await bench.ended(await bench.queue(spec))
@@ -151,7 +152,7 @@ async def test_pictures_are_let_go_after_their_last_use_but_for_those_of_jobs_th
 
 async def test_files_without_a_record_go_with_the_next_start(tmp_path: Path) -> None:
     async with bench_in(tmp_path) as bench:
-        await bench.inputs._kept.put("pic_01ARZ3NDEKTSV4RRFFQ69G5FAV", "png", b"lost")
+        await bench.inputs._kept.put(kept_name("pic_01ARZ3NDEKTSV4RRFFQ69G5FAV", "png"), b"lost")
         await bench.inputs.sweep()
         assert len(inputs(bench)) == 1  # no record at all: of another database
         kept = await sent(bench)

@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from calotype.flow.finish import Finished, Finisher, Raw
@@ -22,8 +23,11 @@ from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer
 from calotype.provenance.watermark import MarkKey, Pixels
 from tests.flow.dispatch_bench import MODEL, SPEC
+from tests.flow.test_finish import INSIDE, USES
 from training.render import render
 from training.scenes import sample_scene
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SIDE = 256
 KEY = MarkKey("wmk_test", bytes(range(32)))
@@ -55,8 +59,9 @@ class House:
         )
 
 
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    tmp_path = tmp_path_factory.mktemp("house")
     store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
     identity = certificates.ensure_development(tmp_path / "signing", now=datetime.now(UTC))
     finisher = Finisher(1, identity, KEY)
@@ -64,7 +69,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         made = []
         for seed in range(2):
             manifest = manifest_of(IMAGE.format(seed))
-            raw = Raw(scene(seed).tobytes(), SIDE, SIDE, {"finite": 1.0}, manifest)
+            raw = Raw(scene(seed).tobytes(), SIDE, SIDE, {"finite": 1.0} | INSIDE, manifest, uses=USES)
             made.append(await finisher.finish(raw))
         entries = [each.entry for each in made if each.entry is not None]
         await store.hash_log.append(entries)
@@ -101,7 +106,8 @@ async def test_what_is_delivered_is_ours_and_in_the_log(house: House, form: str)
 async def test_the_same_pixels_make_the_same_files_but_for_the_signature(house: House) -> None:
     finisher = Finisher(1, house.identity, KEY)
     try:
-        raw = Raw(scene(0).tobytes(), SIDE, SIDE, {"finite": 1.0}, manifest_of(IMAGE.format(9)))
+        manifest = manifest_of(IMAGE.format(9))
+        raw = Raw(scene(0).tobytes(), SIDE, SIDE, {"finite": 1.0} | INSIDE, manifest, uses=USES)
         again = await finisher.finish(raw)
     finally:
         finisher.stop()

@@ -11,11 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from httpx_sse import aconnect_sse
 
 from calotype.api.app import create_app
 from calotype.flow.platform import Platform
 from calotype.settings import Settings
+from tests.pictures import file_of, picture
 
+WIDTH, HEIGHT = 192, 144  # of pictures that tests have made
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 FAKE = (sys.executable, "-m", "calotype.pool.testing")  # engines without torch
 
@@ -34,7 +37,7 @@ async def app_in(
             patch.setattr("calotype.pool.pool.ENGINE_COMMAND", engine)
         platform = await Platform.start(settings)
     try:
-        yield create_app(platform, link_ttl_s=settings.link_ttl_s)
+        yield create_app(platform)
     finally:
         await platform.stop()
 
@@ -69,3 +72,17 @@ def caller(app: FastAPI, headers: dict[str, str]) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=transport, base_url="http://test", headers=headers, timeout=240
     )
+
+
+async def job_of(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
+    """A job that succeeded, of a fake engine: one image of WIDTH x HEIGHT pixels."""
+    file = file_of(picture(WIDTH, HEIGHT, seed))
+    sent = await client.post("/v1/pictures", content=file, headers={"Content-Type": "image/png"})
+    ask = {"prompt": "a tent", "source": sent.json()["id"], "strength": 0.5, "seed": seed}
+    job: dict[str, Any] = (await client.post("/v1/jobs", json=ask)).json()
+    async with aconnect_sse(client, "GET", job["urls"]["events"]) as source:
+        async for _ in source.aiter_sse():
+            pass
+    job = (await client.get(job["urls"]["self"])).json()
+    assert job["status"] == "succeeded", job
+    return job

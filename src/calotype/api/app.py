@@ -5,20 +5,20 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import calotype
-from calotype.api import events, health, images, jobs, uploads
+from calotype.api import events, health, images, jobs, uploads, verify, webhooks, where
 from calotype.api.body_limit import BodyLimit
 from calotype.api.events import EventStreams
 from calotype.api.frame import Frame
 from calotype.api.page import install_page
 from calotype.api.problems import install_handlers
+from calotype.api.shortcut import PictureShortcut
 from calotype.core import limits
 from calotype.flow.platform import Platform
 
 
-def create_app(platform: Platform, *, link_ttl_s: int) -> FastAPI:
+def create_app(platform: Platform) -> FastAPI:
     """Make the app that serves ``platform``, which its caller starts and stops.
 
-    ``link_ttl_s`` is how long browsers may keep a picture: as long as its address is good.
     ``app.state.streams.stopping`` is the caller's to set when the server is to end: open event
     streams end then.
     """
@@ -29,12 +29,13 @@ def create_app(platform: Platform, *, link_ttl_s: int) -> FastAPI:
         redoc_url=None,
     )
     app.state.platform = platform
-    app.state.link_ttl_s = link_ttl_s
     app.state.streams = EventStreams()
-    app.add_middleware(BodyLimit, others={uploads.PATH: limits.PICTURE_BYTES_MAX})
-    app.add_middleware(Frame)  # the last one added is the outermost
+    pictures = dict.fromkeys((uploads.PATH, verify.PATH), limits.PICTURE_BYTES_MAX)
+    app.add_middleware(BodyLimit, others=pictures)
+    app.add_middleware(Frame)
+    app.add_middleware(PictureShortcut, platform=platform)  # the last one added is the outermost
     install_handlers(app)
-    for room in (jobs, events, images, uploads, health):
+    for room in (jobs, events, verify, images, uploads, webhooks, where, health):
         app.include_router(room.router)
     install_page(app)
     return app

@@ -172,6 +172,8 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
         "prompt": spec.prompt,
         "negative_prompt": spec.negative_prompt,
         "model": spec.model,
+        "model_asked": spec.model_asked or spec.model,
+        "is_canary": spec.is_canary,
         "width": spec.width,
         "height": spec.height,
         "steps": spec.steps,
@@ -186,7 +188,7 @@ def job_body(platform: Platform, job: Job) -> dict[str, Any]:
         "strength": spec.strength if spec.source else None,
         "loras": [asdict(use) for use in spec.loras],
         "controls": [asdict(use) for use in spec.controls],
-        "images": [_image_body(platform, image) for image in job.images],
+        "images": [_image_body(platform, job, image) for image in job.images],
         "refused": [asdict(refusal) for refusal in job.refused],
         "error": job.error,
         "urls": {"self": self_url, "events": f"{self_url}/events", "cancel": self_url},
@@ -200,7 +202,10 @@ def eta_body(platform: Platform, job: Job) -> dict[str, Any] | None:
 
 
 def model_body(model: ModelInfo) -> dict[str, Any]:
-    """One model as JSON; where it lies on the server's disk is the operator's business."""
+    """One model as JSON; where it lies on the server's disk is the operator's business.
+
+    ``build`` is what its name alone stands for now.
+    """
     family = FAMILIES[model.family]
     return {
         "name": model.name,
@@ -240,14 +245,14 @@ def adapter_body(adapter: AdapterInfo) -> dict[str, Any]:
     }
 
 
-def input_picture_body(platform: Platform, picture: InputPicture) -> dict[str, Any]:
+def input_picture_body(platform: Platform, tenant: str, picture: InputPicture) -> dict[str, Any]:
     """One picture that jobs can begin from, as JSON."""
     return {
         "id": picture.id,
         "width": picture.width,
         "height": picture.height,
         "sha256": picture.sha256,
-        "url": platform.input_path(picture),
+        "url": platform.gallery.path(tenant, picture.id, "png"),
     }
 
 
@@ -258,14 +263,15 @@ def timestamp(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _image_body(platform: Platform, image: Image) -> dict[str, Any]:
+def _image_body(platform: Platform, job: Job, image: Image) -> dict[str, Any]:
+    """One image, with its addresses; one that was taken away has none any more."""
     return {
         "id": image.id,
         "index": image.index,
         "seed": image.seed,
-        "url": platform.picture_path(image),
-        "webp_url": platform.picture_path(image, "webp") if "webp" in image.formats else None,
+        **platform.gallery.addresses_of(job.tenant, image),
         "sha256": image.sha256,
         "width": image.width,
         "height": image.height,
+        "removed_at": timestamp(image.removed_at),
     }

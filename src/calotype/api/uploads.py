@@ -35,7 +35,9 @@ async def send_picture(
     data = await request.body()
     if not data:
         raise InvalidInput("the body is empty", field="picture", limit={"min_bytes": 1})
-    body = input_picture_body(platform, await platform.take_in(key, data))
+    body = input_picture_body(
+        platform, key.tenant, await platform.gallery.inputs.take_in(key.tenant, data)
+    )
     response.headers["Location"] = f"{PATH}/{body['id']}"
     return body
 
@@ -43,4 +45,5 @@ async def send_picture(
 @router.get("/pictures/{picture_id}")
 async def read_picture(platform: CalledPlatform, key: CallerKey, picture_id: str) -> dict[str, Any]:
     """Show a picture that was sent, or a finished image, as a job can begin from it."""
-    return input_picture_body(platform, await platform.input_picture(key, picture_id))
+    picture = await platform.gallery.inputs.find(key.tenant, picture_id)
+    return input_picture_body(platform, key.tenant, picture)

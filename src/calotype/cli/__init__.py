@@ -16,12 +16,15 @@ import typer
 from calotype.cli import (
     again,
     bench,
+    certificates,
     demo,
     doctor,
     generate,
     jobs,
     keys,
+    logs,
     models,
+    pictures,
     plan,
     safety,
     serve,
@@ -30,6 +33,7 @@ from calotype.cli import (
     trace,
     verify,
     watermark,
+    webhooks,
 )
 from calotype.cli.console import exit_code, say_error
 from calotype.core.errors import CalotypeError
@@ -52,11 +56,16 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.command()(verify.verify)
+app.add_typer(certificates.app, name="certificates")
+app.add_typer(pictures.app, name="pictures")
+app.add_typer(pictures.links, name="links")
 app.add_typer(watermark.app, name="watermark")
+app.add_typer(webhooks.app, name="webhooks")
 app.command()(doctor.doctor)
+app.command()(logs.logs)
 app.add_typer(bench.app, name="bench")
 app.command()(simulate.simulate)
-app.command()(plan.plan)
+app.add_typer(plan.app, name="plan")
 app.add_typer(trace.app, name="trace")
 app.add_typer(safety.app, name="safety")
 

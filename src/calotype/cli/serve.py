@@ -18,6 +18,7 @@ def serve(
     port: flags.Port = None,
     engines: flags.Engines = None,
     engine_threads: flags.EngineThreads = None,
+    engine_memory_bytes: flags.EngineMemoryBytes = None,
     heartbeat_s: flags.HeartbeatS = None,
     database_url: flags.DatabaseUrl = None,
     models_folder: flags.ModelsFolder = None,
@@ -36,8 +37,20 @@ def serve(
     blocked_pictures: flags.BlockedPictures = None,
     certificate_chain: flags.CertificateChain = None,
     certificate_key: flags.CertificateKey = None,
+    certificate_command: flags.CertificateCommand = None,
+    certificates_former: flags.CertificatesFormer = None,
+    timestamp_url: flags.TimestampUrl = None,
     finish_processes: flags.FinishProcesses = None,
     link_ttl_s: flags.LinkTtlS = None,
+    store_url: flags.StoreUrl = None,
+    quarantine_url: flags.QuarantineUrl = None,
+    s3_endpoint: flags.S3Endpoint = None,
+    store_redirects: flags.StoreRedirects = None,
+    shared_caches: flags.SharedCaches = None,
+    purge_url: flags.PurgeUrl = None,
+    purge_headers: flags.PurgeHeaders = None,
+    kept_days: flags.KeptDays = None,
+    webhooks_private: flags.WebhooksPrivate = None,
     record: flags.Record = None,
     idempotency_kept_s: flags.IdempotencyKeptS = None,
     log_format: flags.LogFormat = None,
@@ -49,7 +62,7 @@ def serve(
     Each option can also be set as CALOTYPE_<NAME>, or in <home>/calotype.toml.
     """
     given = {name: value for name, value in locals().items() if name != "end_with_stdin"}
-    from calotype.cli.logs import configure_logging
+    from calotype.cli.logging_setup import configure_logging
     from calotype.cli.server import run_server
     from calotype.settings import Settings
 

@@ -21,9 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from calotype.api.app import create_app
 from calotype.cli.home import keep_private, prepare_home
+from calotype.cli.logging_setup import log_file
 from calotype.core.errors import InternalError, OperatorError
 from calotype.files.private import write_private
 from calotype.flow.platform import Platform
@@ -44,6 +46,7 @@ def run_server(
     prepare_home(settings)
     keep_private(settings)
     with _only_server(settings), _listening(settings) as listener:
+        log_file.open(settings.logs_folder / "server.log")
         asyncio.run(_serve(settings, listener, announce, end_with_stdin=end_with_stdin))
 
 
@@ -53,6 +56,20 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def server_for(app: FastAPI) -> uvicorn.Server:
+    """What serves the app, by whatever parser of HTTP is quickest here."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_S_MAX,
+        )
+    )
 
 
 async def _serve(
@@ -66,17 +83,8 @@ async def _serve(
     _stop_on_signals(stopping, end_with_stdin=end_with_stdin)
     platform = await Platform.start(settings)
     try:
-        app = create_app(platform, link_ttl_s=settings.link_ttl_s)
-        server = _Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=SHUTDOWN_S_MAX,
-            )
-        )
+        app = create_app(platform)
+        server = server_for(app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         url = _url(listener)
         _write_server_file(settings.server_file, url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,6 @@ from calotype.core.errors import InvalidInput
 if TYPE_CHECKING:
     from calotype.flow.verify import Origin
     from calotype.jobs.store import JobStore
-    from calotype.settings import Settings
 
 
 def verify(
@@ -27,26 +26,31 @@ def verify(
     Exit code 1 unless it was made here.
     """
     from calotype.cli.home import with_store
-    from calotype.flow.verify import origin
+    from calotype.flow.identity import trust_of
+    from calotype.flow.verify import body, origin
     from calotype.provenance import watermark_keys
     from calotype.settings import Settings
 
     data = _read(file)
     settings = Settings(home=home)
+    anchors_pem, serials = trust_of(settings)
 
     async def look(store: JobStore) -> Origin:
         return await origin(
             data,
             log=store.hash_log,
             keys=watermark_keys.load(settings.secrets_folder / "watermark"),
-            anchors_pem=_anchors(settings),
+            anchors_pem=anchors_pem,
+            serials=serials,
+            files=store.files,
         )
 
     found = with_store(home, look)
     if as_json:
-        print_json(_body(found))
+        print_json(body(found))
     else:
-        print(f"{file}: {found.sentence}")
+        level, why = found.confidence
+        print(f"{file}: {found.sentence} ({level.replace('_', ' ')}: {why})")
         print("\n".join(f"  {line}" for line in _lines(found)))
     if not found.verdict.startswith("ours"):
         raise typer.Exit(1)
@@ -62,18 +66,6 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{file} can't be read: {error.strerror}", field="file") from error
-
-
-def _anchors(settings: Settings) -> str | None:
-    """The root of this installation's own chain; None where there is no chain yet."""
-    from calotype.provenance.certificates import CHAIN_FILE
-
-    chain = settings.certificate_chain or settings.secrets_folder / "certificates" / CHAIN_FILE
-    try:
-        certificates = chain.read_text().split("-----BEGIN CERTIFICATE-----")
-    except OSError:
-        return None
-    return "-----BEGIN CERTIFICATE-----" + certificates[-1]
 
 
 def _lines(found: Origin) -> list[str]:
@@ -105,38 +97,3 @@ def _lines(found: Origin) -> list[str]:
                  f"{entry.at:%Y-%m-%d %H:%M:%S} UTC, {proven}")  # fmt: skip
     lines.append(f"          head {logged.head.hex()}")
     return lines
-
-
-def _body(found: Origin) -> dict[str, Any]:
-    mark, logged = found.mark, found.logged
-    return {
-        "verdict": found.verdict,
-        "detail": found.sentence,
-        "c2pa": {
-            "state": found.claim.state,
-            "codes": list(found.claim.codes),
-            "manifest": found.claim.manifest,
-        },
-        "watermark": mark
-        and {
-            "payload": None if mark.payload is None else f"{mark.payload:016x}",
-            "key": mark.key,
-            "statistic": round(mark.statistic, 2),
-            "threshold": round(mark.threshold, 2),
-            "false_max": mark.false_max,
-            "turn": round(mark.placed.turn, 2),
-            "scale": round(mark.placed.scale, 4),
-            "mirrored": mark.placed.is_mirrored,
-        },
-        "hash_log": logged
-        and {
-            "image": logged.kept.entry.image,
-            "by": logged.by,
-            "likeness": logged.likeness,
-            "number": logged.kept.number,
-            "count": logged.count,
-            "head": logged.head.hex(),
-            "proven": logged.is_proven,
-            "at": logged.kept.entry.at.isoformat(),
-        },
-    }

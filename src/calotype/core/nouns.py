@@ -9,6 +9,7 @@ from typing import Any
 
 from calotype.core.kinds import Kind
 from calotype.core.picture_checks import CheckUse
+from calotype.core.references import plain
 from calotype.core.states import JobState
 
 
@@ -99,7 +100,7 @@ class Spec:
 
     prompt: str
     negative_prompt: str  # empty when there is none
-    model: str  # a name of the model registry
+    model: str  # a name of the model registry, of just one version where there are several
     width: int  # pixels
     height: int  # pixels
     steps: int
@@ -114,6 +115,8 @@ class Spec:
     strength: float = 1.0  # share of the steps, and of noise, that the source is given
     loras: tuple[LoraUse, ...] = ()
     controls: tuple[ControlUse, ...] = ()
+    model_asked: str = ""  # what the caller wrote, where a version was chosen for it: sdxl@stable
+    is_canary: bool = False  # that version is tried out on it
 
     @property
     def picture_ids(self) -> tuple[str, ...]:
@@ -127,6 +130,17 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class ImageFile:
+    """One stored file of a delivered picture."""
+
+    form: str  # "png", "webp", "jpeg", "avif"
+    side: int  # pixels of its longer side; 0: as large as it was made
+    name: str  # in the store
+    sha256: str  # of the file
+    bytes: int  # 0: not known, of a file from before there were records of them
+
+
+@dataclass(frozen=True)
 class Image:
     """One delivered picture. ``sha256`` is that of the signed PNG as it is stored and served."""
 
@@ -137,7 +151,9 @@ class Image:
     height: int  # pixels
     sha256: str  # of the PNG file
     pixels_sha256: str  # of the raw RGB bytes: same job, same machine, same value
-    formats: tuple[str, ...]  # stored variants: "png", "webp"
+    formats: tuple[str, ...]  # files that were made with it: "png", "webp"
+    files: tuple[ImageFile, ...] = ()  # to be written with it; reading leaves them out
+    removed_at: datetime | None = None  # when it was taken away: nobody gets it any more
     # What allows it; to be written with it, since without one it can't be. Reading leaves it out.
     verdict: Verdict | None = field(default=None, compare=False)
 
@@ -199,8 +215,8 @@ class Event:
 # What a job's log can say, in the past tense, and the keys of each event's data.
 EVENT_KINDS = {
     "queued": (
-        "position (1 = next), tier; fell_from (the tier asked for) if the budget is spent; also "
-        "reason and attempt when it is queued again"
+        "tier; fell_from (the tier asked for) if the budget is spent; also reason and attempt when "
+        "it is queued again"
     ),
     "promoted": "waited_s, why: it goes before others from now on",
     "loading": "model, engine, left_s: the model it waits for is being loaded",
@@ -356,4 +372,5 @@ class AdapterInfo:
 
     def suits(self, model: ModelInfo) -> bool:
         """Whether it says that it was made for this model; one that says nothing may be tried."""
-        return not self.bases or model.name in self.bases or model.family in self.bases
+        names = {model.name, plain(model.name), model.family}
+        return not self.bases or not names.isdisjoint(self.bases)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,15 @@ from calotype.core import limits
 from calotype.core.errors import InvalidInput
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+DELIVERED = (*FORMATS, "AVIF")  # what is looked at, to tell where it came from
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 FIELD = "picture"  # what errors name
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # 8 bits of grey or colour
 
 
-def read(data: bytes, *, is_kept: bool = False) -> NDArray[np.uint8]:
+def read(
+    data: bytes, *, is_kept: bool = False, formats: Sequence[str] = FORMATS
+) -> NDArray[np.uint8]:
     """The file's pixels as they are seen, height x width x 3 RGB.
 
     ``is_kept``: a file of ours, which may have more bytes than one that was sent. Raises
@@ -32,7 +36,7 @@ def read(data: bytes, *, is_kept: bool = False) -> NDArray[np.uint8]:
     if len(data) > limits.PICTURE_BYTES_MAX and not is_kept:
         most = limits.PICTURE_BYTES_MAX
         raise _invalid(f"the picture has {len(data):,} bytes; {most:,} are allowed", most)
-    with _open(data) as opened:
+    with _open(data, formats) as opened:
         _check(opened)
         try:
             upright = ImageOps.exif_transpose(opened)
@@ -41,6 +45,12 @@ def read(data: bytes, *, is_kept: bool = False) -> NDArray[np.uint8]:
             raise
         except Exception as error:  # whatever a decoder raises of a file, it is the file's fault
             raise _invalid(f"the picture is damaged: {error}", list(FORMATS)) from error
+
+
+def form_of(data: bytes) -> str:
+    """The form of a picture that was read before: "png", "jpeg" or "webp"."""
+    with _open(data, FORMATS) as opened:
+        return "jpeg" if opened.format == "MPO" else str(opened.format).lower()
 
 
 def brought(pixels: NDArray[np.uint8], width: int, height: int, channels: int) -> bytes:
@@ -56,12 +66,12 @@ def brought(pixels: NDArray[np.uint8], width: int, height: int, channels: int) -
     return picture.tobytes()
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, formats: Sequence[str]) -> Image.Image:
     """Read the header only."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is stricter
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=tuple(formats))
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
     except Exception as error:  # as above

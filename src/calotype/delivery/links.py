@@ -1,29 +1,30 @@
-"""Signed addresses: whoever has one may see that picture, in that form, until it expires.
+"""Signed addresses: whoever has one may see that picture, in that form and size, until it expires.
 
-A link is a bearer token: it names no person. It doesn't know whether the picture exists.
+A link is a bearer token: it names no person. Each tenant has a key of its own, made of one secret
+and of how often its links were revoked, so that revoking is counting on. It doesn't know whether
+the picture exists.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
-import os
 import re
-import secrets
-import tempfile
+from functools import lru_cache
 from math import ceil
 from pathlib import Path
 from urllib.parse import urlencode
 
-from calotype.core.errors import NotFound, OperatorError, Unauthorized
+from calotype.core.errors import OperatorError, Unauthorized
 from calotype.core.limits import LINK_TTL_S
-from calotype.delivery.names import file_name
+from calotype.delivery.names import Asked, asked
+from calotype.files.private import secret_in
 
 SECRET_BYTES = 32
 # Expiries fall on whole quarters of an hour, so that within one the same picture has the same
 # address and browsers keep it.
 EXPIRY_STEP_S = 900
+_KEYS_KEPT = 1_024  # tenants' keys that need not be derived anew
 _SECONDS = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
 
 
@@ -34,6 +35,7 @@ class Links:
         if len(secret) != SECRET_BYTES:
             raise OperatorError(f"the links' secret has {len(secret)} bytes", limit=SECRET_BYTES)
         self._secret, self._ttl_s = secret, ttl_s
+        self._key = lru_cache(maxsize=_KEYS_KEPT)(self._derived)
 
     @classmethod
     def load_or_create(cls, path: Path, *, ttl_s: int = LINK_TTL_S) -> Links:
@@ -42,55 +44,54 @@ class Links:
         Of two processes that start together both end up with the same one. Raises OperatorError
         if the file can't be used.
         """
-        try:
-            if not path.exists():
-                _create(path)
-            return cls(path.read_bytes(), ttl_s=ttl_s)
-        except OSError as error:
-            raise OperatorError(f"{path} can't be used: {error.strerror}") from error
-        except OperatorError as error:
-            raise OperatorError(f"{path}: {error.detail}", limit=error.limit) from error
+        return cls(secret_in(path, SECRET_BYTES), ttl_s=ttl_s)
 
-    def path(self, image_id: str, form: str, *, now: float) -> str:
+    def path(self, picture: Asked, *, tenant: str, revoked: int = 0, now: float) -> str:
         """The address of a picture, good for ``ttl_s`` to ``ttl_s`` + EXPIRY_STEP_S seconds.
 
-        ``now`` is Unix time in seconds. Raises NotFound for an impossible id or form.
+        ``revoked``: how often the tenant's links were. ``now`` is Unix time in seconds. Raises
+        NotFound for what can't be a picture's name.
         """
-        address = f"/v1/images/{file_name(image_id, form)}"
+        address = f"/v1/images/{asked(picture.name).name}"
         expires = str(ceil((now + self._ttl_s) / EXPIRY_STEP_S) * EXPIRY_STEP_S)
-        query = urlencode({"expires": expires, "signature": self._sign(address, expires)})
-        return f"{address}?{query}"
+        signature = self._sign(self._key(tenant, revoked), address, expires)
+        return f"{address}?{urlencode({'expires': expires, 'signature': signature})}"
 
-    def check(self, image_id: str, form: str, *, expires: str, signature: str, now: float) -> None:
-        """Return if this address was made here and hasn't expired; else raise Unauthorized."""
-        try:
-            address = f"/v1/images/{file_name(image_id, form)}"
-        except NotFound as error:
-            raise Unauthorized("the link's signature isn't right", field="signature") from error
+    def check(
+        self,
+        picture: Asked,
+        *,
+        tenant: str,
+        revoked: int = 0,
+        expires: str,
+        signature: str,
+        now: float,
+    ) -> float:
+        """Return how many seconds this address is good on, if it was made here; else raise.
+
+        Raises Unauthorized, for one that has expired too.
+        """
         # The time counts only once the signature says that we wrote it.
-        right = self._sign(address, expires) if _SECONDS.fullmatch(expires) else ""
+        right = ""
+        if _SECONDS.fullmatch(expires):
+            address = f"/v1/images/{picture.name}"
+            right = self._sign(self._key(tenant, revoked), address, expires)
         if not right or not hmac.compare_digest(right.encode(), signature.encode()):
-            raise Unauthorized("the link's signature isn't right", field="signature")
+            raise wrong()
         if now >= int(expires):
             raise Unauthorized("the link has expired; ask for the job again", field="expires")
+        return int(expires) - now
 
-    def _sign(self, address: str, expires: str) -> str:
-        text = f"calotype link 1\nGET\n{address}\n{expires}"
-        digest = hmac.new(self._secret, text.encode(), hashlib.sha256).digest()
+    def _derived(self, tenant: str, revoked: int) -> bytes:
+        text = f"calotype links of a tenant 1\n{revoked}\n{tenant}"
+        return hmac.digest(self._secret, text.encode(), "sha256")
+
+    @staticmethod
+    def _sign(key: bytes, address: str, expires: str) -> str:
+        digest = hmac.digest(key, f"calotype link 2\nGET\n{address}\n{expires}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _create(path: Path) -> None:
-    """Write a new secret beside ``path`` and link it there, unless another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-            file.flush()
-            os.fsync(descriptor)
-        path.hardlink_to(made)
-    except FileExistsError:
-        pass
-    finally:
-        Path(made).unlink()
+def wrong() -> Unauthorized:
+    """What is told of a link that wasn't made here, and of one to a picture that never was."""
+    return Unauthorized("the link's signature isn't right", field="signature")

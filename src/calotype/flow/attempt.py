@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,7 +21,17 @@ from calotype.core.errors import CallerError, InternalError, Refused
 from calotype.core.hash_log import LogEntry
 from calotype.core.ids import new_id
 from calotype.core.messages import Message, RowDone, RowFailed, RowStarted, StepDone
-from calotype.core.nouns import Image, Job, Lease, ModelInfo, Refusal, Verdict, VerdictKind
+from calotype.core.nouns import (
+    Image,
+    ImageFile,
+    Job,
+    Lease,
+    ModelInfo,
+    Refusal,
+    Verdict,
+    VerdictKind,
+)
+from calotype.delivery.names import stored_name
 from calotype.delivery.store import PictureStore
 from calotype.flow.finish import Finished, Raw
 from calotype.flow.ingredients import Ingredients, Larder
@@ -30,6 +41,7 @@ from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
 from calotype.pool.reports import EngineDown, Report
 from calotype.provenance.manifest import Manifest
+from calotype.safety.policies import Policy
 
 log = structlog.get_logger("calotype.attempt")
 
@@ -82,6 +94,7 @@ class Tools:
     pictures: PictureStore
     larder: Larder
     recorder: Recorder | None = None
+    policy_of: Callable[[Job], Policy | None] = lambda job: None  # None: the default policy
 
 
 class Send(Protocol):
@@ -104,7 +117,7 @@ class Attempt:
     steps_done: dict[int, float] = field(default_factory=dict)  # by image index: share, 0..1
     tokens_cut: dict[int, int] = field(default_factory=dict)  # the same; told with the next step
     ingredients: Ingredients = field(default_factory=Ingredients)  # once they are gathered
-    stored: list[str] = field(default_factory=list)  # ids of images that may have files
+    stored: list[str] = field(default_factory=list)  # names of files that may be there
     logged: list[LogEntry] = field(default_factory=list)  # of images that may be delivered
     is_kept: bool = False  # the job store was told of them: whether they stay is its to say
     inbox: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(INBOX_MAX))
@@ -117,6 +130,12 @@ class Attempt:
     def row_id(self, index: int) -> str:
         """Names a row across attempts: reports of an older attempt can't be mistaken for ours."""
         return f"{self.lease.job_id}/{self.lease.token}/{index}"
+
+    @property
+    def _is_coarse(self) -> bool:
+        """Whether previews, which nobody judges, may show colours at most."""
+        policy = self.tools.policy_of(self.job)
+        return not self.model.domain and (policy is None or policy.coarse_previews)
 
     @property
     def progress(self) -> float:
@@ -144,7 +163,7 @@ class Attempt:
             raise RowsFailed(error.detail, is_retryable=False) from error
         try:
             for index, name in enumerate(self.row_ids()):
-                row = self.ingredients.row(name, self.job, index)
+                row = self.ingredients.row(name, self.job, index, is_coarse=self._is_coarse)
                 await send(self.lease.engine, row, self.ingredients.blob)
         except EngineDown:
             # Its loss is on its way as a report, and brings the job back into the line.
@@ -202,8 +221,8 @@ class Attempt:
     async def clean_up(self) -> None:
         """Delete what was stored in vain: pictures that no job names would lie there for ever."""
         if not self.is_kept:
-            for image_id in self.stored:
-                await discard(self.tools.pictures, image_id)
+            for name in self.stored:
+                await discard(self.tools.pictures, name)
 
     async def _step(self, index: int, step: int, steps: int, preview: bytes) -> None:
         self.steps_done[index] = step / steps
@@ -228,19 +247,32 @@ class Attempt:
             pixels_sha256="",
             made_with=self.ingredients.made_with(self.job.spec),
         )
-        raw = Raw(pixels, done.width, done.height, done.scores, manifest)
+        raw = Raw(
+            pixels,
+            done.width,
+            done.height,
+            done.scores,
+            manifest,
+            uses=self.model.checks,
+            unchecked=done.unchecked,
+            policy=self.tools.policy_of(self.job),
+            ingredients=self.ingredients.archives,
+        )
         finished = await self.tools.finisher.finish(raw)
         verdict, image = finished.verdict, None
         data: dict[str, object] = {"image": index, "id": image_id, "verdict": verdict.kind.value}
         if verdict.kind is VerdictKind.ALLOW:
-            self.stored.append(image_id)
             image = await self._store(image_id, index, done, finished)
         else:
             data |= _reason(verdict)
             # First, so that whoever is told of the refusal finds no preview any more.
-            await patiently(lambda: self.tools.store.withhold(self.lease, index))
+            await patiently(lambda: self._withhold(index, finished))
         await self._tell("image_finished", data)
         return Picture(index, verdict, image)
+
+    async def _withhold(self, index: int, finished: Finished) -> None:
+        digest, verdict = finished.pixels_sha256, finished.verdict
+        await self.tools.store.withhold(self.lease, index, digest, verdict)
 
     async def _tell(self, kind: str, data: dict[str, object]) -> None:
         await patiently(lambda: self.tools.store.append(self.lease, kind, data))
@@ -249,8 +281,10 @@ class Attempt:
         if finished.entry is None:
             raise InternalError("a picture that isn't marked can't be delivered")
         self.logged.append(finished.entry)
-        for form, data in finished.files.items():
-            await self.tools.pictures.put(image_id, form, data)
+        files = [self._file(image_id, form, data) for form, data in finished.files.items()]
+        for file in files:
+            self.stored.append(file.name)
+            await self.tools.pictures.put(file.name, finished.files[file.form])
         return Image(
             id=image_id,
             index=index,
@@ -260,7 +294,14 @@ class Attempt:
             sha256=hashlib.sha256(finished.files["png"]).hexdigest(),
             pixels_sha256=finished.pixels_sha256,
             formats=tuple(finished.files),
+            verdict=finished.verdict,
+            files=tuple(files),
         )
+
+    def _file(self, image_id: str, form: str, data: bytes) -> ImageFile:
+        sha256 = hashlib.sha256(data).hexdigest()
+        name = stored_name(self.job.tier.value, image_id, sha256, form)
+        return ImageFile(form, 0, name, sha256, len(data))
 
 
 def _refused(verdict: Verdict) -> Refused:
@@ -277,5 +318,6 @@ def _reason(verdict: Verdict) -> dict[str, object]:
         "category": verdict.category,
         "check": verdict.check,
         "version": verdict.version,
+        "policy": verdict.policy,
         "detail": verdict.detail,
     }

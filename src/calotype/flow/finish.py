@@ -1,7 +1,8 @@
 """From raw pixels to signed files, off the event loop: judge, mark, encode, sign; stores nothing.
 
-The same for the pictures that people send: read, judge, bring to size; a stranger's file is decoded
-here, and not where the server's secrets are. The work is done in a small pool of processes. Nothing
+The same for the pictures that people send: read, judge, bring to size, or tell where they came
+from; a stranger's file is decoded here, and not in the server. Other forms and sizes of a delivered
+picture are made here too. The work is done in a small pool of processes. Nothing
 comes back from it without its verdict, and only an allowed picture is encoded at all. A process
 that dies or hangs is replaced and its picture done again; what can't be judged, marked or signed
 raises, and the job is held or fails: never delivered.
@@ -15,10 +16,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -30,14 +31,20 @@ from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.hash_log import LogEntry
 from calotype.core.nouns import Verdict, VerdictKind
+from calotype.core.picture_checks import CheckUse
 from calotype.delivery import formats, inputs
-from calotype.provenance import fingerprint
+from calotype.flow.examine import Seen, examine
+from calotype.provenance import fingerprint, xmp
 from calotype.provenance.certificates import SigningIdentity
+from calotype.provenance.ingredients import archive
 from calotype.provenance.manifest import Manifest
-from calotype.provenance.signing import Signer
+from calotype.provenance.signing import Signer, SigningFailed, source_type
+from calotype.provenance.verification import verify
 from calotype.provenance.watermark import MarkKey, embed, payload_of
 from calotype.safety import phash
-from calotype.safety.pictures import PictureCheck
+from calotype.safety.pictures import PictureCheck, Scored
+from calotype.safety.policies import Policy
+from calotype.safety.setup import SafetySetup
 
 Given = TypeVar("Given")
 Done = TypeVar("Done")
@@ -54,6 +61,10 @@ class Raw:
     height: int
     scores: dict[str, float]  # classifier scores by check name
     manifest: Manifest  # its pixels_sha256 is filled in here
+    uses: tuple[CheckUse, ...] = ()  # the checks that its model's pictures have to pass
+    unchecked: Mapping[str, str] = field(default_factory=dict)  # those that failed: why
+    policy: Policy | None = None  # by which it is judged; None: the default
+    ingredients: tuple[bytes, ...] = ()  # what it was made from, as provenance.ingredients keeps it
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class TakenIn:
     width: int  # pixels
     height: int  # pixels
     pixels_sha256: str
+    ingredient: bytes | None = None  # if the file that was sent had a claim of its own
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ class Wanted:
     width: int  # pixels
     height: int  # pixels
     channels: int  # 3: RGB, 1: grey, for a mask
+    title: str = ""  # its id, as an ingredient; "" if nobody asks for one
+    ingredient: bytes | None = None  # as it was kept when the picture was sent
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,16 @@ class Brought:
     verdict: Verdict
     raw: bytes  # uint8, height x width x channels
     pixels_sha256: str  # of all of the kept picture, RGB
+    ingredient: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Rendition:
+    """A delivered picture in another form, or smaller."""
+
+    png: bytes  # signed, as it was delivered
+    form: str
+    side: int  # pixels of its longer side; 0: as large as it is
 
 
 class Finisher:
@@ -104,10 +128,11 @@ class Finisher:
         processes: int,
         identity: SigningIdentity,
         mark_key: MarkKey,
-        bank: Path | None = None,
+        lists: Sequence[Path] = (),
+        setup: SafetySetup | None = None,
     ) -> None:
         self._processes = processes
-        self._tools = (identity, mark_key, bank)
+        self._tools = (identity, mark_key, tuple(lists), setup)
         self._at_once = asyncio.Semaphore(max(processes, limits.FINISHES_MAX))
         self._executor = self._started()
 
@@ -132,6 +157,17 @@ class Finisher:
         Raises what ``take_in`` does.
         """
         return await self._work(_bring, wanted)
+
+    async def render(self, rendition: Rendition) -> bytes:
+        """Encode, mark and sign a delivered picture in another form or size.
+
+        Its PNG says what is signed again; raises SigningFailed if that isn't whole.
+        """
+        return await self._work(_render, rendition)
+
+    async def examine(self, data: bytes, keys: Sequence[MarkKey]) -> Seen:
+        """Look at any file, as ``flow.examine`` does; nothing that is in it makes this raise."""
+        return await self._work(_examine, (data, tuple(keys)))
 
     async def _work(self, work: Callable[[Given], Done], given: Given) -> Done:
         loop = asyncio.get_running_loop()
@@ -183,17 +219,24 @@ class _Tools:
     check: PictureCheck
     signer: Signer
     mark_key: MarkKey
+    anchors_pem: str  # of our own claims
+    serials: tuple[str, ...]  # of our own certificates
 
 
 _tools: list[_Tools] = []  # one, once the process is prepared
 
 
-def _prepare(identity: SigningIdentity, mark_key: MarkKey, bank: Path | None) -> None:
+def _prepare(
+    identity: SigningIdentity,
+    mark_key: MarkKey,
+    lists: Sequence[Path],
+    setup: SafetySetup | None,
+) -> None:
     """Set up a process: its tools, and how it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    check = PictureCheck.from_file(bank) if bank else PictureCheck.default()
-    _tools[:] = [_Tools(check, Signer(identity), mark_key)]
+    check = PictureCheck.from_files(lists, setup)
+    _tools[:] = [_Tools(check, Signer(identity), mark_key, identity.anchors_pem, identity.serials)]
 
 
 def _end_with_parent() -> None:
@@ -208,15 +251,24 @@ def _finish(raw: Raw) -> Finished:
     tools = _tools[0]
     pixels = np.frombuffer(raw.pixels, np.uint8).reshape(raw.height, raw.width, 3)
     digest = hashlib.sha256(raw.pixels).hexdigest()
-    verdict = tools.check.judge(pixels, raw.scores)
+    scored = Scored(raw.scores, raw.uses, raw.unchecked)
+    verdict = tools.check.judge(pixels, scored, raw.policy)
     if verdict.kind is not VerdictKind.ALLOW:
         return Finished(verdict, {}, digest)
     manifest = replace(raw.manifest, pixels_sha256=digest)
     payload = payload_of(digest, tools.mark_key)
     marked = embed(pixels, payload, tools.mark_key)
+    recipe = manifest.to_dict()
+    packet = xmp.packet(recipe, source_type(recipe))
     files = {
-        form: tools.signer.sign(formats.encode(marked, form), form, manifest, mark=payload)
-        for form in formats.FORMS
+        form: tools.signer.sign(
+            formats.encode(marked, form, xmp=packet),
+            form,
+            recipe,
+            mark=payload,
+            ingredients=raw.ingredients,
+        )
+        for form in formats.MADE_AT_ONCE
     }
     entry = LogEntry(
         image=manifest.image,
@@ -232,13 +284,33 @@ def _finish(raw: Raw) -> Finished:
     return Finished(verdict, files, digest, entry)
 
 
+def _render(rendition: Rendition) -> bytes:
+    tools, side = _tools[0], rendition.side
+    claim = verify(rendition.png, "png", anchors_pem=tools.anchors_pem)
+    if claim.manifest is None or claim.mark is None:
+        raise SigningFailed("the picture's own PNG has no whole claim of ours to sign again")
+    pixels = inputs.read(rendition.png, is_kept=True)
+    if side:
+        # Smaller, the mark is weaker; marked again it is as strong as in a picture of that size.
+        pixels = embed(formats.resized(pixels, side), claim.mark, tools.mark_key)
+    packet = xmp.packet(claim.manifest, source_type(claim.manifest))
+    data = formats.encode(pixels, rendition.form, xmp=packet)
+    return tools.signer.sign(data, rendition.form, claim.manifest, mark=claim.mark, side=side)
+
+
+def _examine(given: tuple[bytes, tuple[MarkKey, ...]]) -> Seen:
+    data, keys = given
+    return examine(data, keys=keys, anchors_pem=_tools[0].anchors_pem, serials=_tools[0].serials)
+
+
 def _take_in(data: bytes) -> TakenIn:
     pixels = inputs.read(data)
     height, width, _ = pixels.shape
     verdict = _tools[0].check.judge_input(pixels)
     allowed = verdict.kind is VerdictKind.ALLOW
     png = formats.encode(pixels, "png") if allowed else b""
-    return TakenIn(verdict, png, width, height, _digest(pixels))
+    ingredient = _claimed(data) if allowed else None
+    return TakenIn(verdict, png, width, height, _digest(pixels), ingredient)
 
 
 def _bring(wanted: Wanted) -> Brought:
@@ -246,7 +318,19 @@ def _bring(wanted: Wanted) -> Brought:
     verdict = _tools[0].check.judge_input(pixels)
     allowed = verdict.kind is VerdictKind.ALLOW
     size = (wanted.width, wanted.height, wanted.channels)
-    return Brought(verdict, inputs.brought(pixels, *size) if allowed else b"", _digest(pixels))
+    ingredient = wanted.ingredient
+    if ingredient is None and wanted.title and allowed:
+        ingredient = archive(wanted.file, "png", wanted.title, anchors_pem=_tools[0].anchors_pem)
+    raw = inputs.brought(pixels, *size) if allowed else b""
+    return Brought(verdict, raw, _digest(pixels), ingredient)
+
+
+def _claimed(data: bytes) -> bytes | None:
+    """The archive of a file that has a claim of its own, which decoding it would lose."""
+    if verify(data, anchors_pem=_tools[0].anchors_pem).state == "none":
+        return None
+    form = inputs.form_of(data)
+    return archive(data, form, "what was sent", anchors_pem=_tools[0].anchors_pem)
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from calotype.core.kinds import UPSCALES
 from calotype.core.messages import RowControl, RowLora, RowPicture, RunRow
 from calotype.core.nouns import AdapterInfo, AdapterKind, Job, Spec
+from calotype.flow.finish import Brought
 from calotype.flow.pictures import InputPictures
 from calotype.pool.adapters import AdapterRegistry
 from calotype.provenance.manifest import MadeControl, MadeLora, MadeWith
@@ -24,6 +25,7 @@ class Ingredients:
     mask: int | None = None
     blob: bytes = b""
     hashes: Mapping[str, str] = field(default_factory=dict)  # of pixels, by picture id
+    archives: tuple[bytes, ...] = ()  # of the pictures, as provenance.ingredients keeps them
 
     def row(self, name: str, job: Job, index: int, *, is_coarse: bool = False) -> RunRow:
         """The row of the job's image ``index`` (0..n-1), under this name; see RunRow.is_coarse."""
@@ -114,11 +116,18 @@ class Larder:
             hashes={
                 name: each.pixels_sha256 for (name, _), each in zip(wanted, brought, strict=True)
             },
+            archives=_archives(wanted, brought),
         )
 
     def _adapter(self, kind: AdapterKind, name: str) -> AdapterInfo:
         field_name = "loras" if kind is AdapterKind.LORA else "controls"
         return self._adapters.get(kind, name, field=field_name)
+
+
+def _archives(wanted: Sequence[tuple[str, int]], brought: Sequence[Brought]) -> tuple[bytes, ...]:
+    """One of each picture, however often it is used."""
+    found = {name: each.ingredient for (name, _), each in zip(wanted, brought, strict=True)}
+    return tuple(each for each in found.values() if each is not None)
 
 
 def _wanted(spec: Spec) -> list[tuple[str, int]]:

@@ -15,7 +15,9 @@ from calotype.core import limits
 from calotype.core.errors import CalotypeError, Refused
 from calotype.core.ids import content_id
 from calotype.core.nouns import InputPicture, Verdict, VerdictKind
+from calotype.delivery.names import id_of, kept_name
 from calotype.delivery.store import PictureStore
+from calotype.flow.delivery import Delivery, gone
 from calotype.flow.finish import Brought, Finisher, Wanted
 from calotype.jobs.store import JobStore
 
@@ -29,7 +31,7 @@ class InputPictures:
     """Takes pictures in, finds them again, and lets them go some days after their last use."""
 
     def __init__(
-        self, store: JobStore, finisher: Finisher, kept: PictureStore, images: PictureStore
+        self, store: JobStore, finisher: Finisher, kept: PictureStore, images: Delivery
     ) -> None:
         self._store, self._finisher = store, finisher
         self._kept, self._images = kept, images
@@ -53,11 +55,11 @@ class InputPictures:
             used_at=datetime.now(UTC),
         )
         async with self._writing:
-            await self._kept.put(picture.id, FORM, taken.png)
+            await self._kept.put(kept_name(picture.id, FORM), taken.png)
             try:
-                await self._store.add_picture(tenant, picture)
+                await self._store.add_picture(tenant, picture, taken.ingredient)
             except CalotypeError:
-                await self._kept.delete(picture.id, FORM)
+                await self._kept.delete(kept_name(picture.id, FORM))
                 raise
         return picture
 
@@ -66,20 +68,31 @@ class InputPictures:
         if picture_id.startswith(f"{SENT}_"):
             return await self._store.picture(picture_id, tenant=tenant)
         image, job = await self._store.image(picture_id, tenant=tenant)
+        if image.removed_at is not None:
+            raise gone()
         assert job.finished_at is not None
         return InputPicture(
             image.id, image.width, image.height, 0, image.pixels_sha256, job.finished_at
         )
 
+    async def owner(self, picture_id: str) -> str | None:
+        """The tenant that sent it; None if nobody did, or it was let go."""
+        sent = await self._store.sent(picture_id)
+        return sent.tenant if sent else None
+
     async def file(self, picture_id: str) -> bytes:
         """The PNG that is kept of it; raises NotFound. Whose it is was asked before."""
-        sent = picture_id.startswith(f"{SENT}_")
-        return await (self._kept if sent else self._images).get(picture_id, FORM)
+        if picture_id.startswith(f"{SENT}_"):
+            return await self._kept.get(kept_name(picture_id, FORM))
+        return await self._images.png(picture_id)
 
     async def bring(self, picture_id: str, width: int, height: int, channels: int) -> Brought:
         """The picture as a row wants it. Raises NotFound, and Refused by what is known now."""
         file = await self.file(picture_id)
-        brought = await self._finisher.bring(Wanted(file, width, height, channels))
+        sent = await self._store.sent(picture_id)
+        claim = sent.ingredient if sent else None
+        wanted = Wanted(file, width, height, channels, picture_id, claim)
+        brought = await self._finisher.bring(wanted)
         _check(brought.verdict)
         return brought
 
@@ -91,9 +104,11 @@ class InputPictures:
         await self._kept.delete_drafts()
         if not await self._store.count_pictures():
             return
-        async for page in self._kept.ids():
-            for picture_id in sorted(page - await self._store.known_pictures(page)):
-                await self._kept.delete(picture_id, FORM)
+        async for page in self._kept.names():
+            ids = {name: id_of(name) or "" for name in page}
+            known = await self._store.known_pictures(set(ids.values()))
+            for name in sorted(name for name in page if ids[name] not in known):
+                await self._kept.delete(name)
 
     async def let_go(self) -> list[str]:
         """Delete the pictures that are of no use any more, and return their ids."""
@@ -103,7 +118,7 @@ class InputPictures:
             keep = {each for job in waiting for each in job.spec.picture_ids}
             gone = await self._store.drop_pictures(before=before, keep=keep)
             for picture_id in gone:
-                await self._kept.delete(picture_id, FORM)
+                await self._kept.delete(kept_name(picture_id, FORM))
         return gone
 
     async def let_go_for_ever(self) -> None:

@@ -7,9 +7,8 @@ Each method is one thing a person does. What happens inside is in ``admit`` (bef
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -19,51 +18,54 @@ from calotype.core.errors import (
     IllegalMove,
     ModelBroken,
     NotFound,
-    OperatorError,
     Quarantined,
     Refused,
 )
+from calotype.core.ids import new_id
+from calotype.core.messages import MEMORY_VARIABLE
 from calotype.core.nouns import (
     AdapterInfo,
     AdapterKind,
     Ask,
     Event,
     IdempotencyKey,
-    Image,
-    InputPicture,
     Job,
     Key,
     ModelInfo,
     Spec,
     VerdictKind,
 )
+from calotype.core.references import plain
 from calotype.core.states import EngineState, JobState
-from calotype.delivery.links import Links
-from calotype.delivery.store import PictureStore
+from calotype.delivery.webhooks import SECRET_BYTES
+from calotype.files.private import secret_in
 from calotype.flow import local_key
 from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
+from calotype.flow.catalogue import keep_up, version_for
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.eta import Eta
 from calotype.flow.finish import Finisher
+from calotype.flow.gallery import Gallery
 from calotype.flow.gate import Gate
+from calotype.flow.hooks import Hooks
 from calotype.flow.hopeless import unloadable
 from calotype.flow.idempotency import Once
+from calotype.flow.identity import identity_of
 from calotype.flow.ingredients import Larder
 from calotype.flow.lookup import Lookup
-from calotype.flow.pictures import SENT, InputPictures
 from calotype.flow.recorder import Recorder
 from calotype.flow.rules import admit_rules, line_rules
-from calotype.flow.sweep import sweep
+from calotype.flow.safeguards import Safeguards
 from calotype.jobs.store import JobStore
-from calotype.pool.adapters import AdapterRegistry, embedded_adapters
+from calotype.pool.adapters import AdapterRegistry
+from calotype.pool.catalogue import Catalogue
+from calotype.pool.devices import device_kind
 from calotype.pool.launch import Pace
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry, embedded_folder
-from calotype.provenance import certificates, watermark_keys
+from calotype.provenance import watermark_keys
 from calotype.provenance.certificates import SigningIdentity
-from calotype.safety.pictures import KnownPictures
-from calotype.safety.prompts import PromptCheck
 from calotype.settings import Settings
 
 log = structlog.get_logger("calotype.platform")
@@ -82,34 +84,45 @@ class Platform:
         registry: ModelRegistry,
         identity: SigningIdentity,
         adapters: AdapterRegistry | None = None,
+        safeguards: Safeguards | None = None,
     ) -> None:
         self._settings, self._store, self._registry = settings, store, registry
         self._adapters = adapters or AdapterRegistry([])
-        terms = settings.blocklist
-        self._prompts = PromptCheck.from_file(terms) if terms else PromptCheck.default()
-        self._links = Links.load_or_create(
-            settings.secrets_folder / "links", ttl_s=settings.link_ttl_s
+        self._safeguards = guards = safeguards or Safeguards(settings)
+        marks = watermark_keys.load_or_create(settings.secrets_folder / "watermark")
+        self._finisher = Finisher(
+            settings.finish_processes, identity, marks[0], guards.lists, guards.setup
         )
-        self._pictures = PictureStore.local(settings.pictures_folder)
-        bank = settings.blocked_pictures
-        mark_key, *_ = watermark_keys.load_or_create(settings.secrets_folder / "watermark")
-        self._finisher = Finisher(settings.finish_processes, identity, mark_key, bank)
-        threads = settings.engine_threads
+        self.gallery = Gallery(settings, store, self._finisher, identity, marks)
+        self.hooks = Hooks(
+            store,
+            secret_in(settings.secrets_folder / "webhooks", SECRET_BYTES),
+            self.gallery.addresses_of,
+            allow_private=settings.webhooks_private,
+        )
+        threads, memory = settings.engine_threads, settings.engine_memory_bytes
         self._pool = EnginePool(
             engines=settings.engines,
             models=registry.list(),
+            pinned=registry.pinned(),
             env={"CALOTYPE_ENGINE_FOLDER": str(settings.home / "engine")}
-            | ({"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {}),
-            log_folder=settings.home / "logs",
+            | ({"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {})
+            | ({MEMORY_VARIABLE: str(memory)} if memory else {}),
+            log_folder=settings.logs_folder,
             pace=Pace(heartbeat_s=settings.heartbeat_s),
         )
-        self._inputs = InputPictures(
-            store, self._finisher, PictureStore.local(settings.inputs_folder), self._pictures
-        )
-        self._lookup = Lookup(store, self._inputs, self._adapters)
-        larder = Larder(self._adapters, self._inputs)
+        inputs = self.gallery.inputs
+        self._lookup = Lookup(store, inputs, self._adapters)
+        larder = Larder(self._adapters, inputs)
         self._recorder = Recorder(settings.record) if settings.record else None
-        tools = Tools(store, self._finisher, self._pictures, larder, self._recorder)
+        tools = Tools(
+            store,
+            self._finisher,
+            self.gallery.pictures,
+            larder,
+            self._recorder,
+            guards.policy_of,
+        )
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []
         gate = Gate(store, admit_rules(settings), self._devices)
@@ -124,24 +137,30 @@ class Platform:
         Raises OperatorError, before anything runs, for what the installation lacks.
         """
         settings.home.mkdir(parents=True, exist_ok=True)
-        if settings.blocked_pictures is not None:
-            KnownPictures.from_file(settings.blocked_pictures)  # or each picture would find it out
+        safeguards = await asyncio.to_thread(Safeguards, settings)
         line_rules(settings)  # refuses what settings can't say together
         admit_rules(settings)
-        registry = ModelRegistry([embedded_folder()], settings.models_folder)
-        adapters = AdapterRegistry([embedded_adapters(), settings.home])
-        await asyncio.to_thread(registry.scan)
-        await asyncio.to_thread(adapters.scan)
-        identity = await asyncio.to_thread(_identity, settings)
+        catalogue = Catalogue(
+            settings.models_folder,
+            settings.home,
+            device=device_kind(),
+            equip=safeguards.equipped,
+        )
+        await asyncio.to_thread(catalogue.scan)
+        identity = await asyncio.to_thread(identity_of, settings)
         store = await JobStore.open(settings.database)
         await store.serve_alone()
-        platform = cls(settings, store, registry, identity, adapters)
+        platform = cls(settings, store, catalogue.models, identity, catalogue.adapters, safeguards)
         platform.new_key = await local_key.ensure(
             store, settings.key_path, tenant=FIRST_TENANT, scopes=SCOPES
         )
-        await sweep(store, platform._pictures)
-        await platform._inputs.sweep()
-        sweeps = platform._inputs.let_go_for_ever(), platform._once.forget_for_ever()
+        await platform.gallery.open()
+        sweeps = (
+            *platform.gallery.for_ever(),
+            platform.hooks.send_for_ever(),
+            platform._once.forget_for_ever(),
+            keep_up(catalogue),
+        )
         platform._sweeping = [asyncio.create_task(each) for each in sweeps]
         await platform._pool.start()
         await platform._dispatcher.start()
@@ -153,6 +172,8 @@ class Platform:
             task.cancel()
         await self._dispatcher.stop()
         await self._pool.stop()
+        await self.gallery.stop()
+        await self.hooks.stop()
         await asyncio.to_thread(self._finisher.stop)
         if self._recorder is not None:
             self._recorder.close()
@@ -197,18 +218,22 @@ class Platform:
         Raises InvalidInput, Refused (the prompt), ModelBroken, or TooMany (a bound of its
         tenant, or the line is full).
         """
-        ask, found = await self._lookup.found(key.tenant, ask)
-        model = self._registry.get(model_name(ask, self.default_model))
-        self._check_loadable(model.name)
-        spec, tier = spec_of(ask, model, found), tier_of(ask)
-        self._judge(spec)
+        job_id = new_id("job")  # by it, a canary is chosen
+        ask, found = await self._lookup.found(key.tenant, ask, job_id)
+        name = model_name(ask, self.default_model)
+        chosen = version_for(self._registry, name, job_id, self._check_usable)
+        spec, tier = spec_of(ask, chosen.info, found), tier_of(ask)
+        spec = replace(spec, model_asked=chosen.asked, is_canary=chosen.is_canary)
+        self._judge(key, spec)
         if held := await self._store.quarantine.find(spec):
             raise Quarantined(
                 f"the same job ended its engines before, and isn't run again: {held.reason}",
                 field="body",
                 limit="a job that differs, by its seed at least",
             )
-        return await self._dispatcher.queue(key.tenant, tier, spec, once, user=key.user)
+        return await self._dispatcher.queue(
+            key.tenant, tier, spec, once, user=key.user, job_id=job_id
+        )
 
     async def job(self, key: Key, job_id: str) -> Job:
         """One of the tenant's jobs; raises NotFound."""
@@ -258,31 +283,6 @@ class Platform:
             return 1.0
         return self._dispatcher.progress(job.id)
 
-    # Pictures.
-
-    def picture_path(self, image: Image, form: str = "png") -> str:
-        """The signed address of a picture, below the server's own."""
-        return self._links.path(image.id, form, now=time.time())
-
-    async def picture(self, image_id: str, form: str, *, expires: str, signature: str) -> bytes:
-        """A delivered picture's file; raises Unauthorized (a wrong or old link) or NotFound."""
-        self._links.check(image_id, form, expires=expires, signature=signature, now=time.time())
-        if image_id.startswith(f"{SENT}_"):
-            return await self._inputs.file(image_id)
-        return await self._pictures.get(image_id, form)
-
-    async def take_in(self, key: Key, data: bytes) -> InputPicture:
-        """Keep a picture that jobs can begin from. Raises InvalidInput, Refused, or TooMany."""
-        return await self._inputs.take_in(key.tenant, data)
-
-    async def input_picture(self, key: Key, picture_id: str) -> InputPicture:
-        """A picture that was sent, or a finished image; raises NotFound."""
-        return await self._inputs.find(key.tenant, picture_id)
-
-    def input_path(self, picture: InputPicture) -> str:
-        """The signed address of a picture that jobs can begin from."""
-        return self._links.path(picture.id, "png", now=time.time())
-
     # The installation.
 
     @property
@@ -297,7 +297,8 @@ class Platform:
 
     def models(self) -> list[ModelInfo]:
         """Every usable model."""
-        return list(self._registry.list())
+        every = self._registry.offered()
+        return [model for model in every if not self._safeguards.why_not_served(model)]
 
     def adapters(self, kind: AdapterKind) -> list[AdapterInfo]:
         """Every usable LoRA, or ControlNet."""
@@ -322,26 +323,36 @@ class Platform:
             engine["state"] == EngineState.READY and engine["models"] for engine in engines
         )
         return {
-            "ready": is_warm and fault is None and not checks_failing,
+            "ready": is_warm and fault is None and not checks_failing and not self._store.is_away,
             "fault": fault,
+            "database_away": self._store.is_away,
             "checks_failing": checks_failing,
             "engines": engines,
             "models": [model.name for model in self.models()],
             "models_broken": self._registry.broken(),
+            "models_not_served": {
+                model.name: reason
+                for model in self._registry.list()
+                if (reason := self._safeguards.why_not_served(model))
+            },
             "adapters_broken": dict(self._adapters.broken()),
         }
+
+    def where(self) -> dict[str, Any]:
+        """Which models are on which engine, what is being loaded, and what has been so far."""
+        return self._dispatcher.warmth.where()
 
     async def broken(self) -> str:
         """Wait for a fault that only a restart can mend, and return it."""
         return await self._dispatcher.broken()
 
-    def _judge(self, spec: Spec) -> None:
+    def _judge(self, key: Key, spec: Spec) -> None:
         """Refuse what the job's texts ask for, all read together; a LoRA's name is one of them."""
-        verdict = self._prompts.judge_fields(
+        verdict = self._safeguards.prompts(key.tenant, key.user).judge_fields(
             {
                 "prompt": spec.prompt,
                 "negative_prompt": spec.negative_prompt,
-                "loras": ", ".join(lora.name for lora in spec.loras),
+                "loras": ", ".join(plain(lora.name) for lora in spec.loras),
             }
         )
         if verdict.kind is not VerdictKind.ALLOW:
@@ -352,24 +363,19 @@ class Platform:
                 category=verdict.category,
                 check=verdict.check,
                 version=verdict.version,
+                policy=verdict.policy,
             )
 
     def _devices(self) -> int:
         return sum(one.state is EngineState.READY for one in self._pool.health())
 
-    def _check_loadable(self, model: str) -> None:
-        """Refuse what would wait for ever; an engine that isn't up yet may still load it."""
+    def _check_usable(self, model: ModelInfo) -> None:
+        """Refuse what nobody could judge, and what would wait for ever.
+
+        An engine that isn't up yet may still load it.
+        """
+        self._safeguards.check_served(model)
         ready = [one for one in self._pool.health() if one.state is EngineState.READY]
-        if reason := unloadable(ready).get(model):
-            raise ModelBroken(f"no engine could load {model}: {reason}", field="model")
-
-
-def _identity(settings: Settings) -> SigningIdentity:
-    now = datetime.now(UTC)
-    if settings.certificate_chain is not None or settings.certificate_key is not None:
-        chain, key = settings.certificate_chain, settings.certificate_key
-        if chain is None or key is None:
-            missing = "certificate_chain" if chain is None else "certificate_key"
-            raise OperatorError(f"setting {missing} is needed beside the other", field=missing)
-        return certificates.load(chain, key, now=now)
-    return certificates.ensure_development(settings.secrets_folder / "certificates", now=now)
+        if reason := unloadable(ready).get(model.name):
+            raise ModelBroken(f"no engine could load {model.name}: {reason}", field="model")
+        self._dispatcher.warmth.check(model)

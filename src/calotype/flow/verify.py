@@ -2,29 +2,28 @@
 
 Each can be lost or forged by itself: a claim goes with any re-encoding, a mark can be copied, and a
 log entry is only of a file. So each is told with how sure it is, and the verdict says which carry
-it. Nothing that is in a file makes this raise.
+it. Nothing that is in a file makes this raise. The command line and HTTP ask here, both.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.core.errors import InvalidInput
 from calotype.core.hash_log import leaf_hash, proves
-from calotype.delivery import inputs
+from calotype.flow.examine import Seen, examine
+from calotype.jobs.files import PictureFiles
 from calotype.jobs.hash_log import HashLog, Kept
 from calotype.provenance import fingerprint
-from calotype.provenance.detection import Mark, detect
+from calotype.provenance.detection import Mark
 from calotype.provenance.geometry import Guess
-from calotype.provenance.verification import Report, verify
+from calotype.provenance.verification import Report
 from calotype.provenance.watermark import MarkKey
-from calotype.safety import phash
 
 NEAR_BITS = 20  # of 64; what is that near is then compared by its sketch
 NEAR_MAX = 20  # entries that are compared
@@ -32,6 +31,7 @@ LOOKS_MIN = 0.97  # likeness by which a picture without a mark is called a copy
 
 Verdict = Literal["ours", "ours_changed", "ours_by_mark", "ours_by_looks", "copied_mark",
                   "signed_by_others", "not_ours"]  # fmt: skip
+Confidence = Literal["proven", "near_certain", "likely", "unknown"]
 
 SENTENCES: dict[Verdict, str] = {
     "ours": "signed by us and unchanged",
@@ -71,32 +71,87 @@ class Origin:
         """The verdict for people."""
         return SENTENCES[self.verdict]
 
+    @property
+    def confidence(self) -> tuple[Confidence, str]:
+        """How sure the verdict is, and what that rests on."""
+        sure: tuple[Confidence, str]
+        match self.verdict:
+            case "ours":
+                sure = "proven", "its signature covers every byte, and its key is ours"
+            case "ours_changed" if self.claim.state == "trusted":
+                sure = "proven", "its claim is ours, and its SHA-256 none of those that were signed"
+            case "ours_changed" if self.claim.is_signed_here:
+                sure = "proven", "its signature is ours, and doesn't fit the file any more"
+            case "signed_by_others":
+                signer = self.claim.signer or "a key that isn't ours"
+                sure = "proven", f"its signature covers every byte; it is by {signer}"
+            case "not_ours":
+                sure = "unknown", "all three witnesses can be removed, so this proves nothing"
+            case "ours_by_looks":
+                sure = self._by_the_log()
+            case _:
+                assert self.mark is not None
+                share = f"{max(self.mark.false_max, 1e-30):.0e}"
+                sure = (
+                    "near_certain",
+                    f"less than {share} of unmarked pictures seem to have this mark",
+                )
+        return sure
+
+    def _by_the_log(self) -> tuple[Confidence, str]:
+        assert self.logged is not None
+        if self.logged.by == "file":
+            return "proven", "its SHA-256 is in the hash log"
+        return "likely", f"likeness {self.logged.likeness or 0:.3f}; pictures can look alike"
+
 
 async def origin(
-    data: bytes, *, log: HashLog, keys: Sequence[MarkKey], anchors_pem: str | None
+    data: bytes,
+    *,
+    log: HashLog,
+    keys: Sequence[MarkKey],
+    anchors_pem: str | None,
+    serials: Collection[str] | None = None,
+    files: PictureFiles | None = None,
 ) -> Origin:
-    """Look at a file from every side. ``keys``: those of the mark, old ones too."""
-    claim = verify(data, anchors_pem=anchors_pem)
-    try:
-        pixels = inputs.read(data)
-    except InvalidInput:
-        return Origin(_verdict(claim, None, None), claim, None, None, is_picture=False)
-    mark = detect(pixels, keys)
-    logged = await _logged(data, pixels, mark, log)
-    return Origin(_verdict(claim, mark, logged), claim, mark, logged, is_picture=True)
+    """Look at a file from every side, here and now. ``keys``: those of the mark, old ones too."""
+    seen = examine(data, keys=keys, anchors_pem=anchors_pem, serials=serials)
+    return await origin_of(seen, log, files)
 
 
-async def _logged(
-    data: bytes, pixels: NDArray[np.uint8], mark: Mark | None, log: HashLog
-) -> Logged | None:
+async def origin_of(seen: Seen, log: HashLog, files: PictureFiles | None = None) -> Origin:
+    """What follows from what was seen of a file, from the log, and from the records of files."""
+    logged = await _logged(seen, log)
+    verdict = _verdict(seen.claim, seen.mark, logged)
+    if verdict == "ours" and files is not None and await _is_another(seen, files):
+        verdict = "ours_changed"
+    return Origin(verdict, seen.claim, seen.mark, logged, is_picture=seen.grey is not None)
+
+
+async def _is_another(seen: Seen, files: PictureFiles) -> bool:
+    """Whether a file whose claim is whole is none of those that were signed of its picture.
+
+    A claim leaves out a few bytes of itself, which can be changed without it noticing.
+    """
+    image = str((seen.claim.manifest or {}).get("image", ""))
+    signed = await files.sha256s(image)
+    return bool(signed) and seen.sha256 not in signed
+
+
+async def _logged(seen: Seen, log: HashLog) -> Logged | None:
     """The entry of this file, else of its mark, else of what looks the same."""
-    if kept := await log.of_file(hashlib.sha256(data).hexdigest()):
+    if kept := await log.of_file(seen.sha256):
         return await _told(kept, "file", 1.0, log)
+    grey, mark = seen.grey, seen.mark
+    if grey is None:
+        return None
     if mark is not None and mark.payload is not None and (kept := await log.of_mark(mark.payload)):
-        return await _told(kept, "mark", _likeness(kept, pixels, mark.placed), log)
-    hashes = phash.hashes(phash.small(pixels))
-    near = await log.near(hashes, bits=NEAR_BITS, most=NEAR_MAX)
-    scored = [(likeness, kept) for kept in near if (likeness := _looks(kept, pixels)) is not None]
+        likeness = await asyncio.to_thread(_likeness, kept, grey, mark.placed)
+        return await _told(kept, "mark", likeness, log)
+    near = await log.near(seen.phashes, bits=NEAR_BITS, most=NEAR_MAX)
+    likenesses = await asyncio.to_thread(lambda: [_looks(kept, grey) for kept in near])
+    pairs = zip(likenesses, near, strict=True)
+    scored = [(likeness, kept) for likeness, kept in pairs if likeness is not None]
     best = max(scored, key=lambda each: each[0], default=None)
     if best is None or best[0] < LOOKS_MIN:
         return None
@@ -114,28 +169,29 @@ async def _told(
     return Logged(kept, by, likeness, proof.count, proof.head, is_proven)
 
 
-def _likeness(kept: Kept, pixels: NDArray[np.uint8], placed: Guess) -> float | None:
+def _likeness(kept: Kept, grey: NDArray[np.uint8], placed: Guess) -> float | None:
     if not kept.entry.sketch:
         return None
     drawn, size = fingerprint.from_bytes(kept.entry.sketch), (kept.entry.height, kept.entry.width)
-    return fingerprint.likeness(drawn, size, pixels, placed)
+    return fingerprint.likeness(drawn, size, grey, placed)
 
 
-def _looks(kept: Kept, pixels: NDArray[np.uint8]) -> float | None:
+def _looks(kept: Kept, grey: NDArray[np.uint8]) -> float | None:
     """How alike they look, whether the picture was only made smaller or cut by a little."""
-    height, width, _ = pixels.shape
-    whole = max(height, width) / max(kept.entry.height, kept.entry.width)
+    whole = max(grey.shape) / max(kept.entry.height, kept.entry.width)
     found = []
     for share in (1.0, 0.95, 0.9, 0.85):  # of the entry's picture that is left
         for is_mirrored in (False, True):
             placed = Guess(0.0, whole / share, is_mirrored)
-            found.append(_likeness(kept, pixels, placed))
+            found.append(_likeness(kept, grey, placed))
     return max((each for each in found if each is not None), default=None)
 
 
 def _verdict(claim: Report, mark: Mark | None, logged: Logged | None) -> Verdict:
     if claim.state == "trusted":
         return "ours"
+    if claim.is_signed_here:
+        return "ours_changed"
     if mark is not None:
         if logged is not None and logged.by == "mark" and not _fits(logged):
             return "copied_mark"
@@ -148,3 +204,44 @@ def _verdict(claim: Report, mark: Mark | None, logged: Logged | None) -> Verdict
 def _fits(logged: Logged) -> bool:
     """Whether a mark fits its record; what is too plain to tell is given the benefit."""
     return logged.likeness is None or logged.likeness >= fingerprint.FITS_MIN
+
+
+def body(found: Origin) -> dict[str, Any]:
+    """The same as JSON-ready values, for every way to ask."""
+    mark, logged = found.mark, found.logged
+    level, why = found.confidence
+    return {
+        "verdict": found.verdict,
+        "detail": found.sentence,
+        "confidence": level,
+        "confidence_detail": why,
+        "c2pa": {
+            "state": found.claim.state,
+            "codes": list(found.claim.codes),
+            "signer": found.claim.signer,
+            "manifest": found.claim.manifest,
+            "ingredients": list(found.claim.ingredients),
+        },
+        "watermark": mark
+        and {
+            "payload": None if mark.payload is None else f"{mark.payload:016x}",
+            "key": mark.key,
+            "statistic": round(mark.statistic, 2),
+            "threshold": round(mark.threshold, 2),
+            "false_max": mark.false_max,
+            "turn": round(mark.placed.turn, 2),
+            "scale": round(mark.placed.scale, 4),
+            "mirrored": mark.placed.is_mirrored,
+        },
+        "hash_log": logged
+        and {
+            "image": logged.kept.entry.image,
+            "by": logged.by,
+            "likeness": logged.likeness,
+            "number": logged.kept.number,
+            "count": logged.count,
+            "head": logged.head.hex(),
+            "proven": logged.is_proven,
+            "at": logged.kept.entry.at.isoformat(),
+        },
+    }

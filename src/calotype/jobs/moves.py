@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from calotype.core.errors import IllegalMove, LeaseLost, NotFound
-from calotype.core.nouns import Image, Lease, Refusal, Spec, Tier
+from calotype.core.errors import IllegalMove, InternalError, LeaseLost, NotFound
+from calotype.core.nouns import Image, Lease, Refusal, Spec, Tier, Verdict
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
-from calotype.jobs import quarantine, tables
+from calotype.jobs import files, previews, quarantine, tables, verdicts, webhooks
 from calotype.jobs.leases import fresh_end
-from calotype.jobs.rows import image_values, refused_json, spec_json, utc_now
+from calotype.jobs.rows import refused_json, spec_json, utc_now
 
 Entry = tuple[str, dict[str, Any]]  # an event's kind and data
 
@@ -31,7 +31,6 @@ async def insert_job(
     tier: Tier,
     spec: Spec,
     *,
-    position: int,
     user: str,
     fell_from: Tier | None,
     charged_s: float | None,
@@ -54,12 +53,13 @@ async def insert_job(
             charged_s=charged_s,
         )
     )
-    first: dict[str, Any] = {"position": position, "tier": tier.value}
+    first: dict[str, Any] = {"tier": tier.value}
     if fell_from is not None:
         first["fell_from"] = fell_from.value
     await conn.execute(
         insert(tables.events).values(job_id=job_id, seq=1, kind="queued", at=at, data=first)
     )
+    await webhooks.write(conn, job_id, tenant, [(1, "queued")], at)
 
 
 async def lease(conn: AsyncConnection, job_id: str, engine: str, why: str = "") -> Lease:
@@ -102,13 +102,21 @@ async def promote(conn: AsyncConnection, job_id: str, waited_s: float, why: str)
     await conn.execute(update(tables.jobs).where(ours).values(log_length=length))
 
 
+async def tell_queued(conn: AsyncConnection, job_id: str, kind: str, data: dict[str, Any]) -> None:
+    """Log something of a job that waits; nothing if it doesn't any more. Its state stays."""
+    job = await _locked(conn, job_id)
+    if job.state != JobState.QUEUED:
+        return
+    length = await write_events(conn, job_id, job.log_length, [(kind, data)])
+    ours = tables.jobs.c.id == job_id
+    await conn.execute(update(tables.jobs).where(ours).values(log_length=length))
+
+
 async def requeue(
     conn: AsyncConnection,
     job_id: str,
     held: Lease | None,
     reason: str,
-    *,
-    position: int,
     outcome: AttemptState,
 ) -> None:
     """Back to queued; the token moves on, so that whoever ran it can write no more.
@@ -124,7 +132,7 @@ async def requeue(
         engine = await _end_attempt(conn, job, outcome, reason)
         failed = {"attempt": job.attempt, "engine": engine, "reason": reason}
         entries.append(("attempt_failed", failed))
-    queued = {"position": position, "tier": job.tier, "reason": reason, "attempt": job.attempt}
+    queued = {"tier": job.tier, "reason": reason, "attempt": job.attempt}
     entries.append(("queued", queued))
     await _change(conn, job, JobState.QUEUED, entries, token=job.token + 1)
 
@@ -137,16 +145,19 @@ async def succeed(
     entries: list[Entry] = [("succeeded", {"images": len(images)})]
     await _change(conn, job, JobState.SUCCEEDED, entries, refused=refused_json(refused))
     await _end_attempt(conn, job, AttemptState.DONE)
+    for image in images:
+        if image.verdict is None:
+            raise InternalError(f"{image.id} wasn't judged: it can't be delivered")
+        await verdicts.deliver(conn, held.job_id, image, image.verdict)
     if images:
-        rows = [image_values(held.job_id, image) for image in images]
-        await conn.execute(insert(tables.images), rows)
+        await files.add(conn, images)
 
 
 async def hold(conn: AsyncConnection, held: Lease, reason: str) -> None:
     """Running -> pending_safety; the lease stays good, to succeed or fail with later."""
     job = await _locked(conn, held.job_id, held)
     await _change(conn, job, JobState.PENDING_SAFETY, [("pending_safety", {"reason": reason})])
-    await _strip_previews(conn, held.job_id)
+    await previews.strip(conn, held.job_id)
 
 
 async def fail(
@@ -163,7 +174,7 @@ async def fail(
     entries: list[Entry] = [("failed", {"error": error})]
     values = {"error": error, "refused": refused_json(refused), "token": job.token + 1}
     await _change(conn, job, JobState.FAILED, entries, **values)
-    await _strip_previews(conn, job_id)
+    await previews.strip(conn, job_id)
     reason = str(error.get("detail", ""))
     await _end_attempt(conn, job, AttemptState.FAILED, reason)
     if is_poison:
@@ -175,14 +186,18 @@ async def cancel(conn: AsyncConnection, job_id: str, by: str) -> None:
     job = await _locked(conn, job_id)
     entries: list[Entry] = [("cancelled", {"by": by})]
     await _change(conn, job, JobState.CANCELLED, entries, token=job.token + 1)
-    await _strip_previews(conn, job_id)
+    await previews.strip(conn, job_id)
     await _end_attempt(conn, job, AttemptState.CANCELLED)
 
 
-async def withhold(conn: AsyncConnection, held: Lease, image: int) -> None:
-    """Take an image's previews out of the log: no more of it may be seen than of the picture."""
+async def withhold(
+    conn: AsyncConnection, held: Lease, image: int, pixels_sha256: str, verdict: Verdict | None
+) -> None:
+    """Keep the verdict of an image that may not be seen, and take its previews out of the log."""
     await _locked(conn, held.job_id, held)
-    await _strip_previews(conn, held.job_id, image)
+    if verdict is not None:
+        await verdicts.record(conn, pixels_sha256, verdict)
+    await previews.strip(conn, held.job_id, image)
 
 
 async def write_events(
@@ -233,19 +248,8 @@ async def _change(
     if changed.rowcount != 1:
         raise LeaseLost(f"{job.id} was changed by another writer at the same time")
     await write_events(conn, job.id, job.log_length, entries)
-
-
-async def _strip_previews(conn: AsyncConnection, job_id: str, image: int | None = None) -> None:
-    """Without a verdict that allows it no picture is shown, and so no preview of it either."""
-    events = tables.events
-    steps = select(events.c.seq, events.c.data).where(
-        events.c.job_id == job_id, events.c.kind == "step"
-    )
-    for seq, data in (await conn.execute(steps)).all():
-        if "preview" in data and image in (None, data["image"]):
-            del data["preview"]
-            one = (events.c.job_id == job_id) & (events.c.seq == seq)
-            await conn.execute(update(events).where(one).values(data=data))
+    told = [(seq, kind) for seq, (kind, _) in enumerate(entries, start=job.log_length + 1)]
+    await webhooks.write(conn, job.id, job.tenant, told, utc_now())
 
 
 async def _end_attempt(

@@ -6,6 +6,7 @@ Their files lie elsewhere. Finished images are looked up here too, since a job c
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,17 @@ from calotype.jobs.database import Database
 from calotype.jobs.rows import image_of, job_of, utc_now
 
 
-async def add(database: Database, tenant: str, picture: InputPicture) -> None:
+@dataclass(frozen=True)
+class Sent:
+    """What a picture's record says beside the picture."""
+
+    tenant: str
+    ingredient: bytes | None  # the archive of the claim that it came with
+
+
+async def add(
+    database: Database, tenant: str, picture: InputPicture, ingredient: bytes | None = None
+) -> None:
     """Record a picture of this tenant, or that it was sent again. Raises TooMany."""
     pictures = tables.pictures
     values = {"used_at": picture.used_at}
@@ -41,6 +52,7 @@ async def add(database: Database, tenant: str, picture: InputPicture) -> None:
                     height=picture.height,
                     bytes=picture.bytes,
                     sha256=picture.sha256,
+                    ingredient=ingredient,
                     **values,
                 )
             )
@@ -61,6 +73,15 @@ async def get(database: Database, picture_id: str, tenant: str) -> InputPicture:
             limit="the id of a picture of yours",
         )
     return _picture_of(row)
+
+
+async def sent(database: Database, picture_id: str) -> Sent | None:
+    """Who sent a picture, and with what claim; None if nobody did."""
+    it = tables.pictures
+    query = select(it.c.tenant, it.c.ingredient).where(it.c.id == picture_id)
+    async with database.reading() as conn:
+        row = (await conn.execute(query)).one_or_none()
+    return Sent(row.tenant, row.ingredient) if row else None
 
 
 async def use(database: Database, picture_ids: Collection[str]) -> None:
@@ -139,5 +160,5 @@ def _check_room(held: int, bytes_then: int) -> None:
 
 def _picture_of(row: Row[Any]) -> InputPicture:
     values = dict(row._mapping)
-    del values["tenant"]
+    del values["tenant"], values["ingredient"]
     return InputPicture(**values)

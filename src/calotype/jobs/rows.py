@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,13 +78,15 @@ def refused_json(refused: Iterable[Refusal]) -> list[dict[str, Any]] | None:
 def image_of(row: Row[Any]) -> Image:
     """A row of ``images``."""
     values = dict(row._mapping)
-    del values["job_id"]
+    del values["job_id"], values["policy"]
     return Image(**{**values, "formats": tuple(values["formats"])})
 
 
 def image_values(job_id: str, image: Image) -> dict[str, Any]:
     """What a row of ``images`` holds."""
-    return {**asdict(image), "job_id": job_id, "formats": list(image.formats)}
+    values = asdict(replace(image, verdict=None))
+    del values["files"], values["verdict"]
+    return {**values, "job_id": job_id, "formats": list(image.formats)}
 
 
 def event_of(row: Row[Any]) -> Event:

@@ -30,15 +30,18 @@ from calotype.core.nouns import (
     Refusal,
     Spec,
     Tier,
+    Verdict,
 )
 from calotype.core.states import AttemptState, JobState
 from calotype.jobs import idempotency, keys, moves, notes, pictures, reading, tables
 from calotype.jobs.budgets import Budgets
 from calotype.jobs.database import Database, open_database
+from calotype.jobs.files import PictureFiles
 from calotype.jobs.hash_log import HashLog
 from calotype.jobs.leases import Leases
 from calotype.jobs.log import EventLog
 from calotype.jobs.quarantine import Quarantine
+from calotype.jobs.webhooks import Webhooks
 
 T = TypeVar("T")
 
@@ -55,6 +58,8 @@ class JobStore:
         self.quarantine = Quarantine(database)
         self.idempotency_keys = idempotency.IdempotencyKeys(database)
         self.hash_log = HashLog(database)
+        self.files = PictureFiles(database)
+        self.webhooks = Webhooks(database)
         self._log.start()
 
     @classmethod
@@ -75,6 +80,19 @@ class JobStore:
         except OperatorError:
             await self.close()
             raise
+
+    @property
+    def is_away(self) -> bool:
+        """Whether this server, which has the database to itself, can't reach it now."""
+        return self._database.is_away
+
+    async def stay_alone(self) -> None:
+        """See to it that no other server comes, until this is cancelled; nothing to do with SQLite.
+
+        Raises OperatorError once another has, or had, the database: what this server knows of it is
+        then worth nothing.
+        """
+        await self._database.stay_alone()
 
     async def close(self) -> None:
         """Commit what waits, end every subscription, let go of the database."""
@@ -124,12 +142,6 @@ class JobStore:
             rows = (await conn.execute(query)).all()
         return [(engine, AttemptState(state), reason or "") for engine, state, reason in rows]
 
-    async def named(self, image_ids: Collection[str]) -> set[str]:
-        """Those of these image ids that some job has."""
-        query = select(tables.images.c.id).where(tables.images.c.id.in_(image_ids))
-        async with self._database.reading() as conn:
-            return set((await conn.execute(query)).scalars())
-
     async def first_job_id(self) -> str | None:
         """The oldest job's id; None in a new database."""
         query = select(tables.jobs.c.id).order_by(tables.jobs.c.number).limit(1)
@@ -144,16 +156,15 @@ class JobStore:
         tier: Tier,
         spec: Spec,
         *,
-        position: int,
         job_id: str | None = None,
         user: str = "",
         fell_from: Tier | None = None,
         charged_s: float | None = None,
         once: IdempotencyKey | None = None,
     ) -> Job:
-        """Record a new job as queued; ``position`` in the line (1 = next) goes into its log.
+        """Record a new job as queued.
 
-        ``job_id`` is for a caller that had to know it before (the line asks for its position); then
+        ``job_id`` is for a caller that had to know it before (the line is told of it first); then
         a second try, of a write of which nobody knows whether it was done, finds the job that it
         made. ``once`` is the key of the request that makes it.
         """
@@ -172,7 +183,7 @@ class JobStore:
             async with self._database.writing() as conn:
                 await moves.insert_job(
                     conn, new, tenant, tier, spec,
-                    position=position, user=user, fell_from=fell_from, charged_s=charged_s,
+                    user=user, fell_from=fell_from, charged_s=charged_s,
                 )  # fmt: skip
                 if once is not None:
                     await idempotency.write(conn, tenant, once, new)
@@ -194,20 +205,19 @@ class JobStore:
         """Log that a queued job waited so long that it goes before others from now on."""
         await self._change(job_id, lambda conn: moves.promote(conn, job_id, waited_s, why))
 
+    async def tell_queued(self, job_id: str, kind: str, data: dict[str, Any]) -> None:
+        """Log of a job that waits what becomes of its model ("loading" or "load_failed")."""
+        await self._change(job_id, lambda conn: moves.tell_queued(conn, job_id, kind, data))
+
     async def requeue(
-        self,
-        lease: Lease,
-        reason: str,
-        *,
-        position: int,
-        outcome: AttemptState = AttemptState.FAILED,
+        self, lease: Lease, reason: str, *, outcome: AttemptState = AttemptState.FAILED
     ) -> Job:
         """Back to queued. ``outcome`` of the attempt: FAILED, or LOST when its engine is gone."""
-        return await self._requeue(lease.job_id, lease, reason, position, outcome)
+        return await self._requeue(lease.job_id, lease, reason, outcome)
 
-    async def requeue_orphan(self, job_id: str, reason: str, *, position: int) -> Job:
+    async def requeue_orphan(self, job_id: str, reason: str) -> Job:
         """Back to queued without its lease: a job found running or held after a restart."""
-        return await self._requeue(job_id, None, reason, position, AttemptState.LOST)
+        return await self._requeue(job_id, None, reason, AttemptState.LOST)
 
     async def succeed(
         self, lease: Lease, images: Sequence[Image], refused: Sequence[Refusal] = ()
@@ -254,21 +264,11 @@ class JobStore:
 
     # Notes, which outlive a restart.
 
-    def keep(self, name: str, make: Callable[[], Any]) -> None:
-        """Write what ``make`` then returns with the next change of a job, or by ``write_notes``."""
+    def keep(self, name: str, make: notes.Make) -> None:
+        """Write what ``make`` then returns, entry by entry, with the next change of a job."""
         self._notes.keep(name, make)
 
-    async def write_notes(self) -> None:
-        """Write the notes that no change of a job has taken along."""
-
-        async def write() -> None:
-            async with self._database.writing() as conn:
-                noted = await self._notes.write(conn)
-            self._notes.written(noted)
-
-        await self._database.finish(write())
-
-    async def note(self, name: str) -> Any:
+    async def note(self, name: str) -> dict[str, Any] | None:
         """The note of this name as it was last written; None if it never was."""
         async with self._database.reading() as conn:
             return await notes.read(conn, name)
@@ -282,9 +282,15 @@ class JobStore:
         """
         return await self._log.append(lease, kind, data)
 
-    async def withhold(self, lease: Lease, image: int) -> None:
-        """Take the previews of image ``image`` out of the job's log, for good."""
-        await self._change(lease.job_id, lambda conn: moves.withhold(conn, lease, image))
+    async def withhold(
+        self, lease: Lease, image: int, pixels_sha256: str = "", verdict: Verdict | None = None
+    ) -> None:
+        """Take the previews of image ``image`` out of the job's log, for good; keep its verdict."""
+        await self._change(
+            lease.job_id,
+            lambda conn: moves.withhold(conn, lease, image, pixels_sha256, verdict),
+            notes_too=False,
+        )
 
     async def events(
         self, job_id: str, *, after: int = 0, limit: int = limits.EVENTS_PER_JOB_MAX
@@ -302,13 +308,19 @@ class JobStore:
 
     # Pictures to begin from.
 
-    async def add_picture(self, tenant: str, picture: InputPicture) -> None:
-        """Record a picture that was sent, or that it was sent again. Raises TooMany."""
-        await pictures.add(self._database, tenant, picture)
+    async def add_picture(
+        self, tenant: str, picture: InputPicture, ingredient: bytes | None = None
+    ) -> None:
+        """Record a picture that was sent (again), and the claim it came with. Raises TooMany."""
+        await pictures.add(self._database, tenant, picture, ingredient)
 
     async def picture(self, picture_id: str, *, tenant: str) -> InputPicture:
         """A picture that this tenant sent. Raises NotFound."""
         return await pictures.get(self._database, picture_id, tenant)
+
+    async def sent(self, picture_id: str) -> pictures.Sent | None:
+        """Who sent a picture, and with what claim; None if nobody did."""
+        return await pictures.sent(self._database, picture_id)
 
     async def image(self, image_id: str, *, tenant: str) -> tuple[Image, Job]:
         """A delivered image of this tenant, and its job (without images). Raises NotFound."""
@@ -353,18 +365,10 @@ class JobStore:
     # Shared parts.
 
     async def _requeue(
-        self,
-        job_id: str,
-        lease: Lease | None,
-        reason: str,
-        position: int,
-        outcome: AttemptState,
+        self, job_id: str, lease: Lease | None, reason: str, outcome: AttemptState
     ) -> Job:
         return await self._change_job(
-            job_id,
-            lambda conn: moves.requeue(
-                conn, job_id, lease, reason, position=position, outcome=outcome
-            ),
+            job_id, lambda conn: moves.requeue(conn, job_id, lease, reason, outcome)
         )
 
     async def _change_job(
@@ -376,11 +380,17 @@ class JobStore:
 
         return await self._change(job_id, changed)
 
-    async def _change(self, job_id: str, change: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _change(
+        self,
+        job_id: str,
+        change: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        notes_too: bool = True,  # not from outside a turn: they would come before their change
+    ) -> T:
         async def write() -> T:
             async with self._database.writing() as conn:
                 result = await change(conn)
-                noted = await self._notes.write(conn)
+                noted = await self._notes.write(conn) if notes_too else {}
             self._notes.written(noted)
             self._log.ring(job_id)
             return result

@@ -134,7 +134,56 @@ images = Table(
     Column("sha256", String(64), nullable=False),
     Column("pixels_sha256", String(64), nullable=False),
     Column("formats", JSON, nullable=False),
+    Column("removed_at", UtcDateTime),  # taken away: nobody gets it any more
+    # The database takes no image without a verdict that allows its pixels by this policy.
+    Column("policy", String(100), nullable=False, server_default="before-there-were-policies"),
     UniqueConstraint("job_id", "index"),
+)
+
+picture_files = Table(  # of images; what has no row here is never served
+    "picture_files",
+    metadata,
+    Column("image_id", Identifier, ForeignKey(images.c.id), primary_key=True),
+    Column("form", String(8), primary_key=True),
+    Column("side", Integer, primary_key=True, autoincrement=False),  # pixels; 0: whole
+    Column("name", String(200), nullable=False),  # in the store
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    UniqueConstraint("name"),
+)
+
+removals = Table(  # images that were taken away
+    "removals",
+    metadata,
+    Column("image_id", Identifier, ForeignKey(images.c.id), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("by", String(100), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("files", JSON, nullable=False),  # that it had
+    Column("ended_at", UtcDateTime),  # when its files were gone
+    Column("purged_at", UtcDateTime),  # when caches were told
+    Column("receipt", JSON(none_as_null=True)),
+)
+
+link_revocations = Table(
+    "link_revocations",
+    metadata,
+    Column("tenant", String(100), primary_key=True),
+    Column("count", Integer, nullable=False),
+)
+
+verdicts = Table(  # of finished pictures; what is in it never changes
+    "verdicts",
+    metadata,
+    Column("pixels_sha256", String(64), primary_key=True),
+    Column("policy", String(100), primary_key=True),  # its version
+    Column("kind", String(16), primary_key=True),
+    Column("check", String(200), nullable=False),
+    Column("version", String(100), nullable=False),  # of the check
+    Column("category", String(100)),
+    Column("score", Float),
+    Column("at", UtcDateTime, nullable=False),
 )
 
 pictures = Table(  # that people sent
@@ -147,6 +196,7 @@ pictures = Table(  # that people sent
     Column("bytes", BigInteger, nullable=False),  # of its file
     Column("sha256", String(64), nullable=False),  # of its pixels
     Column("used_at", UtcDateTime, nullable=False, index=True),
+    Column("ingredient", LargeBinary),  # the claim that it came with, archived
 )
 
 keys = Table(
@@ -190,10 +240,11 @@ quarantine = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 
-notes = Table(
+notes = Table(  # one row for each entry of a note
     "notes",
     metadata,
     Column("name", String(40), primary_key=True),
+    Column("entry", String(200), primary_key=True),
     Column("data", JSON, nullable=False),
 )
 
@@ -227,4 +278,41 @@ hash_log_nodes = Table(  # hashes of complete subtrees
     Column("level", Integer, primary_key=True, autoincrement=False),  # 0: leaves
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary, nullable=False),
+)
+
+webhooks = Table(  # where tenants want to be told of their jobs
+    "webhooks",
+    metadata,
+    Column("id", Identifier, primary_key=True),
+    Column("tenant", String(100), nullable=False, index=True),
+    Column("url", String(2000), nullable=False),
+    Column("changed", Integer, nullable=False),  # how often its secret was
+    Column("changed_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+    Column("disabled_reason", String, nullable=False),
+)
+
+webhook_kinds = Table(  # of events that a webhook wants
+    "webhook_kinds",
+    metadata,
+    Column("webhook_id", Identifier, ForeignKey(webhooks.c.id), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+)
+
+webhook_messages = Table(  # the outbox
+    "webhook_messages",
+    metadata,
+    Column("webhook_id", Identifier, ForeignKey(webhooks.c.id), primary_key=True),
+    Column("job_id", Identifier, ForeignKey(jobs.c.id), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),  # of the event
+    Column("kind", String(32), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due_at", Float, nullable=False),  # Unix seconds
+    Column("status", Integer),
+    Column("reason", String, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Index(None, "state", "due_at"),
 )

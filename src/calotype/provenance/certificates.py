@@ -12,7 +12,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from calotype.core.errors import OperatorError
 from calotype.files.private import write_private
+from calotype.provenance import keys
 
 ROOT_FILE, ROOT_KEY_FILE = "root.pem", "root-key.pem"
 CHAIN_FILE, KEY_FILE = "chain.pem", "key.pem"
@@ -34,6 +36,7 @@ CHAIN_FILE, KEY_FILE = "chain.pem", "key.pem"
 LEAF_LIFE = timedelta(days=3650)
 ROOT_LIFE = timedelta(days=7300)
 CLOCK_SLACK = timedelta(hours=1)  # a verifier's clock may be behind ours by this much
+_TRIAL = b"calotype: does this command sign with the key of this chain?"
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,12 @@ class SigningIdentity:
 
     algorithm: str  # as C2PA names it: "es256", "es384", "es512", "ed25519", "ps256"
     chain_pem: str  # leaf first, each certificate followed by its issuer's
-    key_pem: str = field(repr=False)  # PKCS #8, not encrypted; never in a log
-    anchors_pem: str  # the chain's last certificate: who trusts it trusts the pictures
+    key_pem: str = field(repr=False)  # PKCS #8, not encrypted; never in a log; "" with a command
+    anchors_pem: str  # the chain's last certificate, and those of chains before it
+    # Numbers of our leaves, the one in use first: others may have theirs below the same root.
+    serials: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()  # signs in place of a key: data on stdin, signature on stdout
+    timestamp_url: str | None = None  # of a time-stamping authority (RFC 3161)
 
 
 def ensure_development(folder: Path, *, now: datetime) -> SigningIdentity:
@@ -58,17 +65,54 @@ def ensure_development(folder: Path, *, now: datetime) -> SigningIdentity:
     return load(folder / CHAIN_FILE, folder / KEY_FILE, now=now)
 
 
+def rotate_development(folder: Path, *, now: datetime) -> None:
+    """Have the next ``ensure_development`` make a new identity; the one of now becomes a former.
+
+    What it signed goes on being ours. Raises OperatorError.
+    """
+    number = len(former(folder)) + 1
+    try:
+        (folder / KEY_FILE).unlink(missing_ok=True)  # nobody signs with it any more
+        (folder / ROOT_KEY_FILE).unlink(missing_ok=True)
+        folder.rename(folder.with_name(f"{folder.name}.{number:04}"))
+    except OSError as error:
+        raise OperatorError(f"{folder} can't be put aside: {error.strerror}") from error
+    _make_folder(folder, now)
+
+
+def with_former(identity: SigningIdentity, chains: Sequence[Path]) -> SigningIdentity:
+    """The identity, with chains (PEM, leaf first) that signed before it. Raises OperatorError."""
+    anchors_pem, serials = trust(chains)
+    return replace(
+        identity,
+        anchors_pem=identity.anchors_pem + anchors_pem,
+        serials=identity.serials + serials,
+    )
+
+
+def trust(chains: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
+    """The roots (PEM) of chains (PEM, leaf first), and their leaves' numbers. Raises OperatorError.
+
+    They may have expired: what they signed goes on being ours.
+    """
+    read = [_certificates(path) for path in chains]
+    roots = dict.fromkeys(_pem(chain[-1]) for chain in read)
+    serials = dict.fromkeys(str(chain[0].serial_number) for chain in read)
+    return "".join(roots), tuple(serials)
+
+
+def former(folder: Path) -> list[Path]:
+    """The folders of development identities that were put aside, the newest first."""
+    return sorted(folder.parent.glob(f"{folder.name}.[0-9][0-9][0-9][0-9]"), reverse=True)
+
+
 def load(chain_path: Path, key_path: Path, *, now: datetime) -> SigningIdentity:
     """Read a chain (PEM, leaf first) and its key (PEM, not encrypted), and check them.
 
     Raises OperatorError naming the file if one is unreadable, not valid at ``now`` (aware), if the
     chain's order is wrong, the key isn't the leaf's, or C2PA has no algorithm for it.
     """
-    chain_pem, key_pem = _read(chain_path), _read(key_path)
-    try:
-        chain = x509.load_pem_x509_certificates(chain_pem)
-    except ValueError as error:
-        raise OperatorError(f"{chain_path} holds no PEM certificates: {error}") from error
+    chain, key_pem = _certificates(chain_path), _read(key_path)
     try:
         key = serialization.load_pem_private_key(key_pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -76,12 +120,50 @@ def load(chain_path: Path, key_path: Path, *, now: datetime) -> SigningIdentity:
     _check_chain(chain, chain_path, now)
     if chain[0].public_key() != key.public_key():
         raise OperatorError(f"the key in {key_path} isn't that of the first of {chain_path}")
+    return _identity(chain, chain_path, key_pem=_key_pem(key))
+
+
+def load_with_command(
+    chain_path: Path, command: Sequence[str], *, now: datetime
+) -> SigningIdentity:
+    """The same with a key that is elsewhere (a PKCS #11 token, a key management service).
+
+    ``command`` signs: it reads what is to be signed from stdin and writes the raw signature, of the
+    chain's algorithm (ECDSA: DER, or both numbers one after the other). It is tried once, here.
+    """
+    chain = _certificates(chain_path)
+    _check_chain(chain, chain_path, now)
+    identity = _identity(chain, chain_path, command=tuple(command))
+    made = keys.signature(_TRIAL, algorithm=identity.algorithm, key_pem="", command=command)
+    try:
+        keys.check(chain[0], identity.algorithm, made, _TRIAL)
+    except (InvalidSignature, ValueError) as error:
+        raise OperatorError(f"what the command signs isn't by the first of {chain_path}") from error
+    return identity
+
+
+def _identity(
+    chain: list[x509.Certificate],
+    path: Path,
+    *,
+    key_pem: str = "",
+    command: tuple[str, ...] = (),
+) -> SigningIdentity:
     return SigningIdentity(
-        algorithm=_algorithm(key, key_path),
+        algorithm=_algorithm(chain[0].public_key(), path),
         chain_pem=_pem(*chain),
-        key_pem=_key_pem(key),
+        key_pem=key_pem,
         anchors_pem=_pem(chain[-1]),
+        serials=(str(chain[0].serial_number),),
+        command=command,
     )
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError as error:
+        raise OperatorError(f"{path} holds no PEM certificates: {error}") from error
 
 
 def _read(path: Path) -> bytes:
@@ -112,14 +194,14 @@ def _check_chain(chain: list[x509.Certificate], path: Path, now: datetime) -> No
         raise OperatorError(f"{path}: a self-signed certificate can't sign pictures (C2PA)")
 
 
-def _algorithm(key: PrivateKeyTypes, path: Path) -> str:
-    if isinstance(key, ec.EllipticCurvePrivateKey):
+def _algorithm(key: PublicKeyTypes, path: Path) -> str:
+    if isinstance(key, ec.EllipticCurvePublicKey):
         known = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
         if key.curve.name in known:
             return known[key.curve.name]
-    if isinstance(key, ed25519.Ed25519PrivateKey):
+    if isinstance(key, ed25519.Ed25519PublicKey):
         return "ed25519"
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= 2048:
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
         return "ps256"
     raise OperatorError(f"{path}: C2PA has no algorithm for this key; use ECDSA P-256")
 
@@ -142,7 +224,7 @@ def _make_folder(folder: Path, now: datetime) -> None:
 def _development_files(now: datetime) -> dict[str, str]:
     root_key = ec.generate_private_key(ec.SECP256R1())
     leaf_key = ec.generate_private_key(ec.SECP256R1())
-    root_name, leaf_name = _name("Calotype development root"), _name("Calotype pictures")
+    root_name = _name("Calotype development root")
     root = (
         _certificate(
             root_name, root_name, key=root_key, issuer_key=root_key, now=now, life=ROOT_LIFE
@@ -151,22 +233,32 @@ def _development_files(now: datetime) -> dict[str, str]:
         .add_extension(_usage(issues=True), critical=True)
         .sign(root_key, hashes.SHA256())
     )
-    leaf = (
-        _certificate(
-            leaf_name, root_name, key=leaf_key, issuer_key=root_key, now=now, life=LEAF_LIFE
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(issues=False), critical=True)
-        # C2PA asks for a purpose; e-mail protection is the one every verifier takes.
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
-        .sign(root_key, hashes.SHA256())
-    )
+    leaf = leaf_of(leaf_key, root, root_key, now=now)
     return {
         ROOT_FILE: _pem(root),
         ROOT_KEY_FILE: _key_pem(root_key),
         CHAIN_FILE: _pem(leaf, root),
         KEY_FILE: _key_pem(leaf_key),
     }
+
+
+def leaf_of(
+    key: ec.EllipticCurvePrivateKey,
+    root: x509.Certificate,
+    root_key: ec.EllipticCurvePrivateKey,
+    *,
+    now: datetime,
+) -> x509.Certificate:
+    """A certificate that signs pictures with this key, below a root."""
+    name = _name("Calotype pictures")
+    return (
+        _certificate(name, root.subject, key=key, issuer_key=root_key, now=now, life=LEAF_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(issues=False), critical=True)
+        # C2PA asks for a purpose; e-mail protection is the one every verifier takes.
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
+        .sign(root_key, hashes.SHA256())
+    )
 
 
 def _certificate(

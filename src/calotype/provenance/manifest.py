@@ -57,7 +57,7 @@ class Manifest:
     prompt: str
     negative_prompt: str
     model: str  # name in the registry
-    build: str  # content hash of the model's files
+    build: str  # content hash of the model's files: its version, if it was registered
     width: int  # pixels
     height: int  # pixels
     steps: int
@@ -72,6 +72,8 @@ class Manifest:
     parent: str | None = None  # id of the image that was varied or upscaled
     strength: float = 1.0  # share of the steps, and of noise, that the source was given
     made_with: MadeWith = field(default_factory=MadeWith)
+    model_asked: str = ""  # what was named, where a version was chosen for it: sdxl@stable
+    is_canary: bool = False  # that version was on trial
 
     @classmethod
     def of(
@@ -109,6 +111,8 @@ class Manifest:
             parent=spec.parent,
             strength=spec.strength,
             made_with=made_with or MadeWith(),
+            model_asked=spec.model_asked,
+            is_canary=spec.is_canary,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,13 +7,14 @@ installation made: it knows only what the file itself proves.
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import c2pa
 
 from calotype.provenance.manifest import LABEL
-from calotype.provenance.signing import MEDIA_TYPES
+from calotype.provenance.signing import MEDIA_TYPES, mark_of
 
 State = Literal["trusted", "valid", "invalid", "none"]
 
@@ -21,6 +22,7 @@ State = Literal["trusted", "valid", "invalid", "none"]
 UNREADABLE = "calotype.unreadable"
 UNSUPPORTED = "calotype.unsupported"
 REMOTE = "calotype.remoteManifest"
+_OURS = ("signingCredential.trusted", "claimSignature.validated")
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,24 @@ class Report:
     codes: tuple[str, ...]  # why it isn't trusted: C2PA validation status codes
     manifest: dict[str, Any] | None = None  # ours, as signed; input like any other if only valid
     claim_generator: str | None = None  # e.g. "Calotype/0.1.0"
+    is_signed_here: bool = False  # the claim is one that was signed below our anchors, whole or not
+    signer: str | None = None  # who signed, as the certificate says; told only if whole
+    mark: int | None = None  # the watermark's payload, as signed
+    ingredients: tuple[str, ...] = ()  # titles of what it was made from, as signed
 
 
-def verify(data: bytes, form: str | None = None, *, anchors_pem: str | None) -> Report:
+def verify(
+    data: bytes,
+    form: str | None = None,
+    *,
+    anchors_pem: str | None,
+    serials: Collection[str] | None = None,
+) -> Report:
     """Read the claim in an encoded picture; never raises for what is in the file.
 
-    ``form`` ("png", "webp") helps with damaged files; None finds it out from the bytes.
-    ``anchors_pem`` holds the roots to trust, or None to trust nobody.
+    ``form`` ("png", "webp" ...) helps with damaged files; None finds it out from the bytes.
+    ``anchors_pem`` holds the roots to trust, or None to trust nobody. With ``serials``, only the
+    certificates of these numbers are trusted below them: a root may have signed others' too.
     """
     settings: dict[str, Any] = {
         # A file may name an address of its manifest: following it would let anyone's upload make
@@ -62,6 +75,7 @@ def verify(data: bytes, form: str | None = None, *, anchors_pem: str | None) -> 
                 str(reader.get_validation_state() or "Invalid").lower(),
                 reader.get_validation_results() or {},
                 reader.get_active_manifest() or {},
+                serials,
             )
     except c2pa.C2paError.ManifestNotFound:
         return Report("none", ())
@@ -75,20 +89,31 @@ def verify(data: bytes, form: str | None = None, *, anchors_pem: str | None) -> 
         return Report("invalid", (UNREADABLE,))
 
 
-def _report(state: str, results: dict[str, Any], active: dict[str, Any]) -> Report:
+def _report(
+    state: str,
+    results: dict[str, Any],
+    active: dict[str, Any],
+    serials: Collection[str] | None,
+) -> Report:
+    signature = active.get("signature_info") or {}
+    is_known = serials is None or str(signature.get("cert_serial_number")) in serials
     codes = tuple(_failures(results))
+    good = {each.get("code") for each in (results.get("activeManifest") or {}).get("success", ())}
+    is_signed_here = is_known and good.issuperset(_OURS)
     if state not in ("trusted", "valid"):
-        return Report("invalid", codes)
-    manifest = next(
-        (each["data"] for each in active.get("assertions", ()) if each.get("label") == LABEL),
-        None,
-    )
+        return Report("invalid", codes, is_signed_here=is_signed_here)
+    assertions = {each.get("label"): each.get("data") for each in active.get("assertions", ())}
+    manifest = assertions.get(LABEL)
     generator = next(iter(active.get("claim_generator_info", ())), None)
     return Report(
-        "trusted" if state == "trusted" else "valid",
+        "trusted" if state == "trusted" and is_known else "valid",
         codes,
         manifest if isinstance(manifest, dict) else None,
         f"{generator.get('name')}/{generator.get('version')}" if generator else None,
+        is_signed_here=is_signed_here,
+        signer=signature.get("common_name") or signature.get("issuer"),
+        mark=mark_of(assertions),
+        ingredients=tuple(str(each.get("title")) for each in active.get("ingredients", ())),
     )
 
 

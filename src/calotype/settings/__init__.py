@@ -8,9 +8,6 @@ imports it.
 
 from __future__ import annotations
 
-import difflib
-import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,25 +22,21 @@ from pydantic_settings import (
 )
 
 from calotype.core import limits
-from calotype.core.errors import OperatorError
 from calotype.core.nouns import TIER_WEIGHTS, Tier
+from calotype.settings.sources import (
+    ENV_PREFIX,
+    HOME_DEFAULT,
+    OTHER_VARIABLES,
+    absolute,
+    check_variables,
+    fault_of,
+    file_path,
+    read_file,
+)
 
-ENV_PREFIX = "CALOTYPE_"
-HOME_DEFAULT = "~/.calotype"
-OTHER_VARIABLES = {  # of the same prefix, and no settings
-    "CALOTYPE_CONFIG": "settings file to read in place of <home>/calotype.toml",
-    "CALOTYPE_URL": "server that `calotype generate` talks to",
-    "CALOTYPE_KEY": "API key that `calotype generate` and `calotype demo` use",
-    "CALOTYPE_CHROMIUM": "browser that the tests of the page use",
-}
-FILE_NAME = "calotype.toml"  # in the home folder, unless CALOTYPE_CONFIG names another file
+__all__ = ["OTHER_VARIABLES", "Settings"]
 
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-Folder = Annotated[Path, AfterValidator(_absolute)]
+Folder = Annotated[Path, AfterValidator(absolute)]
 
 
 def _of_tiers(value: Any) -> Any:
@@ -61,6 +54,7 @@ def _of_tiers(value: Any) -> Any:
 _ByTier = (NoDecode, BeforeValidator(_of_tiers))
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
+Days = Annotated[float, Field(gt=0.0, le=36_500.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Weights = Annotated[
     dict[Tier, Annotated[int, Field(ge=1, le=1_000)]],
@@ -108,6 +102,24 @@ class Settings(BaseSettings):
         ge=1,
         le=1024,
         description="Threads of one engine on the CPU; unset takes all cores.",
+    )
+    certificate_command: str | None = Field(
+        default=None,
+        description="Command that signs in place of a key (PKCS #11, KMS): data on stdin.",
+    )
+    certificates_former: Folder | None = Field(
+        default=None,
+        description="Folder of PEM chains that signed before: their pictures stay ours.",
+    )
+    timestamp_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#]+",
+        description="Time-stamping authority (RFC 3161) that each signature is stamped by.",
+    )
+    engine_memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Memory of one engine, bytes; unset is most of its GPU, or its part of ours.",
     )
     database_url: str = Field(
         default_factory=_sqlite,
@@ -181,7 +193,11 @@ class Settings(BaseSettings):
     )
     blocked_pictures: Folder | None = Field(
         default=None,
-        description="File of hashes of pictures that are blocked, sent or made; see safety/phash.",
+        description="File of PDQ hashes of pictures that are blocked, sent or made.",
+    )
+    safety: Folder | None = Field(
+        default=None,
+        description="File of policies and picture checks; unset is <home>/safety.toml, if there.",
     )
     certificate_chain: Folder | None = Field(
         default=None,
@@ -202,6 +218,45 @@ class Settings(BaseSettings):
         le=7 * 24 * 3600,
         description="Seconds that a signed address of a picture stays good.",
     )
+    store_url: str | None = Field(
+        default=None,
+        pattern=r"^s3://[^/?#]+(/[^?#]*)?$",
+        description="Bucket that keeps pictures: s3://NAME/FOLDER; unset is the home folder.",
+    )
+    quarantine_url: str | None = Field(
+        default=None,
+        pattern=r"^s3://[^/?#]+(/[^?#]*)?$",
+        description="Bucket that keeps withdrawn pictures apart; unset is <home>/quarantine.",
+    )
+    s3_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#]+$",
+        description="Address of a server that speaks S3, if it isn't Amazon's.",
+    )
+    store_redirects: bool = Field(
+        default=False,
+        description="Send browsers to the bucket, at presigned addresses, in place of the files.",
+    )
+    shared_caches: bool = Field(
+        default=False,
+        description="Let caches in front of the server (a CDN) keep pictures for all who ask.",
+    )
+    purge_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#]+",
+        description="Address that is told, by POST, which pictures caches have to forget.",
+    )
+    purge_headers: str | None = Field(
+        default=None, description="Headers of such a request, as Name: value; Name: value."
+    )
+    kept_days: Annotated[dict[Tier, Days], *_ByTier] = Field(
+        default_factory=dict,
+        description="Days that pictures of a tier are kept: relax=30; unset is for ever.",
+    )
+    webhooks_private: bool = Field(
+        default=False,
+        description="Let webhooks go to private addresses, and over plain http.",
+    )
     record: Folder | None = Field(
         default=None,
         description="File to which the line's events and decisions are added, to replay them.",
@@ -221,11 +276,11 @@ class Settings(BaseSettings):
 
     def __init__(self, **flags: Any) -> None:
         flags = {name: value for name, value in flags.items() if value is not None}
-        _check_variables()
+        check_variables(type(self).model_fields)
         try:
             super().__init__(**flags)
         except ValidationError as error:
-            raise _operator_error(error, flags) from None
+            raise fault_of(error, flags) from None
 
     @classmethod
     def settings_customise_sources(
@@ -239,7 +294,8 @@ class Settings(BaseSettings):
         """Flags, then the environment, then the file; no .env file and no secrets folder."""
         assert isinstance(init_settings, InitSettingsSource)
         path = file_path(init_settings.init_kwargs)
-        file = InitSettingsSource(settings_cls, _read_file(path) if path else {})
+        values = read_file(path, settings_cls.model_fields) if path else {}
+        file = InitSettingsSource(settings_cls, values)
         return init_settings, env_settings, file
 
     @property
@@ -251,6 +307,11 @@ class Settings(BaseSettings):
     def pictures_folder(self) -> Path:
         """Where the delivered pictures lie."""
         return self.home / "pictures"
+
+    @property
+    def quarantine_folder(self) -> Path:
+        """Where withdrawn pictures lie; nothing is served from there."""
+        return self.home / "quarantine"
 
     @property
     def inputs_folder(self) -> Path:
@@ -268,84 +329,28 @@ class Settings(BaseSettings):
         return self.home / "key"
 
     @property
+    def safety_path(self) -> Path | None:
+        """The file of policies and picture checks, if there is one."""
+        usual = self.home / "safety.toml"
+        return self.safety or (usual if usual.is_file() else None)
+
+    @property
+    def hashes_folder(self) -> Path:
+        """Where the lists of known pictures lie that were added by command."""
+        return self.home / "hashes"
+
+    @property
+    def hash_lists(self) -> list[Path]:
+        """Every list of known pictures, and every folder of some."""
+        added = [self.hashes_folder] if self.hashes_folder.is_dir() else []
+        return added + ([self.blocked_pictures] if self.blocked_pictures else [])
+
+    @property
+    def logs_folder(self) -> Path:
+        """What the server and its engines write as they run: a file each."""
+        return self.home / "logs"
+
+    @property
     def server_file(self) -> Path:
         """What a running server says of itself: ``{pid, url, started_at}``."""
         return self.home / "server.json"
-
-
-def _check_variables() -> None:
-    """A misspelt variable would otherwise leave its setting at the default, and nobody would know.
-
-    An empty one says nothing, as with the settings themselves.
-    """
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | set(OTHER_VARIABLES)
-    set_here = {name for name, value in os.environ.items() if value and name.startswith(ENV_PREFIX)}
-    unknown = sorted(set_here - known)
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {near[0]}?" if near else "correct or unset it"
-        raise OperatorError(
-            f"the environment has {', '.join(unknown)}, which is no setting; {hint}",
-            field=unknown[0],
-            limit=sorted(known),
-            source="environment",
-        )
-
-
-def file_path(flags: dict[str, Any]) -> Path | None:
-    """Return the settings file: the one CALOTYPE_CONFIG names, or that of the home folder."""
-    if named := os.environ.get("CALOTYPE_CONFIG"):
-        path = _absolute(Path(named))
-        if not path.is_file():
-            raise OperatorError(
-                f"CALOTYPE_CONFIG names {path}, and there is no such file", field="CALOTYPE_CONFIG"
-            )
-        return path
-    home = flags.get("home") or os.environ.get("CALOTYPE_HOME") or HOME_DEFAULT
-    path = _absolute(Path(home)) / FILE_NAME
-    return path if path.is_file() else None
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OperatorError(
-            f"the settings file {path} can't be read: {error}", source="file"
-        ) from error
-    unknown = sorted(values.keys() - Settings.model_fields.keys())
-    if unknown:
-        raise OperatorError(
-            f"the settings file {path} has {unknown[0]}, which is no setting",
-            field=unknown[0],
-            limit=sorted(Settings.model_fields),
-            source="file",
-        )
-    return values
-
-
-def _operator_error(error: ValidationError, flags: dict[str, Any]) -> OperatorError:
-    """Name the first setting at fault, and where its value came from."""
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0])
-    source, place = _source(name, flags)
-    told = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    bounds = {bound: value for bound, value in first.get("ctx", {}).items() if bound != "error"}
-    return OperatorError(
-        f"setting {told} ({place}): {first['msg']}, not {first['input']!r}",
-        field=name,
-        limit=bounds or None,
-        source=source,
-    )
-
-
-def _source(name: str, flags: dict[str, Any]) -> tuple[str, str]:
-    if name in flags:
-        return "flag", f"flag --{name.replace('_', '-')}"
-    variable = f"{ENV_PREFIX}{name.upper()}"
-    if os.environ.get(variable):
-        return "environment", variable
-    path = file_path(flags)
-    if path is not None and name in tomllib.loads(path.read_text(encoding="utf-8")):
-        return "file", str(path)
-    return "default", "default"

@@ -46,6 +46,12 @@ export class Api {
     return this.#json("GET", `/v1/pictures/${encodeURIComponent(id)}`);
   }
 
+  /** Where a picture came from; `file` is sent as it is, and needs no key. */
+  async verify(file) {
+    const headers = { Accept: "application/json", "Content-Type": "application/octet-stream" };
+    return (await this.#fetch("/v1/images/verify", { method: "POST", headers, body: file })).json();
+  }
+
   /** Newest first; `before` is the id of a job: only older ones are listed. */
   jobs({ limit, before }) {
     const query = new URLSearchParams({ limit: String(limit) });
@@ -83,7 +89,8 @@ export class Api {
   }
 
   async #fetch(path, options) {
-    const headers = { ...options.headers, Authorization: `Bearer ${this.key}` };
+    const headers = { ...options.headers };
+    if (this.key) headers.Authorization = `Bearer ${this.key}`;
     let response;
     try {
       response = await fetch(path, { ...options, headers });

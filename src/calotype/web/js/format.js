@@ -116,7 +116,14 @@ export function noteText(job) {
   const promoted = isPromoted ? "It has waited as long as its speed allows: it goes before others." : "";
   const isFallen = job.fell_from && waits;
   const fallen = isFallen ? sentence(`in ${job.tier}, not ${job.fell_from}: ${job.tier_detail}`) : "";
-  return [again, fallen, promoted, cutText(job), ...withheld].filter(Boolean).join(" ");
+  return [again, fallen, promoted, loadingText(job), cutText(job), ...withheld]
+    .filter(Boolean)
+    .join(" ");
+}
+
+function loadingText({ status, loading }) {
+  if (status !== "queued" || !loading) return "";
+  return `${loading.model} is loading, ${spanText(loading.leftS, loading.leftS)}.`;
 }
 
 function cutText({ tokensCut }) {
@@ -204,4 +211,47 @@ export function linkGoodUntil(address) {
   const expires = Number(new URL(address, location.href).searchParams.get("expires"));
   if (!expires) return null;
   return new Date(expires * 1000).toLocaleTimeString(undefined, { timeStyle: "short" });
+}
+
+const CONFIDENCE = {
+  proven: "Proven",
+  near_certain: "Next to certain",
+  likely: "Likely",
+  unknown: "Nothing is known",
+};
+
+/** What a look at a picture's origin came to, in a sentence. `found` is the server's answer. */
+export const witnessTitle = (found) => sentence(found.detail);
+
+const CLAIMS = {
+  trusted: "whole, and signed by this server",
+  valid: "whole, but signed by somebody else",
+  invalid: "broken: the file was changed since it was signed, or is damaged",
+  none: "none in the file; any saving anew takes it away",
+};
+
+/** The three witnesses and how sure they are: [name, text] each. */
+export function witnessLines({ confidence, confidence_detail: why, ...found }) {
+  const { c2pa, watermark, hash_log: logged } = found;
+  const by = c2pa.state === "valid" && c2pa.signer ? ` (${c2pa.signer})` : "";
+  return [
+    ["How sure", sentence(`${CONFIDENCE[confidence] ?? confidence}: ${why}`)],
+    ["Signed claim", sentence(`${CLAIMS[c2pa.state] ?? c2pa.state}${by}`)],
+    ["Invisible mark", sentence(markText(watermark))],
+    ["Hash log", sentence(loggedText(logged))],
+  ];
+}
+
+function markText(mark) {
+  if (!mark) return "none of this server’s";
+  const id = mark.payload ? `${mark.payload}` : "found, but its id can’t be read any more";
+  return `${id}; by chance in less than ${Math.max(mark.false_max, 1e-30).toExponential(0)} of pictures`;
+}
+
+function loggedText(logged) {
+  if (!logged) return "nothing of it";
+  const by = { file: "this very file", mark: "by its mark", looks: "by its looks" }[logged.by];
+  const likeness = logged.likeness === null ? "" : `, likeness ${logged.likeness.toFixed(3)}`;
+  const proof = logged.proven ? "" : "; NOT PROVEN: the log was changed";
+  return `${logged.image}, ${by}${likeness}${proof}`;
 }

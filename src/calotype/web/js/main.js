@@ -11,6 +11,7 @@ import { Developing } from "./views/developing.js";
 import { Gallery } from "./views/gallery.js";
 import { KeyPanel, keptKey, unfit } from "./views/keypanel.js";
 import { Viewer } from "./views/viewer.js";
+import { Witness } from "./views/witness.js";
 
 // All of a job but its seed, which is left to chance when it is made again.
 const SETTINGS = [
@@ -40,6 +41,7 @@ const beginFrom = (image) => composer.beginFrom(image);
 const viewer = new Viewer({ find, neighbour, renew, use, again, goOn, beginFrom });
 const open = (imageId) => viewer.open(imageId);
 const developing = new Developing({ cancel, dismiss, use, again, open });
+new Witness({ look: (file) => new Api(null).verify(file) });
 const gallery = new Gallery({ open, use, older, renew, example: (text) => composer.send(text) });
 
 store.subscribe((state) => {

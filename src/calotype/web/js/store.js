@@ -104,8 +104,14 @@ function changes(job, kind, data) {
       });
     case "promoted":
       return { promoted: true };
+    case "loading":
+      return { loading: { model: data.model, leftS: data.left_s } };
+    case "load_failed":
+      return { loading: null, note: `${data.model} couldn't be loaded: ${data.reason}` };
     case "started":
-      return move("running", { position: null, eta: null, attempt: data.attempt, rows: [] });
+      return move("running", {
+        ...{ position: null, eta: null, loading: null, attempt: data.attempt, rows: [] },
+      });
     case "image_finished":
       return data.verdict === "allow" ? {} : withheld(job, data);
     case "step":
@@ -176,7 +182,8 @@ export function prints(state, { withTray = false } = {}) {
     const job = state.jobs[id];
     if (id === focus && !withTray) return [];
     if (job.status === "failed") return [{ key: id, job, image: null }];
-    return job.images.map((image) => ({ key: image.id, job, image }));
+    const there = job.images.filter((image) => !image.removed_at);
+    return there.map((image) => ({ key: image.id, job, image }));
   });
 }
 

@@ -1,0 +1,179 @@
+"""Takes delivered pictures away: deleted for good, expired, or kept apart until somebody decides.
+
+The record goes first, then the files, then caches are told. Whatever stops on the way is taken up
+again by the next start, or within the hour; nobody is given the picture meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from calotype.core import limits
+from calotype.core.errors import InternalError, NotFound
+from calotype.core.nouns import ImageFile, Tier
+from calotype.delivery.store import PictureStore
+from calotype.flow.purges import Purges
+from calotype.jobs.files import Removal, RemovalKind
+from calotype.jobs.store import JobStore
+from calotype.provenance import receipts
+from calotype.provenance.certificates import SigningIdentity
+
+log = structlog.get_logger("calotype.removal")
+
+
+class Removals:
+    """Takes pictures away, and keeps none longer than its tier does."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        pictures: PictureStore,
+        apart: PictureStore,
+        forget: Callable[[str], None],
+        identity: SigningIdentity,
+        *,
+        purges: Purges | None = None,
+        kept_days: Mapping[Tier, float] | None = None,
+    ) -> None:
+        """``apart`` is where withdrawn pictures lie; nothing is ever served from there.
+
+        ``forget`` is told of each picture about which something changed.
+        """
+        self._store, self._pictures, self._apart = store, pictures, apart
+        self._forget, self._identity, self._purges = forget, identity, purges
+        self._kept_days = dict(kept_days or {})
+
+    async def delete(
+        self, image_id: str, *, by: str, reason: str = "", tenant: str | None = None
+    ) -> dict[str, Any]:
+        """Delete a picture for good, and return the signed receipt; again, the same receipt.
+
+        Raises NotFound if there is none (of this tenant).
+        """
+        return await self._end(await self._take(image_id, RemovalKind.DELETED, by, reason, tenant))
+
+    async def withdraw(self, image_id: str, *, by: str, reason: str) -> Removal:
+        """Take a picture out of delivery, and keep it apart. Raises NotFound."""
+        removal = await self._take(image_id, RemovalKind.WITHDRAWN, by, reason, None)
+        if removal.ended_at is None:
+            await self._end(removal)
+        return removal
+
+    async def release(self, image_id: str) -> None:
+        """Give a withdrawn picture out again. Raises NotFound, Conflict."""
+        removal = await self._store.files.removal(image_id)
+        for file in removal.files:
+            await _moved(file, self._apart, self._pictures)
+        await self._store.files.bring_back(image_id)
+        self._forget(image_id)
+        for file in removal.files:
+            await self._apart.delete(file.name)
+
+    async def receipt(self, image_id: str, *, tenant: str) -> dict[str, Any]:
+        """The receipt of a picture that was deleted. Raises NotFound."""
+        removal = await self._store.files.removal(image_id, tenant=tenant)
+        if removal.receipt is None:
+            raise NotFound("the picture isn't deleted for good", field="image_id", limit="deleted")
+        return removal.receipt
+
+    async def take_up(self) -> None:
+        """Go on with what was stopped half way."""
+        for removal in await self._store.files.unended():
+            await self._end(removal)
+        if self._purges is not None:
+            await self._purges.tell(self._store)
+
+    async def expire(self) -> int:
+        """Take away what its tier keeps no longer; return how many."""
+        count = 0
+        for tier, days in self._kept_days.items():
+            before = datetime.now(UTC) - timedelta(days=days)
+            reason = f"{tier.value} keeps pictures for {days:g} days"
+            while due := await self._store.files.due(
+                tier.value, before=before, most=limits.EXPIRED_AT_ONCE_MAX
+            ):
+                for image_id in due:
+                    taken = await self._take(image_id, RemovalKind.EXPIRED, "retention", reason)
+                    await self._end(taken)
+                count += len(due)
+        return count
+
+    async def expire_for_ever(self) -> None:
+        """Look every PICTURE_SWEEP_S for what has to go, and for what was stopped half way."""
+        while True:
+            try:
+                await self.take_up()
+                if count := await self.expire():
+                    log.info("pictures_expired", count=count)
+            except Exception:  # what can't go now is looked at again in an hour
+                log.exception("pictures_not_taken_away")
+            await asyncio.sleep(limits.PICTURE_SWEEP_S)
+
+    async def _take(
+        self, image_id: str, kind: RemovalKind, by: str, reason: str, tenant: str | None = None
+    ) -> Removal:
+        removal = await self._store.files.take_away(
+            image_id, kind, by=by, reason=reason, tenant=tenant
+        )
+        self._forget(image_id)
+        return removal
+
+    async def _end(self, removal: Removal) -> dict[str, Any]:
+        """Have the files where they belong, say so, and tell caches. Doing it again does no harm.
+
+        Returns the receipt of what was deleted.
+        """
+        if removal.receipt is not None:
+            return removal.receipt
+        if removal.kind is RemovalKind.WITHDRAWN:
+            for file in removal.files:
+                await _moved(file, self._pictures, self._apart)
+        is_for_good = removal.kind is not RemovalKind.WITHDRAWN
+        for file in removal.files:
+            await _deleted(file, self._pictures)
+            if is_for_good:
+                await _deleted(file, self._apart)
+        receipt = self._receipt(removal) if is_for_good else None
+        await self._store.files.end(removal.image_id, receipt)
+        log.info("picture_taken_away", image=removal.image_id, kind=removal.kind.value)
+        if self._purges is not None:
+            await self._purges.tell(self._store)
+        return receipt or {}
+
+    def _receipt(self, removal: Removal) -> dict[str, Any]:
+        body = {
+            "image": removal.image_id,
+            "tenant": removal.tenant,
+            "kind": removal.kind.value,
+            "by": removal.by,
+            "reason": removal.reason,
+            "asked_at": removal.at.isoformat(),
+            "deleted_at": datetime.now(UTC).isoformat(),
+            "files": [
+                {"form": it.form, "side": it.side, "sha256": it.sha256} for it in removal.files
+            ],
+        }
+        return receipts.signed(body, self._identity)
+
+
+async def _moved(file: ImageFile, here: PictureStore, there: PictureStore) -> None:
+    """Copy a file; it may have been moved already."""
+    try:
+        data = await here.get(file.name)
+    except NotFound:
+        if not await there.exists(file.name):
+            log.error("file_missing", name=file.name)
+        return
+    await there.put(file.name, data)
+
+
+async def _deleted(file: ImageFile, store: PictureStore) -> None:
+    """Delete a file, and look whether it is gone: a receipt may say no more than is true."""
+    await store.delete(file.name)
+    if await store.exists(file.name):
+        raise InternalError(f"{file.name} is still there after it was deleted")

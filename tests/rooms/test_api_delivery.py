@@ -1,0 +1,372 @@
+"""Pictures over HTTP: forms, sizes, caching, parts, deletion; from a folder and from a bucket.
+
+The platform is real, with the real processes that sign; its engine is the fake one, which gives a
+row's source back as its picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from PIL import Image
+
+from calotype.core import limits
+from calotype.delivery.formats import FORMS
+from calotype.provenance import receipts
+from calotype.provenance.certificates import CHAIN_FILE
+from calotype.provenance.verification import verify
+from calotype.settings import Settings
+from tests.rooms.api import FAKE, HEIGHT, WIDTH, app_in, caller, job_of, problem, refusal
+from tests.s3 import KEYS, S3
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["folder", "bucket"])
+async def app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[FastAPI]:
+    more: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "bucket":
+            s3: S3 = request.getfixturevalue("s3")
+            more = {"store_url": f"s3://{s3.new_bucket()}/house", "s3_endpoint": s3.endpoint}
+            for name, value in KEYS.items():
+                patch.setenv(name, value)
+        async with app_in(tmp_path_factory.mktemp("home"), engine=FAKE, **more) as opened:
+            yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def anyone(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with caller(app, {}) as opened:
+        yield opened
+
+
+async def made(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
+    """A delivered image of 192 x 144 pixels."""
+    image: dict[str, Any] = (await job_of(client, seed))["images"][0]
+    return image
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def image(client: httpx.AsyncClient) -> dict[str, Any]:
+    return await made(client)
+
+
+def roots(app: FastAPI) -> str:
+    settings: Settings = app.state.platform._settings
+    return (settings.secrets_folder / "certificates" / CHAIN_FILE).read_text()
+
+
+def opened(answer: httpx.Response) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    drawn = Image.open(io.BytesIO(answer.content))
+    drawn.load()
+    return drawn
+
+
+# Forms and sizes.
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_every_form_is_served_as_it_was_signed(
+    app: FastAPI, anyone: httpx.AsyncClient, image: dict[str, Any], form: str
+) -> None:
+    answer = await anyone.get(image["urls"][form])
+    assert answer.headers["content-type"] == f"image/{form}"
+    assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()[:32]}"'
+    assert (opened(answer).format, opened(answer).size) == (form.upper(), (WIDTH, HEIGHT))
+    report = verify(answer.content, anchors_pem=roots(app))
+    assert (report.state, report.codes) == ("trusted", ())
+    assert report.manifest is not None
+    assert report.manifest["image"] == image["id"]
+    assert (await anyone.get(image["urls"][form])).content == answer.content
+
+
+async def test_a_smaller_size_is_of_the_same_shape_and_signed_itself(
+    app: FastAPI, anyone: httpx.AsyncClient, image: dict[str, Any]
+) -> None:
+    assert list(image["sizes"]) == ["64", "128"]  # none larger than the picture
+    answer = await anyone.get(image["sizes"]["128"], headers={"Accept": "image/png"})
+    assert opened(answer).size == (128, 96)
+    report = verify(answer.content, anchors_pem=roots(app))
+    assert report.state == "trusted"
+    whole = verify((await anyone.get(image["url"])).content, anchors_pem=roots(app))
+    assert report.mark == whole.mark
+
+
+async def test_the_accept_header_chooses_where_the_address_leaves_it_open(
+    anyone: httpx.AsyncClient, image: dict[str, Any]
+) -> None:
+    address = image["sizes"]["64"]
+    for accept, form in (("*/*", "webp"), ("image/avif", "avif"), ("image/jpeg", "jpeg")):
+        answer = await anyone.get(address, headers={"Accept": accept})
+        assert answer.headers["content-type"] == f"image/{form}"
+        assert answer.headers["vary"] == "Accept"
+        assert f'.{form}"' in answer.headers["content-disposition"]
+    refused = refusal(await anyone.get(address, headers={"Accept": "text/html"}), 406)
+    assert "image/webp" in refused["limit"]
+    assert "vary" not in (await anyone.get(image["url"])).headers
+
+
+async def test_a_form_is_made_once_however_many_ask_for_it(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await made(client, seed=2)
+    finisher, rendered = app.state.platform._finisher, []
+    real = finisher.render
+
+    async def render(rendition: Any) -> bytes:
+        rendered.append(rendition.form)
+        return bytes(await real(rendition))
+
+    monkeypatch.setattr(finisher, "render", render)
+    answers = await asyncio.gather(*(client.get(image["urls"]["jpeg"]) for _ in range(5)))
+    assert len({answer.content for answer in answers}) == 1
+    assert rendered == ["jpeg"]
+
+
+async def test_too_many_forms_at_one_time_are_put_off(
+    client: httpx.AsyncClient, image: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = await made(client, seed=3)
+    monkeypatch.setattr(limits, "RENDITIONS_WAITING_MAX", 0)
+    answer = await client.get(fresh["urls"]["avif"])
+    problem(answer, 429)
+    assert answer.headers["retry-after"] == "1"
+    assert (await client.get(fresh["url"])).status_code == 200  # what is there is served
+
+
+async def test_only_listed_sizes_and_forms_can_be_asked_for(
+    anyone: httpx.AsyncClient, image: dict[str, Any]
+) -> None:
+    query = image["url"].partition("?")[2]
+    for name in ("-100.png", ".gif", "-64.gif", ".png.webp", "-64-64.png", ""):
+        answer = await anyone.get(f"/v1/images/{image['id']}{name}?{query}")
+        problem(answer, 401 if name == "" else 404)
+
+
+async def test_an_address_shows_one_form_in_one_size(
+    anyone: httpx.AsyncClient, image: dict[str, Any]
+) -> None:
+    path, _, query = image["url"].partition("?")
+    for other in (path.replace(".png", ".webp"), path.replace(".png", "-64.png")):
+        problem(await anyone.get(f"{other}?{query}"), 401)
+    no_such = re.sub("img_.{26}", "img_01ARZ3NDEKTSV4RRFFQ69G5FAV", image["url"])
+    problem(await anyone.get(no_such), 401)  # as if the signature were wrong: nothing is told
+
+
+# Caching and parts.
+
+
+async def test_what_a_browser_has_is_not_sent_again(
+    anyone: httpx.AsyncClient, image: dict[str, Any]
+) -> None:
+    whole = await anyone.get(image["url"])
+    control = whole.headers["cache-control"]
+    assert re.fullmatch(r"private, max-age=\d+, immutable", control)
+    etag = whole.headers["etag"]
+    for same in (etag, f'"x", {etag}', f"W/{etag}", "*"):
+        answer = await anyone.get(image["url"], headers={"If-None-Match": same})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert answer.headers["etag"] == etag
+        assert "content-length" not in answer.headers
+    other = await anyone.get(image["url"], headers={"If-None-Match": '"other"'})
+    assert other.content == whole.content
+    head = await anyone.head(image["url"])
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.content))
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [("bytes=0-9", 0, 10), ("bytes=10-", 10, None), ("bytes=-5", -5, None),
+     ("bytes=0-999999999", 0, None)],
+)  # fmt: skip
+async def test_a_part_can_be_asked_for(
+    anyone: httpx.AsyncClient, image: dict[str, Any], asked: str, start: int, end: int | None
+) -> None:
+    whole = (await anyone.get(image["url"])).content
+    part = await anyone.get(image["url"], headers={"Range": asked})
+    assert (part.status_code, part.content) == (206, whole[start:end])
+    first = start % len(whole)
+    last = first + len(part.content) - 1
+    assert part.headers["content-range"] == f"bytes {first}-{last}/{len(whole)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=9-3", "bytes=-", "lines=1-2", "bytes=0-1,5-6", "bytes=x"])
+async def test_what_is_no_single_range_gives_the_whole(
+    anyone: httpx.AsyncClient, image: dict[str, Any], asked: str
+) -> None:
+    answer = await anyone.get(image["url"], headers={"Range": asked})
+    assert answer.status_code == 200
+
+
+async def test_a_part_that_is_not_there_is_refused_and_an_old_one_gives_the_whole(
+    anyone: httpx.AsyncClient, image: dict[str, Any]
+) -> None:
+    refusal(await anyone.get(image["url"], headers={"Range": "bytes=99999999-"}), 416)
+    old = {"Range": "bytes=0-9", "If-Range": '"another"'}
+    assert (await anyone.get(image["url"], headers=old)).status_code == 200
+    etag = (await anyone.head(image["url"])).headers["etag"]
+    fresh = {"Range": "bytes=0-9", "If-Range": etag}
+    assert (await anyone.get(image["url"], headers=fresh)).status_code == 206
+
+
+async def test_shared_caches_are_told_so_and_by_what_to_forget(
+    app: FastAPI,
+    anyone: httpx.AsyncClient,
+    image: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app.state.platform.gallery, "is_shared", True)
+    answer = await anyone.get(image["url"])
+    assert answer.headers["cache-control"].startswith("public, ")
+    assert answer.headers["cache-tag"] == answer.headers["surrogate-key"] == image["id"]
+
+
+# The store.
+
+
+async def test_a_file_that_was_changed_in_the_store_is_not_served(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    image = await made(client, seed=4)
+    gallery = app.state.platform.gallery
+    found = await gallery.delivery.find(image["id"])
+    name = found.file("png", 0).name
+    data = bytearray(await gallery.pictures.get(name))
+    data[-1] ^= 1
+    await gallery.pictures._write(name, bytes(data))
+    answer = await client.get(image["url"])
+    assert answer.status_code == 500
+    assert b"PNG" not in answer.content
+
+
+async def test_a_redirect_leads_to_the_bucket_itself(
+    app: FastAPI, anyone: httpx.AsyncClient, image: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = app.state.platform.gallery
+    monkeypatch.setattr(gallery.showing, "_redirect_s", 60)
+    answer = await anyone.get(image["url"])
+    if not app.state.platform._settings.store_url:
+        assert answer.status_code == 200  # a folder has no addresses
+        return
+    assert (answer.status_code, answer.headers["cache-control"]) == (307, "no-store")
+    async with httpx.AsyncClient() as outside:
+        direct = await outside.get(answer.headers["location"])
+    assert hashlib.sha256(direct.content).hexdigest() == image["sha256"]
+    problem(await anyone.get(image["url"].replace("signature=", "signature=x")), 401)
+
+
+# Taking away.
+
+
+async def test_a_deleted_picture_is_gone_for_good_with_a_receipt(
+    app: FastAPI, client: httpx.AsyncClient, anyone: httpx.AsyncClient
+) -> None:
+    image = await made(client, seed=5)
+    path, gallery = f"/v1/images/{image['id']}", app.state.platform.gallery
+    hashes = {
+        hashlib.sha256((await anyone.get(address)).content).hexdigest()
+        for address in (image["urls"]["png"], image["urls"]["webp"], image["urls"]["avif"])
+    }
+    refusal(await client.get(f"{path}/receipt"), 404)
+    answer = await client.delete(f"{path}?reason=asked+for")
+    body = receipts.check(answer.json(), anchors_pem=roots(app))
+    assert (body["image"], body["kind"], body["reason"]) == (image["id"], "deleted", "asked for")
+    assert {file["sha256"] for file in body["files"]} == hashes
+    for address in (image["url"], image["webp_url"], image["urls"]["jpeg"]):
+        problem(await anyone.get(address), 404)
+    names = [name async for page in gallery.pictures.names() for name in page]
+    assert not [name for name in names if image["id"] in name]
+    assert (await client.delete(path)).json() == answer.json()
+    assert (await client.get(f"{path}/receipt")).json() == answer.json()
+    forged = answer.json() | {"receipt": body | {"reason": "another"}}
+    with pytest.raises(Exception, match="changed"):
+        receipts.check(forged, anchors_pem=roots(app))
+
+
+async def test_a_picture_is_deleted_by_its_tenant_only(
+    app: FastAPI, client: httpx.AsyncClient, anyone: httpx.AsyncClient, image: dict[str, Any]
+) -> None:
+    _, secret = await app.state.platform.create_key(tenant="others", name="theirs")
+    async with caller(app, {"Authorization": f"Bearer {secret}"}) as stranger:
+        refusal(await stranger.delete(f"/v1/images/{image['id']}"), 404)
+        refusal(await stranger.get(f"/v1/images/{image['id']}/receipt"), 404)
+    problem(await anyone.delete(f"/v1/images/{image['id']}"), 401)
+    assert (await anyone.get(image["url"])).status_code == 200
+
+
+async def test_a_withdrawn_picture_lies_apart_until_it_is_released(
+    app: FastAPI, client: httpx.AsyncClient, anyone: httpx.AsyncClient
+) -> None:
+    image, gallery = await made(client, seed=6), app.state.platform.gallery
+    before = (await anyone.get(image["url"])).content
+    await gallery.removals.withdraw(image["id"], by="operator", reason="looked at")
+    problem(await anyone.get(image["url"]), 404)
+    apart = [name async for page in gallery._apart.names() for name in page]
+    assert sorted(name.rpartition(".")[2] for name in apart) == ["png", "webp"]
+    await gallery.removals.release(image["id"])
+    assert (await anyone.get(image["url"])).content == before
+    assert not [name async for page in gallery._apart.names() for name in page]
+
+
+async def test_a_tenants_links_can_be_revoked(
+    app: FastAPI, client: httpx.AsyncClient, anyone: httpx.AsyncClient
+) -> None:
+    image, platform = await made(client, seed=7), app.state.platform
+    assert (await anyone.get(image["url"])).status_code == 200
+    await platform._store.files.revoke_links("default")
+    await platform.gallery.addresses.load()
+    problem(await anyone.get(image["url"]), 401)
+    job = (await client.get("/v1/jobs?limit=1")).json()["jobs"][0]
+    assert (await anyone.get(job["images"][0]["url"])).status_code == 200
+
+
+# Where a picture came from.
+
+
+async def test_everybody_can_ask_where_a_picture_came_from(
+    anyone: httpx.AsyncClient, image: dict[str, Any], client: httpx.AsyncClient
+) -> None:
+    image = (await client.get("/v1/jobs?limit=1")).json()["jobs"][0]["images"][0]
+    file = (await anyone.get(image["url"])).content
+    answer = (await anyone.post("/v1/images/verify", content=file)).json()
+    assert (answer["verdict"], answer["confidence"]) == ("ours", "proven")
+    assert answer["c2pa"]["manifest"]["image"] == image["id"]
+    assert answer["hash_log"]["image"] == image["id"]
+    assert answer["hash_log"]["proven"] is True
+    for at in range(3, len(file), len(file) // 25):  # also where the claim leaves itself out
+        changed = file[:at] + bytes([file[at] ^ 1]) + file[at + 1 :]
+        answer = (await anyone.post("/v1/images/verify", content=changed)).json()
+        assert answer["verdict"] != "ours", at
+
+
+async def test_hostile_files_get_an_answer_over_http(anyone: httpx.AsyncClient) -> None:
+    for content in (b"x", b"\x89PNG\r\n\x1a\n" + bytes(500), b"GIF89a" + bytes(90), bytes(5000)):
+        answer = await anyone.post("/v1/images/verify", content=content)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["verdict"] == "not_ours"
+    refusal(await anyone.post("/v1/images/verify"), 422)
+    huge = bytes(limits.PICTURE_BYTES_MAX + 1)
+    refusal(await anyone.post("/v1/images/verify", content=huge), 413)
+
+
+async def test_too_many_questions_at_one_time_are_put_off(
+    app: FastAPI, anyone: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "VERIFIES_WAITING_MAX", 0)
+    answer = await anyone.post("/v1/images/verify", content=b"x")
+    problem(answer, 429)
+    assert answer.headers["retry-after"]

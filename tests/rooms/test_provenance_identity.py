@@ -1,0 +1,217 @@
+"""Who signs: keys that are elsewhere, identities that change, and others below the same root."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import c2pa
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from PIL import Image
+
+from calotype.core.errors import InvalidInput, OperatorError
+from calotype.delivery.formats import FORMS, encode
+from calotype.provenance import certificates, receipts, xmp
+from calotype.provenance.certificates import CHAIN_FILE, KEY_FILE, ROOT_FILE, ROOT_KEY_FILE
+from calotype.provenance.ingredients import archive
+from calotype.provenance.signing import GENERATED, Signer, SigningFailed, source_type
+from calotype.provenance.verification import verify
+from tests.rooms.test_provenance import MANIFEST, NOW, picture, pixels_of
+
+# What a token's or a service's command does: its key is a file here, and nowhere in ours.
+COMMAND = """
+import sys
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+key = serialization.load_pem_private_key(open(sys.argv[1], "rb").read(), None)
+made = key.sign(sys.stdin.buffer.read(), ec.ECDSA(hashes.SHA256()))
+if sys.argv[2] == "numbers":
+    made = b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(made))
+sys.stdout.buffer.write(made)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    certificates.ensure_development(tmp_path / "certificates", now=NOW)
+    return tmp_path / "certificates"
+
+
+def command(folder: Path, kind: str = "der") -> list[str]:
+    script = folder.parent / "sign.py"
+    script.write_text(COMMAND)
+    return [sys.executable, str(script), str(folder / KEY_FILE), kind]
+
+
+# Keys that are elsewhere.
+
+
+@pytest.mark.parametrize("kind", ["der", "numbers"])
+def test_a_command_signs_in_place_of_a_key(folder: Path, kind: str) -> None:
+    identity = certificates.load_with_command(folder / CHAIN_FILE, command(folder, kind), now=NOW)
+    assert identity.key_pem == ""
+    signed = Signer(identity).sign(picture("png"), "png", MANIFEST)
+    assert pixels_of(signed) == pixels_of(picture("png"))
+    report = verify(signed, anchors_pem=identity.anchors_pem, serials=identity.serials)
+    assert (report.state, report.codes) == ("trusted", ())
+    told = receipts.signed({"image": "img_1"}, identity)
+    assert receipts.check(told, anchors_pem=identity.anchors_pem) == {"image": "img_1"}
+
+
+def test_a_command_that_does_not_sign_is_found_out_at_once(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    certificates.ensure_development(other, now=NOW)
+    for wrong, match in (
+        (command(other), "isn't by"),
+        (["false"], "ended with 1"),
+        (["/no/such/program"], "can't be run"),
+        (["echo", "signed"], "isn't by"),
+    ):
+        with pytest.raises(OperatorError, match=match):
+            certificates.load_with_command(folder / CHAIN_FILE, wrong, now=NOW)
+
+
+def test_a_command_that_fails_later_leaves_nothing_unsigned(folder: Path) -> None:
+    identity = certificates.load_with_command(folder / CHAIN_FILE, command(folder), now=NOW)
+    with pytest.raises(SigningFailed):
+        Signer(replace(identity, command=("false",))).sign(picture("png"), "png", MANIFEST)
+
+
+def test_an_authority_for_time_that_is_away_leaves_nothing_unsigned(folder: Path) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    stamped = replace(identity, timestamp_url="http://127.0.0.1:9/")
+    with pytest.raises(SigningFailed):
+        Signer(stamped).sign(picture("png"), "png", MANIFEST)
+
+
+# Identities that change.
+
+
+def test_what_was_signed_before_a_change_is_ours_on(folder: Path) -> None:
+    before = certificates.ensure_development(folder, now=NOW)
+    old = Signer(before).sign(picture("png"), "png", MANIFEST)
+    certificates.rotate_development(folder, now=NOW)
+    after = certificates.ensure_development(folder, now=NOW)
+    assert after.serials != before.serials
+    (aside,) = certificates.former(folder)
+    assert sorted(path.name for path in aside.iterdir()) == [CHAIN_FILE, ROOT_FILE]  # no key
+    new = Signer(after).sign(picture("png"), "png", MANIFEST)
+    assert verify(old, anchors_pem=after.anchors_pem, serials=after.serials).state == "valid"
+    both = certificates.with_former(after, [aside / CHAIN_FILE])
+    for data in (old, new):
+        report = verify(data, anchors_pem=both.anchors_pem, serials=both.serials)
+        assert report.state == "trusted"
+    certificates.rotate_development(folder, now=NOW)
+    assert len(certificates.former(folder)) == 2
+
+
+def test_others_below_the_same_root_are_not_us(folder: Path, tmp_path: Path) -> None:
+    """As below a root that the whole world trusts: it has signed many."""
+    ours = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    theirs = tmp_path / "theirs"
+    certificates.ensure_development(theirs, now=NOW)
+    key = serialization.load_pem_private_key((theirs / KEY_FILE).read_bytes(), None)
+    root_key = serialization.load_pem_private_key((folder / ROOT_KEY_FILE).read_bytes(), None)
+    root = x509.load_pem_x509_certificate((folder / ROOT_FILE).read_bytes())
+    leaf = certificates.leaf_of(key, root, root_key, now=NOW)  # type: ignore[arg-type]
+    (theirs / CHAIN_FILE).write_bytes(
+        leaf.public_bytes(serialization.Encoding.PEM)
+        + root.public_bytes(serialization.Encoding.PEM)
+    )
+    they = certificates.load(theirs / CHAIN_FILE, theirs / KEY_FILE, now=NOW)
+    signed = Signer(they).sign(picture("png"), "png", MANIFEST)
+    assert verify(signed, anchors_pem=ours.anchors_pem).state == "trusted"
+    report = verify(signed, anchors_pem=ours.anchors_pem, serials=ours.serials)
+    assert (report.state, report.is_signed_here) == ("valid", False)
+    mine = Signer(ours).sign(picture("png"), "png", MANIFEST)
+    assert verify(mine, anchors_pem=ours.anchors_pem, serials=ours.serials).state == "trusted"
+
+
+# Forms, XMP, ingredients.
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_signed_over_its_xmp(folder: Path, form: str) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    recipe = MANIFEST.to_dict()
+    packet = xmp.packet(recipe, source_type(recipe))
+    pixels = np.asarray(Image.open(io.BytesIO(picture("png"))).convert("RGB"))
+    signed = Signer(identity).sign(encode(pixels, form, xmp=packet), form, MANIFEST, mark=7)
+    report = verify(signed, anchors_pem=identity.anchors_pem, serials=identity.serials)
+    assert (report.state, report.mark) == ("trusted", 7)
+    with Image.open(io.BytesIO(signed)) as opened:
+        told = opened.info["xmp"]
+        text = told if isinstance(told, str) else told.decode()
+    assert GENERATED in text
+    assert MANIFEST.prompt not in text
+
+
+def test_what_a_picture_was_made_from_is_told_with_its_own_claim(
+    folder: Path, tmp_path: Path
+) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    stranger = certificates.ensure_development(tmp_path / "stranger", now=NOW)
+    sources = {
+        "img_1": Signer(identity).sign(picture("png"), "png", MANIFEST),
+        "pic_1": Signer(stranger).sign(picture("webp"), "webp", MANIFEST),
+        "pic_2": picture("png"),
+    }
+    forms = {"img_1": "png", "pic_1": "webp", "pic_2": "png"}
+    made = [
+        archive(data, forms[name], name, anchors_pem=identity.anchors_pem)
+        for name, data in sources.items()
+    ]
+    kept = [each for each in made if each is not None]
+    assert len(kept) == 3
+    signed = Signer(identity).sign(picture("png"), "png", MANIFEST, ingredients=kept)
+    report = verify(signed, anchors_pem=identity.anchors_pem, serials=identity.serials)
+    assert (report.state, report.codes) == ("trusted", ())
+    assert report.ingredients == ("img_1", "pic_1", "pic_2")
+    with c2pa.Reader(io.BytesIO(signed)) as reader:
+        ingredients = reader.get_active_manifest()["ingredients"]
+    assert [bool(each.get("active_manifest")) for each in ingredients] == [True, True, False]
+    assert {each["relationship"] for each in ingredients} == {"inputTo"}
+
+
+def test_a_source_that_was_changed_spoils_no_claim_of_ours(folder: Path) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    source = bytearray(Signer(identity).sign(picture("png"), "png", MANIFEST))
+    source[source.index(b"IDAT") + 30] ^= 1
+    kept = archive(bytes(source), "png", "pic_1", anchors_pem=identity.anchors_pem)
+    assert kept is not None
+    signed = Signer(identity).sign(picture("png"), "png", MANIFEST, ingredients=[kept])
+    report = verify(signed, anchors_pem=identity.anchors_pem, serials=identity.serials)
+    assert report.state == "trusted"
+
+
+def test_what_is_no_ingredient_is_left_out() -> None:
+    assert archive(b"no picture", "png", "pic_1") is None
+
+
+# Receipts.
+
+
+def test_a_receipt_is_by_us_and_whole_or_nothing(folder: Path, tmp_path: Path) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    other = certificates.ensure_development(tmp_path / "other", now=NOW)
+    told = receipts.signed({"image": "img_1", "files": [{"side": 0}]}, identity)
+    assert receipts.check(told, anchors_pem=identity.anchors_pem)["image"] == "img_1"
+    for wrong in (
+        told | {"receipt": told["receipt"] | {"image": "img_2"}},
+        told | {"signature": told["signature"][:-4] + "AAAA"},
+        told | {"signature": "not base64"},
+        told | {"algorithm": "ps256"},
+        told | {"chain": other.chain_pem},
+        {},
+        {"chain": 5},
+    ):
+        with pytest.raises(InvalidInput):
+            receipts.check(wrong, anchors_pem=identity.anchors_pem)
+    with pytest.raises(InvalidInput):
+        receipts.check(told, anchors_pem=other.anchors_pem)
