@@ -22,6 +22,7 @@ from calotype.flow.admit import spec_of
 from calotype.flow.platform import Platform
 from calotype.jobs.store import JobStore
 from calotype.pool.registry import ModelRegistry
+from calotype.pool.shelf import Entry
 from calotype.provenance.certificates import SigningIdentity
 from calotype.settings import Settings
 from tests.flow.dispatch_bench import StubFinisher, StubPool
@@ -96,7 +97,7 @@ async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     monkeypatch.setattr("calotype.flow.platform.Finisher", lambda *_: StubFinisher())
     monkeypatch.setattr("calotype.flow.platform.EnginePool", lambda **_: StubPool())
     registry = ModelRegistry([], tmp_path)
-    registry._models = {MODEL.name: MODEL}
+    registry.shelf.put(Entry(MODEL.name, MODEL.build, MODEL))
     settings = Settings(home=tmp_path, queued_jobs_max=8, queued_jobs_per_tenant_max=5)
     store = await JobStore.open(settings.database)
     identity = SigningIdentity("es256", "", "", "")

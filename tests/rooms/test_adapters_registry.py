@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import AdapterKind, Sampler
 from calotype.pool.adapters import AdapterRegistry
+from calotype.pool.catalogue import Catalogue
 from tests.adapters import make_control, make_lora, weights
 from tests.flow.test_admit import MODEL
+from tests.tensors import lora, make_base, make_controlnet, tensors, unet
 
 LORA, CONTROL = AdapterKind.LORA, AdapterKind.CONTROL
 
@@ -35,7 +39,7 @@ def test_a_lora_is_known_by_its_card(tmp_path: Path) -> None:
     assert (info.title, info.licence, info.bases) == ("In ink", "Apache-2.0", ("tiny",))
     assert (info.steps, info.guidance, info.sampler) == (4, 1.0, Sampler.LCM)
     assert info.path == str(tmp_path / "loras" / "ink" / "lora.safetensors")
-    assert info.bytes == Path(info.path).stat().st_size
+    assert info.bytes == 8, "of its tensors"
 
 
 def test_a_bare_file_is_a_lora_that_says_nothing_and_may_be_tried_on_any_model(
@@ -91,7 +95,7 @@ def test_of_two_with_one_name_the_first_home_counts(tmp_path: Path) -> None:
         ("calotype.json", b'{"stepz": 4}', "calotype.json: stepz: "),
         ("calotype.json", b'{"steps": 0}', "calotype.json: steps: "),
         ("calotype.json", b'{"sampler": "plms"}', "calotype.json: sampler: "),
-        ("lora.safetensors", b"not this", "lora.safetensors is no safetensors file"),
+        ("lora.safetensors", b"not this", "lora.safetensors is no whole safetensors file"),
         ("lora.safetensors", weights("unet.weight"), "lora.safetensors holds no LoRA"),
     ],
 )
@@ -109,4 +113,80 @@ def test_a_broken_one_is_named_with_the_reason(
 
 def test_missing_weights_are_a_reason(tmp_path: Path) -> None:
     (make_control(tmp_path, "edges") / "diffusion_pytorch_model.safetensors").unlink()
-    assert "can't be read" in scan(tmp_path).broken()["controlnets/edges"]
+    reason = scan(tmp_path).broken()["controlnets/edges"]
+    assert reason == "edges has no safetensors with weights"
+
+
+# What a file says of its bases where its card doesn't.
+
+
+def bases(home: Path, kind: AdapterKind, name: str) -> tuple[str, ...]:
+    catalogue = Catalogue(home / "models", home)
+    catalogue.scan()
+    return catalogue.adapters.get(kind, name, field="").bases
+
+
+def named(shapes: dict[str, Sequence[int]], blocks: str) -> dict[str, Sequence[int]]:
+    return {name.replace("down_blocks", blocks): it for name, it in shapes.items()}
+
+
+def test_a_lora_is_for_the_models_that_have_layers_of_its_shapes(tmp_path: Path) -> None:
+    make_base(tmp_path / "models" / "narrow", width=8, text=16)
+    make_base(tmp_path / "models" / "wide", width=32, text=16)
+    (tmp_path / "loras").mkdir()
+    file = tmp_path / "loras" / "found.safetensors"
+    file.write_bytes(tensors(lora(width=32)))
+    assert bases(tmp_path, LORA, "found") == ("wide",)
+    as_convolution = {name: (*it, 1, 1) for name, it in lora(width=8).items()}
+    file.write_bytes(tensors(as_convolution))
+    assert bases(tmp_path, LORA, "found") == ("narrow",)
+    file.write_bytes(tensors(lora(width=9)))
+    assert bases(tmp_path, LORA, "found") == ("a model that isn't here",)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told", "family"),
+    [
+        (lora(width=640, text=2048), {}, "sdxl"),
+        (lora(width=320, text=768), {}, "sd15"),
+        (lora(width=9), {"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl"),
+        (lora(width=9), {"modelspec.architecture": "flux-1-dev/lora"}, "flux"),
+        (named(lora(), "joint_blocks"), {}, "sd3"),
+        (named(lora(), "single_transformer_blocks"), {}, "flux"),
+    ],
+)
+def test_a_lora_for_a_base_that_is_not_here_says_its_family(
+    tmp_path: Path, shapes: dict[str, Sequence[int]], told: dict[str, str], family: str
+) -> None:
+    (tmp_path / "loras").mkdir()
+    file = tmp_path / "loras" / "found.safetensors"
+    file.write_bytes(tensors(shapes, told=told))
+    assert bases(tmp_path, LORA, "found") == (f"a model of {family} that isn't here",)
+
+
+def test_a_controlnet_is_for_the_models_it_is_a_copy_of(tmp_path: Path) -> None:
+    make_base(tmp_path / "models" / "xl", width=8)
+    make_base(tmp_path / "models" / "sd", width=8, kind="StableDiffusionPipeline")
+    make_base(tmp_path / "models" / "wide", width=32)
+    make_controlnet(tmp_path / "controlnets" / "edges", width=32)
+    make_controlnet(tmp_path / "controlnets" / "depth", width=8)
+    assert bases(tmp_path, CONTROL, "edges") == ("wide",)
+    assert bases(tmp_path, CONTROL, "depth") == ("sd", "xl")
+
+
+@pytest.mark.parametrize("index", ["", ".fp16"])
+def test_a_controlnet_may_have_half_precision_only_or_come_in_parts(
+    tmp_path: Path, index: str
+) -> None:
+    folder = make_controlnet(tmp_path / "controlnets" / "edges")
+    whole = scan(tmp_path).get(CONTROL, "edges", field="")
+    plain = folder / "diffusion_pytorch_model.safetensors"
+    plain.rename(folder / "diffusion_pytorch_model.fp16.safetensors")
+    half = scan(tmp_path).get(CONTROL, "edges", field="")
+    assert (half.bytes, half.build != whole.build) == (whole.bytes, True)
+    (folder / "diffusion_pytorch_model.fp16.safetensors").rename(folder / "1.safetensors")
+    names = dict.fromkeys(unet(), "1.safetensors")
+    file = folder / f"diffusion_pytorch_model.safetensors.index{index}.json"
+    file.write_text(json.dumps({"weight_map": names}))
+    parts = scan(tmp_path).get(CONTROL, "edges", field="")
+    assert (parts.bytes, parts.bases) == (whole.bytes, whole.bases)

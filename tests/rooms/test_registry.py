@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,28 +13,11 @@ import pytest
 
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import ModelInfo, Sampler
-from calotype.pool.folders import FileHashes
+from calotype.files.headers import read_header
+from calotype.pool.files import FileHashes
 from calotype.pool.keeper import load_command
 from calotype.pool.registry import ModelRegistry, embedded_folder
-
-
-def make_model(
-    folder: Path,
-    *,
-    sample_size: Any = 128,
-    kind: str = "StableDiffusionXLPipeline",
-    denoiser: str = "unet",
-) -> Path:
-    """A folder with all that the registry looks at."""
-    parts = {denoiser: ["diffusers", "Denoiser"], "vae": ["diffusers", "AutoencoderKL"]}
-    for part in parts:
-        (folder / part).mkdir(parents=True)
-        (folder / part / "config.json").write_text(json.dumps({"sample_size": sample_size}))
-        (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(part.encode() * 10)
-    index = {"_class_name": kind, "force_zeros_for_empty_prompt": True, **parts}
-    index["image_encoder"] = [None, None]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+from tests.tensors import autoencoder, checkpoint, make_base, tensors, unet
 
 
 def card(folder: Path, **said: Any) -> None:
@@ -54,19 +38,21 @@ def test_embedded_model_is_known(tmp_path: Path) -> None:
     assert (info.family, info.width, info.height) == ("sdxl", 128, 128)
     assert (info.size_px_min, info.size_px_max) == (64, 256)
     weights = embedded_folder().rglob("*.safetensors")
-    assert info.parameter_bytes == sum(file.stat().st_size for file in weights)
+    assert info.parameter_bytes == sum(read_header(file).bytes for file in weights)
 
 
 def test_defaults_come_from_the_denoiser(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "big", sample_size=128)
-    assert scan(tmp_path).get("big") == ModelInfo(
+    folder = make_base(tmp_path / "big", sample_size=128)
+    found = scan(tmp_path).get("big")
+    assert found == ModelInfo(
         name="big",
         family="sdxl",
         path=str(folder),
-        build=scan(tmp_path).get("big").build,
+        build=found.build,
+        components=found.components,
         title="big",
         licence="unknown",
-        parameter_bytes=70,
+        parameter_bytes=4 * (8 * 4 * 9 + 8 * 8 + 8 * 16 + 8 * 8 * 9 + 8 * 4 * 9 + 4 * 4),
         width=1024,
         height=1024,
         size_px_min=512,
@@ -89,7 +75,7 @@ def test_card_overrides_the_defaults(tmp_path: Path) -> None:
         "guidance": 1,
         "sampler": "euler_a",
     }
-    card(make_model(tmp_path / "big"), **said)
+    card(make_base(tmp_path / "big"), **said)
     info = scan(tmp_path).get("big")
     assert {name: getattr(info, name) for name in said} == said
     assert info.sampler is Sampler.EULER_A
@@ -118,26 +104,26 @@ def test_card_overrides_the_defaults(tmp_path: Path) -> None:
 def test_wrong_card_makes_the_model_broken_and_names_the_field(
     tmp_path: Path, field: str, value: Any
 ) -> None:
-    card(make_model(tmp_path / "big"), **{field: value})
+    card(make_base(tmp_path / "big"), **{field: value})
     reason = scan(tmp_path).broken()["big"]
     assert reason.startswith(f"calotype.json: {field}")
 
 
 def test_default_size_must_be_an_allowed_one(tmp_path: Path) -> None:
-    card(make_model(tmp_path / "big"), size_px_max=768)
+    card(make_base(tmp_path / "big"), size_px_max=768)
     assert "width isn't within size_px_min and size_px_max" in scan(tmp_path).broken()["big"]
 
 
 def test_broken_folders_are_named_with_the_reason_and_the_rest_still_works(tmp_path: Path) -> None:
-    make_model(tmp_path / "good")
-    make_model(tmp_path / "kolors", kind="KolorsPipeline")
-    make_model(tmp_path / "flux", kind="FluxPipeline")
-    make_model(tmp_path / "odd", sample_size="large")
-    make_model(tmp_path / "tiny", sample_size=4)
-    shutil.rmtree(make_model(tmp_path / "no-vae") / "vae")
+    make_base(tmp_path / "good")
+    make_base(tmp_path / "kolors", kind="KolorsPipeline")
+    make_base(tmp_path / "flux", kind="FluxPipeline")
+    make_base(tmp_path / "odd", sample_size="large")
+    make_base(tmp_path / "tiny", sample_size=4)
+    shutil.rmtree(make_base(tmp_path / "no-vae") / "vae")
     (tmp_path / "empty").mkdir()
-    (make_model(tmp_path / "garbled") / "model_index.json").write_text("{")
-    for file in make_model(tmp_path / "weightless").rglob("*.safetensors"):
+    (make_base(tmp_path / "garbled") / "model_index.json").write_text("{")
+    for file in make_base(tmp_path / "weightless").rglob("*.safetensors"):
         file.unlink()
     (tmp_path / ".cache").mkdir()
     (tmp_path / "a-file").touch()
@@ -158,7 +144,7 @@ def test_broken_folders_are_named_with_the_reason_and_the_rest_still_works(tmp_p
         assert reason in registry.broken()[name]
 
 
-FLOW = {"denoiser": "transformer"}
+FLOW: dict[str, Any] = {"denoiser": "transformer"}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +167,7 @@ FLOW = {"denoiser": "transformer"}
 def test_each_family_has_its_own_ways(
     tmp_path: Path, made: dict[str, Any], known: tuple[Any, ...]
 ) -> None:
-    make_model(tmp_path / "m", **made)
+    make_base(tmp_path / "m", **made)
     info = scan(tmp_path).get("m")
     ways = (info.family, info.width, info.size_px_min, info.steps, info.guidance, info.sampler)
     assert ways == known
@@ -190,7 +176,7 @@ def test_each_family_has_its_own_ways(
 def test_flux_that_embeds_guidance_takes_more_steps_and_its_size_is_a_multiple_of_16(
     tmp_path: Path,
 ) -> None:
-    folder = make_model(tmp_path / "dev", kind="FluxPipeline", **FLOW)
+    folder = make_base(tmp_path / "dev", kind="FluxPipeline", **FLOW)
     (folder / "transformer" / "config.json").write_text('{"guidance_embeds": true}')
     (folder / "vae" / "config.json").write_text("{}")
     info = scan(tmp_path).get("dev")
@@ -202,7 +188,7 @@ def test_flux_that_embeds_guidance_takes_more_steps_and_its_size_is_a_multiple_o
 
 
 def test_how_a_model_is_loaded_is_a_part_of_its_build(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "big")
+    folder = make_base(tmp_path / "big")
     builds = {scan(tmp_path).get("big").build}
     for said in ({"dtype": "bf16"}, {"quantise": "int8"}, {"compile": ["denoiser", "vae"]}):
         card(folder, **said)
@@ -226,31 +212,32 @@ def test_how_a_model_is_loaded_is_a_part_of_its_build(tmp_path: Path) -> None:
 def test_one_file_may_hold_the_weights_and_what_nobody_needs_may_be_missing(
     tmp_path: Path,
 ) -> None:
-    folder = make_model(tmp_path / "single")
+    folder = make_base(tmp_path / "single")
     index = json.loads((folder / "model_index.json").read_text())
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     (folder / "model_index.json").write_text(json.dumps(index))
     for file in folder.rglob("*.safetensors"):
         file.unlink()
     assert "no weights" in scan(tmp_path).broken()["single"]
-    (folder / "model.safetensors").write_bytes(b"all of it")
+    (folder / "model.safetensors").write_bytes(tensors(checkpoint()))
     info = scan(tmp_path).get("single")
-    assert info.parameter_bytes == 9
-    (folder / "model.safetensors").write_bytes(b"otherwise")
+    read = {name: it for name, it in checkpoint().items() if "conditioner" not in name}
+    assert info.parameter_bytes == 4 * sum(prod(it) for it in read.values())
+    (folder / "model.safetensors").write_bytes(tensors(checkpoint(), fill=b"\1"))
     assert scan(tmp_path).get("single").build != info.build
 
 
 def test_unknown_model_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
-    make_model(tmp_path / "one")
-    make_model(tmp_path / "two")
+    make_base(tmp_path / "one")
+    make_base(tmp_path / "two")
     with pytest.raises(InvalidInput) as caught:
         scan(tmp_path).get("three")
     assert (caught.value.field, caught.value.limit) == ("model", ["one", "two"])
 
 
 def test_of_two_models_with_one_name_the_first_counts(tmp_path: Path) -> None:
-    given = make_model(tmp_path / "given" / "m")
-    second = make_model(tmp_path / "home" / "m")
+    given = make_base(tmp_path / "given" / "m")
+    second = make_base(tmp_path / "home" / "m")
     registry = scan(tmp_path / "home", given)
     assert registry.get("m").path == str(given)
     assert registry.broken() == {str(second): "there is another model named 'm'"}
@@ -260,13 +247,14 @@ def test_build_is_of_the_content(tmp_path: Path) -> None:
     def build(name: str) -> str:
         return scan(tmp_path).get(name).build
 
-    make_model(tmp_path / "one")
+    make_base(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert build("one") == build("two")
     card(tmp_path / "two", title="says nothing of the pictures")
     (tmp_path / "two" / "README.md").write_text("nor does this")
     assert build("one") == build("two")
-    (tmp_path / "two" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"other")
+    file = tmp_path / "two" / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(tensors(autoencoder(), fill=b"\1"))
     assert build("one") != build("two")
     shutil.copytree(tmp_path / "one", tmp_path / "three")
     weights = tmp_path / "three" / "vae" / "diffusion_pytorch_model.safetensors"
@@ -277,7 +265,7 @@ def test_build_is_of_the_content(tmp_path: Path) -> None:
 def test_scan_sees_what_changed_and_hashes_only_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_model(tmp_path / "one")
+    make_base(tmp_path / "one")
     registry = scan(tmp_path)
     before = registry.get("one").build
     hashed: list[str] = []
@@ -291,11 +279,12 @@ def test_scan_sees_what_changed_and_hashes_only_that(
     registry.scan()
     assert registry.get("one").build == before
     assert hashed == []
-    (tmp_path / "one" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"new")
+    file = tmp_path / "one" / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(tensors(unet(), fill=b"\1"))
     registry.scan()
     assert registry.get("one").build != before
     assert hashed == ["one/unet/diffusion_pytorch_model.safetensors"]
-    make_model(tmp_path / "two")
+    make_base(tmp_path / "two")
     registry.scan()
     assert [info.name for info in registry.list()] == ["one", "two"]
 
@@ -304,3 +293,130 @@ def test_hash_is_sha256(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"abc")  # the standard's own example, FIPS 180-4
     assert FileHashes().of(file).hex().startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+# What lies beside what is read.
+
+
+def test_of_weights_in_two_kinds_only_those_that_are_read_count(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "both")
+    before = scan(tmp_path).get("both")
+    file = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    file.write_bytes(tensors(unet(), "F16"))
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    assert scan(tmp_path).get("both") == before
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    half = scan(tmp_path).get("both")
+    assert half.build != before.build
+    saved = before.parameter_bytes - half.parameter_bytes
+    assert saved == 2 * sum(prod(it) for it in unet().values())
+
+
+def test_weights_in_parts_are_counted_by_their_index(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "parts") / "unet"
+    before = scan(tmp_path).get("parts")
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    weights = [*unet().items()]
+    for at, some in enumerate((weights[:2], weights[2:])):
+        (folder / f"{at}.safetensors").write_bytes(tensors(dict(some)))
+    (folder / "stray.safetensors").write_bytes(tensors(unet()))
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    names = {name: f"{int(at > 1)}.safetensors" for at, (name, _) in enumerate(weights)}
+    index.write_text(json.dumps({"weight_map": names}))
+    assert scan(tmp_path).get("parts").parameter_bytes == before.parameter_bytes
+    (folder / "1.safetensors").unlink()
+    assert "unet lacks 1.safetensors, which " in scan(tmp_path).broken()["parts"]
+
+
+def test_weights_that_are_only_pickles_are_refused_with_the_reason(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "pickled") / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
+    reason = scan(tmp_path).broken()["pickled"]
+    assert reason.startswith("unet has its weights in diffusion_pytorch_model.bin, and a pickle")
+
+
+def test_damaged_weights_and_names_that_leave_the_folder_break_a_model(tmp_path: Path) -> None:
+    cut = make_base(tmp_path / "cut") / "vae" / "diffusion_pytorch_model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-5])
+    outside = make_base(tmp_path / "outside")
+    index = json.loads((outside / "model_index.json").read_text())
+    index["../cut"] = ["diffusers", "AutoencoderKL"]
+    (outside / "model_index.json").write_text(json.dumps(index))
+    make_base(tmp_path / "at@home")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    looped = make_base(tmp_path / "looped") / "vae"
+    shutil.rmtree(looped)
+    looped.symlink_to(looped)
+    registry = scan(tmp_path)
+    assert not registry.list()
+    expected = {
+        "cut": "diffusion_pytorch_model.safetensors is no whole safetensors file: it is cut short",
+        "outside": "component '../cut' has no folder",
+        "at@home": "its folder's name has an @",
+        "looped": "component 'vae' has no folder",
+    }
+    assert registry.broken().keys() == expected.keys()
+    for name, reason in expected.items():
+        assert registry.broken()[name].startswith(reason)
+
+
+# Components.
+
+
+def test_models_that_share_parts_share_their_ids(tmp_path: Path) -> None:
+    one = make_base(tmp_path / "one")
+    two = make_base(tmp_path / "two")
+    (two / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(tensors(unet(), fill=b"\1"))
+    config = {"sample_size": 128, "_name_or_path": "elsewhere", "_diffusers_version": "0.1"}
+    (two / "vae" / "config.json").write_text(json.dumps(config))
+    ids = [{it.kind: it.id for it in info.components} for info in scan(tmp_path).list()]
+    assert ids[0].keys() == {"denoiser", "vae"}
+    assert ids[0]["vae"] == ids[1]["vae"]
+    assert ids[0]["denoiser"] != ids[1]["denoiser"]
+    card(one, dtype="fp16")
+    again = {it.kind: it.id for it in scan(tmp_path).get("one").components}
+    assert again["vae"] == ids[0]["vae"], "it is loaded in single precision, whatever the card says"
+    assert again["denoiser"] != ids[0]["denoiser"]
+    (two / "vae" / "config.json").write_text(json.dumps({**config, "scaling_factor": 2}))
+    assert {it.id for it in scan(tmp_path).get("two").components}.isdisjoint({ids[0]["vae"]})
+
+
+def test_a_component_s_bytes_are_those_of_how_it_is_loaded(tmp_path: Path) -> None:
+    def counted(**said: Any) -> dict[str, int]:
+        card(folder, **said)
+        return {it.kind: it.bytes for it in scan(tmp_path).get("half").components}
+
+    folder = make_base(tmp_path / "half", dtype="F16")
+    numbers = sum(prod(it) for it in unet().values())
+    vae = 4 * sum(prod(it) for it in autoencoder().values())
+    assert counted() == {"denoiser": 4 * numbers, "vae": vae}
+    assert counted(dtype="bf16") == {"denoiser": 2 * numbers, "vae": vae}
+    linear = 8 * 8 + 8 * 16
+    scales = 2 * (8 + 8)
+    small = 2 * (numbers - linear) + linear + scales
+    assert counted(dtype="bf16", quantise="int8") == {"denoiser": small, "vae": vae}
+
+
+def test_a_checkpoint_s_parts_are_told_apart_by_their_makers_names(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "single")
+    index = json.loads((folder / "model_index.json").read_text())
+    for part in ("text_encoder", "text_encoder_2"):
+        (folder / part).mkdir()
+        (folder / part / "config.json").write_text("{}")
+        index[part] = ["transformers", "CLIPTextModel"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+    (folder / "model.safetensors").write_bytes(tensors(checkpoint()))
+    components = scan(tmp_path).get("single").components
+    assert [it.kind for it in components] == ["denoiser", "vae", "text_encoder", "text_encoder"]
+    assert [it.bytes for it in components][1:] == [4 * 8 * 4 * 9, 4 * 3 * 16, 4 * 3 * 16]
+    assert len({it.id for it in components}) == 4
+    other = make_base(tmp_path / "other")
+    shutil.rmtree(other)
+    shutil.copytree(folder, other)
+    content = bytearray(tensors(checkpoint()))
+    content[-1] ^= 1  # the last encoder's
+    (other / "model.safetensors").write_bytes(content)
+    theirs = scan(tmp_path).get("other").components
+    assert [a.id == b.id for a, b in zip(components, theirs, strict=True)] == [True] * 3 + [False]

@@ -69,7 +69,8 @@ def examine(home: Path | None) -> list[Finding]:
     except OperatorError as error:  # wrong settings are a finding; what hangs on them has to wait
         return [*findings, Finding("settings", False, True, error.detail, "correct or unset it")]
     good = Finding("settings", True, True, "each is known and has a value it may have")
-    return [*findings, good, _disk(settings.home), _home(settings.home), _port(settings)]
+    places = [_disk(settings.home), _home(settings.home), _models(settings), _port(settings)]
+    return [*findings, good, *places]
 
 
 def _python() -> Finding:
@@ -111,6 +112,23 @@ def _home(home: Path) -> Finding:
     is_ok = os.access(_nearest(home), os.W_OK | os.X_OK)
     remedy = "choose a folder you may write to with CALOTYPE_HOME or --home"
     return Finding("home", is_ok, True, str(home), remedy)
+
+
+def _models(settings: Settings) -> Finding:
+    """Looks at headers and sizes, and hashes nothing: that is for ``calotype models verify``."""
+    from calotype.pool.catalogue import Catalogue
+
+    name, remedy = "models", "see calotype models list; what was changed has to be added anew"
+    catalogue = Catalogue(settings.models_folder, settings.home, is_quick=True)
+    try:
+        catalogue.scan()
+    except OperatorError as error:
+        return Finding(name, False, False, error.detail, remedy)
+    broken = [f"{each}: {reason}" for each, reason in catalogue.broken().items()]
+    found = f"{len(catalogue.models.list())} that can be used"
+    if broken:
+        found = "; ".join([found, f"{len(broken)} that can't", *broken])
+    return Finding(name, not broken, False, found, remedy)
 
 
 def _port(settings: Settings) -> Finding:

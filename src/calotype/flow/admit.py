@@ -133,10 +133,10 @@ def _loras(
     uses: Sequence[LoraUse], infos: Sequence[AdapterInfo], model: ModelInfo
 ) -> tuple[LoraUse, ...]:
     check_count("loras", len(uses), limits.LORAS_PER_JOB_MAX)
-    names = [use.name for use in uses]
+    names = [info.name for info in infos]  # each of just one version
     for at, (use, info) in enumerate(zip(uses, infos, strict=True)):
         place = f"loras[{at}]"
-        if use.name in names[:at]:
+        if info.name in names[:at]:
             raise InvalidInput(
                 f"{use.name} is there twice: give it one weight",
                 field=f"{place}.name",
@@ -145,7 +145,10 @@ def _loras(
         _check_suits(place, info, model)
         least, most = limits.LORA_WEIGHT_MIN, limits.LORA_WEIGHT_MAX
         check_range(f"{place}.weight", use.weight, least, most)
-    return tuple(replace(use, weight=float(use.weight)) for use in uses)
+    return tuple(
+        replace(use, name=name, weight=float(use.weight))
+        for use, name in zip(uses, names, strict=True)
+    )
 
 
 def _controls(
@@ -167,7 +170,7 @@ def _controls(
                 limit={"above": use.start, "max": 1.0},
             )
         canny = info.control == "canny" if use.canny is None else use.canny
-        whole_uses.append(replace(use, canny=canny))
+        whole_uses.append(replace(use, name=info.name, canny=canny))
     return tuple(whole_uses)
 
 

@@ -15,6 +15,7 @@ from calotype.core import limits
 from calotype.core.errors import InvalidInput
 from calotype.core.kinds import BEGINS_FROM, OF_A_PARENT, STRENGTHS, UPSCALES, Kind
 from calotype.core.nouns import Ask, Image, InputPicture, ModelInfo, Spec
+from calotype.core.references import plain
 from calotype.flow.checks import one_of, size, size_multiple, size_range
 
 
@@ -59,7 +60,7 @@ def taken_over(ask: Ask, kind: Kind, parent: Parent) -> Ask:
         "negative_prompt": spec.negative_prompt,
         "model": spec.model,
     }
-    if ask.model in (None, spec.model):
+    if ask.model is None or plain(ask.model) == plain(spec.model):
         if ask.loras is None:
             steps = max(spec.steps, limits.UPSCALE_STEPS_MIN) if kind in UPSCALES else spec.steps
             values |= {"steps": steps, "guidance": spec.guidance, "sampler": spec.sampler.value}

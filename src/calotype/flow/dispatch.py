@@ -81,13 +81,16 @@ class Dispatcher:
         once: IdempotencyKey | None = None,
         *,
         user: str = "",
+        job_id: str | None = None,
     ) -> Job:
         """Put a new job into the line and the store; it may start in the same turn.
 
         Raises what the gate does, which is asked in that turn, so that what it counts still holds
         when the job is written.
         """
-        return await self._turns.whole(self._queue(tenant, tier, spec, once, user))
+        return await self._turns.whole(
+            self._queue(job_id or new_id("job"), tenant, tier, spec, once, user)
+        )
 
     async def cancel(self, job_id: str, *, by: str) -> Job:
         """Cancel a job wherever it is; raises IllegalMove when it is over."""
@@ -133,10 +136,16 @@ class Dispatcher:
     # Requests.
 
     async def _queue(
-        self, tenant: str, tier: Tier, spec: Spec, once: IdempotencyKey | None, user: str
+        self,
+        job_id: str,
+        tenant: str,
+        tier: Tier,
+        spec: Spec,
+        once: IdempotencyKey | None,
+        user: str,
     ) -> Job:
         async with self._turns.take_asked():
-            line, job_id = self._line, new_id("job")
+            line = self._line
             let = await self._gate.ask(job_id, tenant, tier, line.costs.predict_s(spec))
             decisions = line.on(line.queued(job_id, tenant, let.tier, spec, user=user))
             position = line.position(job_id) or 1  # a job that starts at once was next

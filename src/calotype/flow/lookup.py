@@ -20,8 +20,10 @@ class Lookup:
     def __init__(self, store: JobStore, pictures: InputPictures, adapters: AdapterRegistry) -> None:
         self._store, self._pictures, self._adapters = store, pictures, adapters
 
-    async def found(self, tenant: str, ask: Ask) -> tuple[Ask, Found]:
+    async def found(self, tenant: str, ask: Ask, job_id: str = "") -> tuple[Ask, Found]:
         """The ask with what it takes over from its parent, and all it names.
+
+        Of adapters it may be given a canary, by the id that its job will have.
 
         Raises InvalidInput naming the field. Pictures that were sent count as used from now.
         """
@@ -34,11 +36,15 @@ class Lookup:
         found = Found(
             kind=kind,
             loras=tuple(
-                self._adapters.get(AdapterKind.LORA, use.name, field=f"loras[{at}].name")
+                self._adapters.get(
+                    AdapterKind.LORA, use.name, field=f"loras[{at}].name", job_id=job_id
+                )
                 for at, use in enumerate(ask.loras or ())
             ),
             controls=tuple(
-                self._adapters.get(AdapterKind.CONTROL, use.name, field=f"controls[{at}].name")
+                self._adapters.get(
+                    AdapterKind.CONTROL, use.name, field=f"controls[{at}].name", job_id=job_id
+                )
                 for at, use in enumerate(ask.controls)
             ),
             pictures={

@@ -1,50 +1,35 @@
 """Which LoRAs and ControlNets there are: found, named, hashed, and the broken ones with the reason.
 
 A LoRA is ``NAME/lora.safetensors`` or a bare ``NAME.safetensors``; a ControlNet is a folder in
-diffusers' layout. What ``calotype.json`` beside it says is all that is known of it: nothing is
-loaded.
+diffusers' layout. Nothing is loaded: what ``calotype.json`` beside it leaves open is told from its
+header, or not at all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from calotype.core import limits
-from calotype.core.errors import InvalidInput, ModelBroken
-from calotype.core.nouns import AdapterInfo, AdapterKind, Sampler
-from calotype.pool.folders import FileHashes, read_json
+from calotype.core.errors import ModelBroken
+from calotype.core.headers import Header
+from calotype.core.nouns import AdapterInfo, AdapterKind
+from calotype.files.headers import read_header
+from calotype.files.weights import read_json
+from calotype.pool.cards import read_card
+from calotype.pool.files import FileHashes, build_of
+from calotype.pool.fitting import Base, control_shapes, lora_family, lora_shapes, suited
+from calotype.pool.kinds import ADAPTERS, WORDS
+from calotype.pool.parts import CONFIG, part_files, tensors_in
+from calotype.pool.recognise import CONTROLS, LORA_FILE, has_lora
+from calotype.pool.shelf import Choice, Entry, Read, Shelf
+from calotype.pool.versions import Versions
 
-_CARD = "calotype.json"
-_LORA_FILE = "lora.safetensors"
-_CONTROL_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-_HEADER_BYTES_MAX = 16 * 1024 * 1024  # of a safetensors file
-_BUILD_DIGITS = 16
 _FOLDERS = {AdapterKind.LORA: "loras", AdapterKind.CONTROL: "controlnets"}
-_WORDS = {AdapterKind.LORA: "LoRA", AdapterKind.CONTROL: "ControlNet"}
 
-_Text = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class _Card(BaseModel):
-    """What ``calotype.json`` may say; all of it optional."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    title: _Text | None = None
-    licence: _Text = "unknown"
-    bases: Annotated[list[_Text], Field(max_length=100)] = Field(default_factory=list)
-    steps: int | None = Field(default=None, ge=limits.STEPS_MIN, le=limits.STEPS_MAX)
-    guidance: float | None = Field(default=None, ge=limits.GUIDANCE_MIN, le=limits.GUIDANCE_MAX)
-    sampler: Annotated[Sampler, Field(strict=False)] | None = None
-    control: Annotated[str, Field(max_length=40)] = ""
+Bases = Callable[[], Sequence[Base]]  # the base models that are here
 
 
 def embedded_adapters() -> Path:
@@ -53,122 +38,160 @@ def embedded_adapters() -> Path:
 
 
 class AdapterRegistry:
-    """Adapters in ``loras`` and ``controlnets`` of given folders. Empty until ``scan``."""
+    """Adapters in ``loras`` and ``controlnets`` of given folders, and registered ones.
 
-    def __init__(self, homes: Sequence[Path]) -> None:
-        """``homes``, and what is in them, need not exist."""
-        self._homes = tuple(homes)
-        self._hashes = FileHashes()
-        self._found: dict[AdapterKind, dict[str, AdapterInfo]] = {kind: {} for kind in AdapterKind}
+    Empty until ``scan``.
+    """
+
+    def __init__(
+        self,
+        homes: Sequence[Path],
+        versions: Versions | None = None,
+        *,
+        bases: Bases = tuple,
+        hashes: FileHashes | None = None,
+    ) -> None:
+        """``homes``, and what is in them, need not exist. ``bases`` is asked in each scan."""
+        self._homes, self._versions, self._bases = tuple(homes), versions, bases
+        self._hashes = hashes or FileHashes()
+        self._shelves = {kind: Shelf[AdapterInfo](ADAPTERS[kind]) for kind in AdapterKind}
         self._broken: dict[str, str] = {}
 
     def scan(self) -> None:
         """Read all anew. Reads every byte the first time: call it off the event loop.
 
-        Of two of one kind and name the first counts (earlier homes first), the other is broken.
+        Of two of one kind and name the first counts (earlier homes first), the other is broken;
+        registered ones come before those of homes.
         """
-        found: dict[AdapterKind, dict[str, AdapterInfo]] = {kind: {} for kind in AdapterKind}
         broken: dict[str, str] = {}
-        for kind, path in self._candidates():
-            name = path.stem if path.is_file() else path.name
-            if name in found[kind] or f"{_FOLDERS[kind]}/{name}" in broken:
-                broken[str(path)] = f"there is another {_WORDS[kind]} named {name!r}"
-                continue
-            try:
-                found[kind][name] = _read(kind, name, path, self._hashes)
-            except ModelBroken as error:
-                broken[f"{_FOLDERS[kind]}/{name}"] = error.detail
-        self._found, self._broken = found, broken
+        bases, shelves = self._bases(), {}
+        for kind in AdapterKind:
+            shelf = Shelf[AdapterInfo](ADAPTERS[kind])
+            if self._versions is not None:
+                shelf.take_versions(
+                    self._versions, self._hashes, _reader(kind, bases, self._hashes)
+                )
+                broken |= {f"{_FOLDERS[kind]}/{it}": why for it, why in shelf.broken.items()}
+            self._scan_homes(kind, shelf, broken, bases)
+            shelves[kind] = shelf
+        self._shelves, self._broken = shelves, broken
 
     def list(self, kind: AdapterKind) -> Sequence[AdapterInfo]:
-        """All of a kind that can be used."""
-        return [*self._found[kind].values()]
+        """All of a kind that can be used: what each name alone stands for."""
+        return self._shelves[kind].offered()
 
-    def get(self, kind: AdapterKind, name: str, *, field: str) -> AdapterInfo:
-        """The adapter of this name; raises InvalidInput, with the names there are, if unknown."""
-        known = self._found[kind]
-        if name not in known:
-            why = self._broken.get(f"{_FOLDERS[kind]}/{name}")
-            raise InvalidInput(
-                f"there is no {_WORDS[kind]} named {name[:100]!r}{f' ({why})' if why else ''}",
-                field=field,
-                limit=sorted(known),
-            )
-        return known[name]
+    def get(self, kind: AdapterKind, name: str, *, field: str, job_id: str = "") -> AdapterInfo:
+        """The adapter of this name, alias or version; of a job, which may be given a canary.
+
+        Raises InvalidInput, with the names there are, if unknown.
+        """
+        return self.choose(kind, name, field=field, job_id=job_id).info
+
+    def choose(
+        self, kind: AdapterKind, name: str, *, field: str, job_id: str = ""
+    ) -> Choice[AdapterInfo]:
+        """The same, and how it was chosen."""
+        return self._shelves[kind].choose(name, field=field, job_id=job_id)
+
+    def shelf(self, kind: AdapterKind) -> Shelf[AdapterInfo]:
+        """All of a kind, with their versions and aliases."""
+        return self._shelves[kind]
 
     def broken(self) -> Mapping[str, str]:
         """What can't be used: ``loras/NAME`` (or the path, of a second) to reason."""
         return dict(self._broken)
 
-    def _candidates(self) -> Iterator[tuple[AdapterKind, Path]]:
+    @property
+    def folders(self) -> Sequence[Path]:
+        """Where adapters outside the registry are looked for."""
+        return [home / folder for home in self._homes for folder in _FOLDERS.values()]
+
+    def _scan_homes(
+        self,
+        kind: AdapterKind,
+        shelf: Shelf[AdapterInfo],
+        broken: dict[str, str],
+        bases: Sequence[Base],
+    ) -> None:
+        for path in self._candidates(kind):
+            name = path.stem if path.is_file() else path.name
+            if shelf.has(name) or f"{_FOLDERS[kind]}/{name}" in broken:
+                broken[str(path)] = f"there is another {WORDS[ADAPTERS[kind]]} named {name!r}"
+                continue
+            try:
+                info = read_adapter(kind, name, path, self._hashes, bases)
+                shelf.put(Entry(name, info.build, info))
+            except ModelBroken as error:
+                broken[f"{_FOLDERS[kind]}/{name}"] = error.detail
+                shelf.broken[name] = error.detail
+
+    def _candidates(self, kind: AdapterKind) -> Iterator[Path]:
         for home in self._homes:
-            for kind, folder in _FOLDERS.items():
-                if not (home / folder).is_dir():
-                    continue
-                for path in sorted((home / folder).iterdir()):
-                    is_bare = kind is AdapterKind.LORA and path.suffix == ".safetensors"
-                    if not path.name.startswith(".") and (path.is_dir() or is_bare):
-                        yield kind, path.absolute()
+            folder = home / _FOLDERS[kind]
+            if not folder.is_dir():
+                continue
+            for path in sorted(folder.iterdir()):
+                is_bare = kind is AdapterKind.LORA and path.suffix == ".safetensors"
+                if not path.name.startswith(".") and (path.is_dir() or is_bare):
+                    yield path.absolute()
 
 
-def _read(kind: AdapterKind, name: str, path: Path, hashes: FileHashes) -> AdapterInfo:
+def read_adapter(
+    kind: AdapterKind, name: str, path: Path, hashes: FileHashes, bases: Sequence[Base] = ()
+) -> AdapterInfo:
+    """The adapter at a path, a folder or a LoRA's bare file; raises ModelBroken.
+
+    Where its card doesn't say for which bases it was made, those of ``bases`` that its shapes fit.
+    """
     folder = path if path.is_dir() else None
-    card = _read_card(folder / _CARD) if folder else _Card()
+    told: dict[str, Any] = read_card(folder).model_dump() if folder else {}
+    title, said = told.pop("title", None), told.pop("bases", [])
     if kind is AdapterKind.CONTROL:
-        whole = [path / file for file in _CONTROL_FILES]
-        place = path
-        read_json(whole[0])
+        header = Header(tensors_in(path), {}, 0)
+        place, whole = path, part_files(ADAPTERS[kind], path)
+        fitting = _bases_of_control(read_json(path / CONFIG), header, bases)
     else:
-        whole = [path / _LORA_FILE if folder else path]
-        place = whole[0]
-    _check_weights(kind, whole[-1])
-    try:
-        return AdapterInfo(
-            kind=kind,
-            name=name,
-            path=str(place),
-            build=_build(whole, hashes),
-            bytes=whole[-1].stat().st_size,
-            **card.model_dump(exclude={"title", "bases"}),
-            title=card.title or name,
-            bases=tuple(card.bases),
+        place = path / LORA_FILE if folder else path
+        whole, header = [place], _lora_header(place)
+        family = lora_family(header)
+        fitting = suited(lora_shapes(header), [family] if family else [], bases)
+    return AdapterInfo(
+        kind=kind,
+        name=name,
+        path=str(place),
+        build=build_of(place if place.is_dir() else place.parent, whole, hashes),
+        bytes=header.bytes,
+        title=title or name,
+        bases=tuple(said) or fitting,
+        **({"licence": "unknown"} | told),
+    )
+
+
+def _lora_header(file: Path) -> Header:
+    header = read_header(file)
+    if not has_lora(header):
+        raise ModelBroken(
+            f"{file.name} holds no LoRA: none of its tensors is named so", field=file.name
         )
-    except OSError as error:
-        raise ModelBroken(f"a file can't be read: {error}") from error
+    if len(header.tensors) > limits.LORA_TENSORS_MAX:
+        raise ModelBroken(
+            f"{file.name} has {len(header.tensors)} tensors",
+            field=file.name,
+            limit=limits.LORA_TENSORS_MAX,
+        )
+    return header
 
 
-def _read_card(file: Path) -> _Card:
-    if not file.exists():
-        return _Card()
-    try:
-        return _Card.model_validate(read_json(file))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ModelBroken(f"{_CARD}: {field}: {first['msg']}", field=field) from error
+def _bases_of_control(
+    config: Mapping[str, Any], header: Header, bases: Sequence[Base]
+) -> tuple[str, ...]:
+    kind = config.get("_class_name")
+    families = CONTROLS.get(kind, ()) if isinstance(kind, str) else ()
+    return suited(control_shapes(header), families, bases)
 
 
-def _check_weights(kind: AdapterKind, file: Path) -> None:
-    """Read a safetensors file's header: 8 bytes of its length, then JSON by tensors' names."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > _HEADER_BYTES_MAX:
-                raise ModelBroken(f"{file.name} is no safetensors file", limit=_HEADER_BYTES_MAX)
-            names = json.loads(stream.read(length))
-    except OSError as error:
-        raise ModelBroken(f"{file.name} can't be read: {error.strerror}") from error
-    except (struct.error, ValueError) as error:
-        raise ModelBroken(f"{file.name} is no safetensors file") from error
-    if not isinstance(names, dict) or not names:
-        raise ModelBroken(f"{file.name} is no safetensors file")
-    if kind is AdapterKind.LORA and not any("lora" in name.lower() for name in names):
-        raise ModelBroken(f"{file.name} holds no LoRA: none of its tensors is named so")
+def _reader(kind: AdapterKind, bases: Sequence[Base], hashes: FileHashes) -> Read[AdapterInfo]:
+    def read(name: str, folder: Path) -> AdapterInfo:
+        return read_adapter(kind, name, folder, hashes, bases)
 
-
-def _build(whole: Sequence[Path], hashes: FileHashes) -> str:
-    """SHA-256 over each file's name and digest."""
-    digest = hashlib.sha256()
-    for file in whole:
-        digest.update(file.name.encode() + b"\0" + hashes.of(file))
-    return digest.hexdigest()[:_BUILD_DIGITS]
+    return read

@@ -1,14 +1,12 @@
 """Reads a diffusers folder: what it is, how it likes to be run, and a hash of what it holds.
 
 Weights lie in the components' folders, or all in one ``model.safetensors`` beside them. Nothing is
-loaded: only JSON is read, and bytes are hashed. It knows nothing of engines.
+loaded: only JSON and headers are read, and bytes are hashed. It knows nothing of engines.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,11 +23,23 @@ from pydantic import (
 from calotype.core import limits
 from calotype.core.errors import ModelBroken
 from calotype.core.families import PIPELINES, SINGLE_FILE, UNUSED, Family
+from calotype.core.headers import Header
 from calotype.core.nouns import ModelInfo, Sampler
+from calotype.core.references import plain
+from calotype.core.weights import is_inside
+from calotype.files.headers import read_header
+from calotype.files.weights import read_json, weights_of
+from calotype.pool.components import (
+    VAE,
+    LoadedAs,
+    components_of,
+    has_weights,
+    weights_by_part,
+)
+from calotype.pool.files import CARD, FileHashes, build_of, counting_in
+from calotype.pool.fitting import Base, latent_channels, layer_shapes
 
-_JSON_BYTES_MAX = 1024 * 1024  # of model_index.json, calotype.json and a component's config
-_BUILD_DIGITS = 16  # hexadecimal, of the content hash
-_CARD = "calotype.json"
+INDEX = "model_index.json"
 _FLUX_PX = 1024  # a side, where its autoencoder doesn't say
 _STEPS_SCHNELL = 4  # of a FLUX that was distilled to need few, and no guidance
 
@@ -88,55 +98,103 @@ class _Card(BaseModel):
         return ";".join(f"{name}={it}" for name, it in said.items() if it and it != "auto")
 
 
-def read_folder(folder: Path, hashes: FileHashes) -> ModelInfo:
-    """The model in this folder, by the folder's name; raise ModelBroken saying what is wrong.
+def read_folder(
+    folder: Path, hashes: FileHashes, *, name: str | None = None, device: str = "cpu"
+) -> ModelInfo:
+    """The model in this folder, by the folder's name or another; raise ModelBroken saying why not.
 
-    Reads every byte of it the first time (``hashes`` remembers).
+    Reads every byte of it the first time (``hashes`` remembers). What its parts take is told for
+    engines on this kind of device: "cpu", "cuda".
     """
-    index = read_json(folder / "model_index.json")
-    kind = index.get("_class_name")
-    family = PIPELINES.get(kind) if isinstance(kind, str) else None
-    if family is None:
-        known = ", ".join(PIPELINES)
-        raise ModelBroken(f"pipeline class {kind!r} isn't supported ({known})", field="_class_name")
-    components = _components(folder, index, family)
-    card = _read_card(folder, family)
-    try:
-        files = sorted(_files(folder, components), key=lambda file: _inside(folder, file))
-        build = _build(folder, files, hashes, card.bits)
-        parameter_bytes = sum(
-            file.stat().st_size for file in files if file.suffix == ".safetensors"
+    family, names = _parts(folder)
+    card = _read_card(folder, family, name or folder.name)
+    weights, headers = _weights(folder, family, names)
+    parts = weights_by_part(family, weights, _single(folder), headers)
+    if missing := [it for it in names if has_weights(it, family) and it not in parts]:
+        raise ModelBroken(
+            f"it has no weights of its {missing[0]}: there are no .safetensors files",
+            field=missing[0],
         )
+    build = build_of(folder, _files(folder, names), hashes, card.bits)
+    loaded = LoadedAs(card.dtype, card.quantise, card.compile, device)
+    try:
+        components = components_of(folder, family, parts, loaded, hashes)
     except OSError as error:
         raise ModelBroken(f"a file can't be read: {error}") from error
-    if parameter_bytes == 0:
-        raise ModelBroken("it has no weights: there are no .safetensors files")
     return ModelInfo(
-        name=folder.name,
+        name=name or folder.name,
         family=family.name,
         path=str(folder),
         build=build,
-        parameter_bytes=parameter_bytes,
+        parameter_bytes=sum(
+            tensor.bytes for held in parts.values() for tensor in held.tensors.values()
+        ),
+        components=components,
         **card.model_dump(),
     )
 
 
-class FileHashes:
-    """SHA-256 of files, computed again only when size or modification time changed."""
+def base_of(model: ModelInfo) -> Base:
+    """What adapters can be held against: the shapes of a model that was read."""
+    folder = Path(model.path)
+    family, names = _parts(folder)
+    weights, headers = _weights(folder, family, names)
+    single = _single(folder)
+    parts = weights_by_part(family, weights, single, headers)
+    denoiser, vae = parts[family.denoiser], parts.get(VAE)
+    return Base(
+        name=plain(model.name),
+        family=family.name,
+        shapes=layer_shapes(denoiser.tensors.values(), is_fused=denoiser.is_shared),
+        latent_channels=latent_channels(read_json(folder / VAE / "config.json"), vae.tensors)
+        if vae
+        else None,
+    )
 
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[int, int, bytes]] = {}  # path -> size, mtime_ns, digest
 
-    def of(self, file: Path) -> bytes:
-        """The file's digest; raises OSError."""
-        status = file.stat()
-        known = self._known.get(str(file))
-        if known and known[:2] == (status.st_size, status.st_mtime_ns):
-            return known[2]
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").digest()
-        self._known[str(file)] = (status.st_size, status.st_mtime_ns, digest)
-        return digest
+def model_files(folder: Path) -> list[Path]:
+    """The files that a model in diffusers' layout is made of; raises ModelBroken."""
+    _, names = _parts(folder)
+    return _files(folder, names)
+
+
+def _parts(folder: Path) -> tuple[Family, list[str]]:
+    """A folder's family, and the names of its components."""
+    index = read_json(folder / INDEX)
+    kind = index.get("_class_name")
+    family = PIPELINES.get(kind) if isinstance(kind, str) else None
+    if family is None:
+        raise ModelBroken(
+            f"pipeline class {str(kind)[:100]!r} isn't supported ({', '.join(PIPELINES)})",
+            field="_class_name",
+            limit=[*PIPELINES],
+        )
+    return family, _components(folder, index, family)
+
+
+def _weights(
+    folder: Path, family: Family, names: Sequence[str]
+) -> tuple[dict[str, list[Path]], dict[Path, Header]]:
+    """The files of each component's own weights, and the headers of all of them."""
+    single = _single(folder)
+    weights = {}
+    for name in names:
+        if has_weights(name, family):
+            weights[name] = weights_of(folder / name, may_lack=single is not None)
+    files = [file for each in weights.values() for file in each]
+    files += [single] if single is not None else []
+    return weights, {file: read_header(file) for file in files}
+
+
+def _single(folder: Path) -> Path | None:
+    return folder / SINGLE_FILE if (folder / SINGLE_FILE).is_file() else None
+
+
+def _files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """What pictures depend on: the index and the components' files, not cards and read-mes."""
+    single = _single(folder)
+    files = [folder / INDEX, *([single] if single is not None else [])]
+    return [*files, *(file for name in names for file in counting_in(folder / name))]
 
 
 def _components(folder: Path, index: dict[str, Any], family: Family) -> list[str]:
@@ -148,7 +206,7 @@ def _components(folder: Path, index: dict[str, Any], family: Family) -> list[str
         if name not in UNUSED
     }
     for name in named:
-        if "/" in name or not (folder / name).is_dir():
+        if not is_inside(name) or not (folder / name).is_dir():
             raise ModelBroken(f"component {name!r} has no folder", field=name)
     if family.denoiser not in named:
         raise ModelBroken(f"it names no {family.denoiser}", field=family.denoiser)
@@ -178,12 +236,12 @@ def _default_size_px(folder: Path, family: Family) -> int:
     return pixels
 
 
-def _defaults(folder: Path, family: Family) -> dict[str, Any]:
+def _defaults(folder: Path, family: Family, name: str) -> dict[str, Any]:
     """What a card needn't say: sizes from half to twice the model's own, and the family's ways."""
     size_px = _default_size_px(folder, family)
     half = size_px // 2 // family.size_px_multiple * family.size_px_multiple
     defaults = {
-        "title": folder.name,
+        "title": name,
         "width": size_px,
         "height": size_px,
         "size_px_min": max(limits.SIZE_PX_MIN, half),
@@ -199,57 +257,13 @@ def _defaults(folder: Path, family: Family) -> dict[str, Any]:
     return defaults
 
 
-def _read_card(folder: Path, family: Family) -> _Card:
+def _read_card(folder: Path, family: Family, name: str) -> _Card:
     """``calotype.json`` over the defaults."""
-    said = read_json(folder / _CARD) if (folder / _CARD).exists() else {}
-    defaults = _defaults(folder, family)
+    said = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    defaults = _defaults(folder, family, name)
     try:
         return _Card.model_validate({**defaults, **said}, context={"family": family})
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "width, height"
-        raise ModelBroken(f"{_CARD}: {name}: {first['msg']}", field=name) from error
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A small JSON object; raise ModelBroken naming the file and what is wrong with it."""
-    where = f"{file.parent.name}/{file.name}"
-    try:
-        if file.stat().st_size > _JSON_BYTES_MAX:
-            raise ModelBroken(f"{where} is too large", limit=_JSON_BYTES_MAX)
-        body = json.loads(file.read_bytes())
-    except OSError as error:
-        raise ModelBroken(f"{where} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelBroken(f"{where} isn't JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ModelBroken(f"{where} isn't a JSON object")
-    return body
-
-
-def _files(folder: Path, components: list[str]) -> Iterator[Path]:
-    """What pictures depend on: the index and the components' files, not cards and read-mes."""
-    yield folder / "model_index.json"
-    if (folder / SINGLE_FILE).is_file():
-        yield folder / SINGLE_FILE
-    for name in components:
-        for path in (folder / name).rglob("*"):
-            is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if path.is_file() and not is_hidden:
-                yield path
-
-
-def _build(folder: Path, files: list[Path], hashes: FileHashes, bits: str) -> str:
-    """SHA-256 over each file's path in the folder and its digest, in the order of the paths.
-
-    Then ``bits``: how it is loaded, where the card says anything that changes its pictures.
-    """
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(_inside(folder, file).encode() + b"\0" + hashes.of(file))
-    whole.update(bits.encode())
-    return whole.hexdigest()[:_BUILD_DIGITS]
-
-
-def _inside(folder: Path, file: Path) -> str:
-    return file.relative_to(folder).as_posix()
+        field = ".".join(str(part) for part in first["loc"]) or "width, height"
+        raise ModelBroken(f"{CARD}: {field}: {first['msg']}", field=field) from error

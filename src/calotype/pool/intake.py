@@ -1,0 +1,237 @@
+"""Takes a model into the registry: staged, read as it will be, verified, then put in its place.
+
+A file is copied, hard-linked, or (``link``) only pointed at. Whatever goes wrong on the way, and
+if the process is killed, the registry is as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from calotype.core import limits
+from calotype.core.errors import InvalidInput, ModelBroken, OperatorError
+from calotype.core.families import PIPELINES, SINGLE_FILE
+from calotype.core.references import check_name
+from calotype.core.weights import SUFFIX
+from calotype.files.headers import read_header
+from calotype.files.weights import read_json
+from calotype.pool.adapters import read_adapter
+from calotype.pool.checkpoints import parts_in
+from calotype.pool.files import FileHashes
+from calotype.pool.folders import INDEX, model_files, read_folder
+from calotype.pool.kinds import ADAPTERS, WORDS, ModelKind
+from calotype.pool.parts import read_part
+from calotype.pool.recognise import Found, recognise
+from calotype.pool.versions import FileRecord, Record, Versions
+
+Mode = Literal["copy", "hard-link", "link"]
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How something is to be registered."""
+
+    name: str | None = None  # else as its file or folder is called
+    kind: ModelKind | None = None  # None: whatever it is
+    mode: Mode = "copy"
+    title: str | None = None
+    licence: str | None = None
+    is_licence_accepted: bool = False
+    source: str | None = None  # else its path
+    config: Path | None = None  # a folder in diffusers' layout, for a checkpoint in one file
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of it."""
+
+    record: Record
+    is_new: bool  # False: just this was registered before
+
+
+def take_in(
+    versions: Versions, path: Path, wish: Wish, *, taken: Mapping[ModelKind, Iterable[str]]
+) -> Added:
+    """Register what lies at a path; ``taken`` are names that belong to folders outside.
+
+    Raises InvalidInput (a name), ModelBroken (what lies there), or OperatorError (disk full, no
+    right to read or write).
+    """
+    found = recognise(path)
+    if wish.kind is not None and found.kind is not wish.kind:
+        raise InvalidInput(
+            f"{path.name} is a {WORDS[found.kind]}, not a {WORDS[wish.kind]}",
+            field="kind",
+            limit=found.kind.value,
+        )
+    name = check_name(wish.name if wish.name is not None else _name_of(path))
+    if name in taken.get(found.kind, ()):
+        raise InvalidInput(
+            f"there is a {WORDS[found.kind]} named {name!r} in a folder outside the registry:"
+            " use another name",
+            field="name",
+            limit="a name that is free",
+        )
+    files = dict(found.files) | _configuration(found, wish.config)
+    _check_room(versions.root, files.values(), wish.mode)
+    try:
+        with versions.stage() as stage:
+            hashes = FileHashes()
+            recorded = {
+                target: _place(source, stage / target, wish.mode, hashes)
+                for target, source in sorted(files.items())
+            }
+            version = _build(found.kind, stage, hashes)
+            parts = hashes.parts_of(stage / SINGLE_FILE)
+            record = Record(
+                kind=found.kind,
+                name=name,
+                version=version,
+                added_at=datetime.now(UTC)
+                .isoformat(timespec="microseconds")
+                .replace("+00:00", "Z"),
+                source=wish.source if wish.source is not None else str(path.absolute()),
+                mode=wish.mode,
+                title=wish.title,
+                licence=wish.licence,
+                is_licence_accepted=wish.is_licence_accepted,
+                files=recorded,
+                parts={part: digest.hex() for part, digest in parts.items()},
+            )
+            is_new = versions.put(stage, record)
+    except OSError as error:
+        raise _refused(error, versions.root) from error
+    if not is_new:
+        folder = versions.folder(record.kind, name, record.version)
+        record = versions.record(record.kind, name, folder)
+    return Added(record, is_new)
+
+
+def _name_of(path: Path) -> str:
+    path = path.absolute()
+    return path.stem if path.suffix == SUFFIX else path.name
+
+
+def _configuration(found: Found, config: Path | None) -> dict[str, Path]:
+    """What a checkpoint in one file needs beside it, from such a model's folder.
+
+    That is everything but weights; of parts that the checkpoint lacks, those too.
+    """
+    if not found.family:
+        return {}
+    if config is None:
+        raise InvalidInput(
+            f"a checkpoint in one file ({found.family}) has no configuration: name a model of that"
+            " family that is here, or a folder in diffusers' layout",
+            field="config",
+            limit=found.family,
+        )
+    kind = read_json(config / INDEX).get("_class_name")
+    theirs = PIPELINES.get(kind) if isinstance(kind, str) else None
+    if theirs is None or theirs.name != found.family:
+        raise InvalidInput(
+            f"the checkpoint is of {found.family}, and {config.name} of {str(kind)[:100]}",
+            field="config",
+            limit=found.family,
+        )
+    held = parts_in(read_header(found.files[SINGLE_FILE]), theirs)
+    return {
+        file.relative_to(config).as_posix(): file
+        for file in model_files(config)
+        if file.parent.name not in held or not _is_of_weights(file)
+        if file.parent != config or not _is_of_weights(file)
+    }
+
+
+def _is_of_weights(file: Path) -> bool:
+    return file.suffix == SUFFIX or f"{SUFFIX}.index." in file.name
+
+
+def _check_room(root: Path, files: Iterable[Path], mode: Mode) -> None:
+    """Refuse what is too large, or larger than the disk, before a byte is copied."""
+    sizes = []
+    for file in files:
+        try:
+            sizes.append(file.stat().st_size)
+        except OSError as error:
+            raise ModelBroken(
+                f"{file.name} can't be read: {error.strerror}", field=file.name
+            ) from error
+    total = sum(sizes)
+    if total > limits.MODEL_BYTES_MAX:
+        raise ModelBroken(f"it has {total:,} bytes", field="path", limit=limits.MODEL_BYTES_MAX)
+    check_free(root, total if mode == "copy" else 0)
+
+
+def check_free(root: Path, wanted: int) -> None:
+    """Raise OperatorError if the disk below ``root`` hasn't so many bytes."""
+    there = next(it for it in (root, *root.parents) if it.exists())
+    free = shutil.disk_usage(there).free
+    if wanted > free:
+        raise OperatorError(
+            f"the disk of {there} has {free:,} bytes free, and {wanted:,} are needed",
+            field="disk",
+            limit=free,
+        )
+
+
+def _place(source: Path, target: Path, mode: Mode, hashes: FileHashes) -> FileRecord:
+    """Bring one file into the stage; raises OSError, or ModelBroken if the copy isn't the same."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if mode == "link":
+        target.symlink_to(source.absolute())
+    elif mode == "hard-link":
+        os.link(os.path.realpath(source), target)
+    else:
+        expected = _copy(source, target)
+        if hashes.of(target).hex() != expected:
+            raise ModelBroken(
+                f"{source.name} reads differently once it is copied: the disk is at fault",
+                field=source.name,
+            )
+    digest, status = hashes.of(target).hex(), target.stat()
+    return FileRecord(bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest)
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file's bytes; the SHA-256 of what was read."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reading, target.open("xb") as writing:
+        while block := reading.read(_BLOCK_BYTES):
+            digest.update(block)
+            writing.write(block)
+    return digest.hexdigest()
+
+
+def _build(kind: ModelKind, folder: Path, hashes: FileHashes) -> str:
+    """The build of what was staged, which reads it as it will be read; raises ModelBroken."""
+    if kind is ModelKind.BASE:
+        return read_folder(folder, hashes).build
+    for adapter, of_kind in ADAPTERS.items():
+        if kind is of_kind:
+            return read_adapter(adapter, folder.name, folder, hashes).build
+    return read_part(kind, folder.name, folder, hashes).build
+
+
+def _refused(error: OSError, root: Path) -> OperatorError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OperatorError(
+            f"the disk of {root} is full: nothing was added", field="disk", limit=error.strerror
+        )
+    if error.errno == errno.EXDEV:
+        return OperatorError(
+            f"{root} is on another disk than the model: hard links can't be made, copy it",
+            field="hard-link",
+            limit="the same disk",
+        )
+    named = f"{error.filename}: " if error.filename else ""
+    return OperatorError(f"nothing was added: {named}{error.strerror}", field="path")
