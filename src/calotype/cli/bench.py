@@ -2,7 +2,8 @@
 
 ``first-image`` measures a server of its own through the public API in a folder of its own, then,
 once that has ended, the unmodified diffusers pipeline on the same model in a process of its own.
-``engine`` measures engines and other servers under load: see bench_engine.
+``engine`` measures engines and other servers under load (bench_engine), ``load`` how quickly a
+model is in memory (bench_load).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from calotype.cli.bench_engine import engine
+from calotype.cli.bench_load import load
 from calotype.cli.console import AsJson, print_json, print_table, say
 from calotype.core.errors import InternalError
 
@@ -147,3 +149,4 @@ def _print(result: dict[str, Any]) -> None:
 
 
 app.command("engine")(engine)
+app.command("load")(load)

@@ -15,43 +15,63 @@ are told so. A test counts the calls.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from calotype.core.errors import ModelBroken
 from calotype.core.families import FAMILIES, PIPELINES, SINGLE_FILE, UNUSED
 from calotype.core.messages import LoadModel
+from calotype.core.weights import is_index, parts_of, weights_entry
+from calotype.engine.components import Components, Tensors
 from calotype.engine.device import weights_dtype
+from calotype.engine.families import checkpoints
 from calotype.engine.families.base import Model
 from calotype.engine.families.compiling import compile_parts
 from calotype.engine.families.flux import Flux
+from calotype.engine.families.parts import fill, wanted, without_weights
 from calotype.engine.families.quantising import quantise
 from calotype.engine.families.sd3 import SD3
 from calotype.engine.families.sd15 import SD15
 from calotype.engine.families.sdxl import SDXL
 from calotype.engine.libraries import without_progress
+from calotype.engine.weights import Progress, Reader
 
 _MODELS = {model.family: model for model in (SD15, SDXL, SD3, Flux)}
 MODELS: dict[str, type[Model]] = {  # by pipeline class
     pipeline: _MODELS[family.name] for pipeline, family in PIPELINES.items()
 }
-
-_STEMS = ("diffusion_pytorch_model", "model")  # of diffusers' weights, of transformers'
-_VARIANTS = ("", "fp16")  # plain ones first
 _LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+_ORDER = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
-def load_model(command: LoadModel, device: torch.device) -> Model:
+@dataclass(frozen=True)
+class _Part:
+    """A module of a pipeline."""
+
+    name: str  # of _ORDER
+    kind: Any  # its class
+    folder: Path
+    files: tuple[Path, ...]  # its own weights; none: they are in the one file
+    dtype: torch.dtype
+
+
+def load_model(
+    command: LoadModel,
+    device: torch.device,
+    progress: Progress | None = None,
+    components: Components | None = None,
+) -> Model:
     """Read a model's folder into memory; raise ModelBroken with the reason if that can't be done.
 
     Weights become what the command says, but the decoder always float32: SDXL's overflows in half
-    precision.
+    precision. What another model of ``components`` has already isn't read again. ``progress`` is
+    called from other threads. May run in any thread, one load at a time.
     """
     folder = Path(command.path)
     try:
@@ -61,49 +81,121 @@ def load_model(command: LoadModel, device: torch.device) -> Model:
         raise ModelBroken(f"{command.name}: no readable model_index.json ({error})") from error
     if kind not in MODELS:
         raise ModelBroken(f"{command.name}: {kind} is not supported", limit=[*MODELS])
-    dtype = weights_dtype(device, command.dtype)
     without_progress()
+    shared = components or Components()
     try:
-        pipeline = _pipeline(folder, index, dtype)
-        pipeline.to(device)
-        pipeline.vae.to(torch.float32)
-        denoiser = getattr(pipeline, FAMILIES[MODELS[kind].family].denoiser)
-        denoiser.set_attention_backend("native")
-        quantise(denoiser, command.quantise)
+        parts = _parts(folder, index, weights_dtype(device, command.dtype))
+        contents = _contents(command, parts)
+        with torch.inference_mode(False), torch.no_grad(), Reader(device, progress) as reader:
+            known = {name: found for name, it in contents.items() if (found := shared.find(it))}
+            pipeline = _pipeline(folder, index, parts, reader, known)
+            denoiser = parts[0].name
+            getattr(pipeline, denoiser).set_attention_backend("native")
+            if denoiser not in known:
+                quantise(getattr(pipeline, denoiser), command.quantise)
+            for part in parts:
+                getattr(pipeline, part.name).to(device)  # what no file has: weights are there
     except ModelBroken as error:
         raise ModelBroken(f"{command.name}: {error.detail}", field=error.field) from error
     except Exception as error:  # damaged files fail in each library's own way
         raise ModelBroken(f"{command.name}: {type(error).__name__}: {error}") from error
     model = MODELS[kind](command.name, command.build, pipeline, device)
     compile_parts(model, command.compile)
+    for name, content in contents.items():
+        shared.tell(content, getattr(pipeline, name))
     return model
 
 
-def _pipeline(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> Any:
-    """diffusers' pipeline of a folder, its weights as they say or in this dtype."""
-    pipeline = getattr(diffusers, index["_class_name"])
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
-    named = {name: what for name, what in index.items() if isinstance(what, list)}
-    left_out = {name for name, what in named.items() if what == [None, None] or name in UNUSED}
-    kinds = {name: _kind(name, what) for name, what in named.items() if name not in left_out}
+def _parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> list[_Part]:
+    """The modules that an index names, the denoiser first."""
+    named = _named(index)
     is_single = (folder / SINGLE_FILE).is_file()
-    parts: dict[str, Any] = dict.fromkeys(left_out)
-    for name, kind in kinds.items():
-        if not issubclass(kind, torch.nn.Module):
+    kinds = {name: _kind(name, what) for name, what in named.items()}
+    found = []
+    for name in sorted(kinds, key=lambda it: _ORDER.index(it) if it in _ORDER else len(_ORDER)):
+        if not issubclass(kinds[name], torch.nn.Module):
             continue
-        held = _weights(folder / name)
-        if held is None and not is_single:
+        files = _files(folder / name)
+        if not files and not is_single:
             raise ModelBroken(f"no safetensors with weights in {name}", field=name)
-        if held is not None:
-            parts[name] = kind.from_pretrained(
-                folder / name, use_safetensors=True, variant=held or None, **options
-            )
-    if not is_single:
-        return pipeline.from_pretrained(folder, **options, **parts)
-    made = _from_single_file(pipeline, folder, {**options, **parts})
-    for name in kinds.keys() - parts.keys():
-        _complete(name, getattr(made, name))
-    return made
+        own_dtype = torch.float32 if name == "vae" else dtype
+        found.append(_Part(name, kinds[name], folder / name, files, own_dtype))
+    if not found or found[0].name not in {family.denoiser for family in FAMILIES.values()}:
+        raise ModelBroken("it names no denoiser", field="_class_name")
+    return found
+
+
+def _named(index: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """What an index says of the components that pictures depend on: library and class."""
+    return {
+        name: what
+        for name, what in index.items()
+        if isinstance(what, list) and what != [None, None] and name not in UNUSED
+    }
+
+
+def _contents(command: LoadModel, parts: Sequence[_Part]) -> dict[str, str]:
+    """The content of each part, by name; empty where the command doesn't say.
+
+    The registry names them in the order of ``_ORDER``.
+    """
+    if len(command.components) != len(parts):
+        return {}
+    return {part.name: it.id for part, it in zip(parts, command.components, strict=True)}
+
+
+def _pipeline(
+    folder: Path,
+    index: Mapping[str, Any],
+    parts: Sequence[_Part],
+    reader: Reader,
+    known: Mapping[str, Tensors],
+) -> Any:
+    """diffusers' pipeline of a folder, with weights that are ``known`` by part, or read.
+
+    Its modules and tokenizers are made while the bytes come in.
+    """
+    weights = {**known}
+    missing = [part for part in parts if part.name not in known]
+    for part in missing:
+        if part.files:
+            choose = wanted(part.kind, part.dtype)
+            weights[part.name] = {
+                key: it for file in part.files for key, it in reader.read(file, choose).items()
+            }
+    of_checkpoint = [part for part in missing if not part.files]
+    checkpoint: Tensors = {}
+    if of_checkpoint:
+        choose = checkpoints.wanted(parts[0].dtype)
+        checkpoint = reader.read(folder / SINGLE_FILE, choose)
+    modules = {part.name: without_weights(part.kind, part.folder) for part in parts}
+    for name, tensors in weights.items():
+        fill(modules[name], tensors, name)
+    left_out = [name for name, it in index.items() if isinstance(it, list)]
+    pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
+        folder,
+        local_files_only=True,
+        **dict.fromkeys(name for name in left_out if name not in _named(index)),
+        **modules,
+    )
+    reader.wait()
+    for part in of_checkpoint:
+        checkpoints.fill_part(part.name, modules[part.name], checkpoint)
+    return pipeline
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    """Those that hold a component's weights; none if there are none."""
+    try:
+        entry = weights_entry({file.name for file in folder.iterdir() if file.is_file()})
+        if entry is None:
+            return ()
+        if not is_index(entry):
+            return (folder / entry,)
+        named = parts_of(json.loads((folder / entry).read_text()), f"{folder.name}/{entry}")
+    except (OSError, ValueError) as error:
+        raise ModelBroken(f"{folder.name} can't be read: {error}", field=folder.name) from error
+    return tuple(folder / name for name in named)
 
 
 def _kind(name: str, what: Sequence[str]) -> Any:
@@ -113,43 +205,3 @@ def _kind(name: str, what: Sequence[str]) -> Any:
     if found is None:
         raise ModelBroken(f"{name} is a {library}.{kind}, which is not supported", field=name)
     return found
-
-
-def _weights(folder: Path) -> str | None:
-    """Which weights a component's folder holds: empty for plain ones; None if there are none."""
-    for variant in _VARIANTS:
-        dot = f".{variant}" if variant else ""
-        for stem in _STEMS:
-            one, index = f"{stem}{dot}.safetensors", f"{stem}.safetensors.index{dot}.json"
-            if (folder / one).is_file() or (folder / index).is_file():
-                return variant
-    return None
-
-
-def _from_single_file(pipeline: Any, folder: Path, options: dict[str, Any]) -> Any:
-    try:
-        return pipeline.from_single_file(str(folder / SINGLE_FILE), config=str(folder), **options)
-    except SingleFileComponentError as error:  # its other lines are advice to programmers
-        raise ModelBroken(f"{SINGLE_FILE}: {str(error.message).splitlines()[0]}") from error
-    except NotImplementedError as error:  # a tensor without memory can't become another dtype
-        raise ModelBroken(f"{SINGLE_FILE} lacks tensors of what the folder describes") from error
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:  # other tensors than wanted
-        raise ModelBroken(
-            f"{SINGLE_FILE} isn't what the folder describes: {type(error).__name__}: {error}"[:500]
-        ) from error
-
-
-def _complete(name: str, part: Any) -> None:
-    """Finish what diffusers leaves undone of a part of a checkpoint.
-
-    What is one tensor in the model lies there once, T5's table of words; T5 is left in training,
-    its dropout at work; and what the checkpoint lacks has no memory yet.
-    """
-    if not isinstance(part, torch.nn.Module):
-        return
-    part.eval()
-    if hasattr(part, "tie_weights"):
-        part.tie_weights()
-    lacking = [key for key, tensor in part.state_dict().items() if tensor.is_meta]
-    if lacking:
-        raise ModelBroken(f"{SINGLE_FILE} lacks {len(lacking)} of {name}: {lacking[0]} ...")

@@ -6,7 +6,7 @@ the same LoRAs make beside the weights, and rows that want another set can't sha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -26,6 +26,7 @@ class Merge:
     ) -> None:
         """Add them, in float32, each with its weight; the originals are kept on the host.
 
+        The layers get other memory: another model may have the same weights in common with this.
         Raises AdapterBroken, and changes nothing, if a layer's weights are quantised or would not
         be finite.
         """
@@ -36,17 +37,28 @@ class Merge:
             for name in dict.fromkeys(name for lora, _ in read for name in lora.pairs):
                 own = layers[name].weight
                 merged = _merged(name, own, read)
-                self._originals[name] = own.detach().to("cpu", copy=True)
-                own.data.copy_(merged)
+                self._originals[name] = own.detach().to("cpu")
+                _replace(own, merged)
         except AdapterBroken:
             self.undo()
             raise
 
+    def originals(self) -> Iterator[torch.Tensor]:
+        """What ``undo`` puts back."""
+        yield from self._originals.values()
+
     def undo(self) -> None:
         """The base model's own weights again, every bit."""
         for name, original in self._originals.items():
-            self._layers[name].weight.data.copy_(original)
+            own = self._layers[name].weight
+            _replace(own, original.to(own.device))
         self._originals.clear()
+
+
+def _replace(weight: torch.Tensor, other: torch.Tensor) -> None:
+    """Let a weight have other memory: what was in it stays as it was."""
+    with torch.inference_mode(False):  # its tensors can't become a weight's
+        weight.data = other.clone() if other.is_inference() else other
 
 
 def _merged(name: str, own: torch.Tensor, read: Sequence[tuple[Lora, float]]) -> torch.Tensor:

@@ -1,0 +1,236 @@
+"""One load, timed: what ``calotype bench load`` runs, each in a process of its own.
+
+Run as ``python -m calotype.engine.load_speed``; the last line of stdout is JSON. Libraries are
+imported before the clock starts. A load has ended when each page of its weights was touched: what
+is only mapped has yet to be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from calotype.engine.libraries import before_libraries
+
+HOW = ("ours", "from_pretrained", "read", "keep", "map", "lora")
+_BUFFER_BYTES = 16 * 1024**2
+_PAGE_BYTES = mmap.PAGESIZE
+
+
+def main() -> None:
+    """Measure as the arguments say."""
+    asked = _arguments()
+    before_libraries()
+    folder = Path(asked.model)
+    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else [folder]
+    load = _LOADS[asked.how](folder, asked)
+    if asked.cold:
+        resident = _drop(files)
+    else:
+        read(files)
+        resident = 1.0
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    begun_s = time.perf_counter()
+    kept = load()
+    seconds = time.perf_counter() - begun_s
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "bytes": sum(file.stat().st_size for file in files),
+                "peak_bytes": _memory("VmHWM") - before,
+                "resident": resident,  # share of the files in the page cache, when it began
+                "kept": kept,
+            }
+        )
+    )
+
+
+def _ours(folder: Path, asked: argparse.Namespace) -> Callable[[], int]:
+    import torch
+
+    from calotype.core.messages import LoadModel
+    from calotype.engine.device import prepare_device
+    from calotype.engine.families.loading import load_model
+    from calotype.engine.tensors import bytes_of
+
+    device = prepare_device()
+    command = LoadModel("bench", str(folder), "bench", dtype=asked.dtype)
+    _import_classes(folder)
+
+    def load() -> int:
+        with torch.inference_mode():
+            model = load_model(command, device)
+        parts = (model.vae, model.denoiser, *model.encoders)
+        return _touched([it for part in parts for it in part.parameters()], bytes_of)
+
+    return load
+
+
+def _from_pretrained(folder: Path, asked: argparse.Namespace) -> Callable[[], int]:
+    import diffusers
+
+    from calotype.engine.device import prepare_device, weights_dtype
+    from calotype.engine.libraries import without_progress
+    from calotype.engine.tensors import bytes_of
+
+    without_progress()
+    device = prepare_device()
+    kind = _import_classes(folder)
+    dtype = weights_dtype(device, asked.dtype)
+
+    def load() -> int:
+        pipeline: Any = getattr(diffusers, kind).from_pretrained(folder, dtype=dtype)
+        parts = [it for it in pipeline.components.values() if hasattr(it, "parameters")]
+        return _touched([it for part in parts for it in part.parameters()], bytes_of)
+
+    return load
+
+
+def _read(folder: Path, asked: argparse.Namespace) -> Callable[[], int]:
+    """All bytes through one buffer: nothing that reads a file by copying can be quicker."""
+    del asked
+    return lambda: read(sorted(folder.rglob("*.safetensors")))
+
+
+def _keep(folder: Path, asked: argparse.Namespace) -> Callable[[], int]:
+    """All bytes into memory that holds them: what a load does at least, if it copies."""
+    del asked
+    files = sorted(folder.rglob("*.safetensors"))
+    held = []
+
+    def load() -> int:
+        for file in files:
+            held.append(file.read_bytes())  # noqa: PERF401 - one after the other, as it reads
+        return sum(map(len, held))
+
+    return load
+
+
+def _map(folder: Path, asked: argparse.Namespace) -> Callable[[], int]:
+    """All bytes mapped, and a byte of each page read: what a load does that copies nothing."""
+    del asked
+    files = sorted(folder.rglob("*.safetensors"))
+
+    def load() -> int:
+        import numpy as np
+
+        mapped = [np.memmap(file, np.uint8, "r") for file in files]
+        for one in mapped:
+            int(one[::_PAGE_BYTES].sum())
+        return sum(it.nbytes for it in mapped)
+
+    return load
+
+
+def _lora(file: Path, asked: argparse.Namespace) -> Callable[[], int]:
+    """A LoRA's file, read, checked and laid beside the layers of a base model."""
+    from diffusers import UNet2DConditionModel
+
+    from calotype.engine.device import prepare_device, weights_dtype
+    from calotype.engine.families.parts import without_weights
+    from calotype.engine.lora.layers import layers_of
+    from calotype.engine.lora.reading import read_lora
+
+    device = prepare_device()
+    layers = layers_of(without_weights(UNet2DConditionModel, Path(asked.base) / "unet"))
+    dtype = weights_dtype(device, asked.dtype)
+
+    def load() -> int:
+        lora = read_lora(file, "bench", layers, dtype)
+        return sum(pair.to(device).bytes for pair in lora.pairs.values())
+
+    return load
+
+
+_LOADS: dict[str, Callable[[Path, argparse.Namespace], Callable[[], int]]] = {
+    "ours": _ours,
+    "from_pretrained": _from_pretrained,
+    "read": _read,
+    "keep": _keep,
+    "map": _map,
+    "lora": _lora,
+}
+
+
+def _import_classes(folder: Path) -> str:
+    """Import what a folder's pipeline is made of, which comes on first use; its class's name."""
+    import diffusers
+    import transformers
+
+    index = json.loads((folder / "model_index.json").read_text())
+    for what in index.values():
+        if isinstance(what, list) and what[0] in ("diffusers", "transformers"):
+            getattr({"diffusers": diffusers, "transformers": transformers}[what[0]], what[1])
+    name: str = index["_class_name"]
+    getattr(diffusers, name)
+    return name
+
+
+def _touched(tensors: Iterable[Any], count: Callable[[Iterable[Any]], int]) -> int:
+    """Read a byte of each page, and count the bytes of all."""
+    import torch
+
+    tensors = [*tensors]
+    for tensor in tensors:
+        flat = tensor.detach().view(-1).view(torch.uint8).numpy()
+        int(flat[::_PAGE_BYTES].sum())
+    return count(tensors)
+
+
+def read(files: Iterable[Path]) -> int:
+    """Read all bytes of the files, with the system's usual calls; how many they are."""
+    buffer, total = memoryview(bytearray(_BUFFER_BYTES)), 0
+    for file in files:
+        with file.open("rb", buffering=0) as stream:
+            while count := stream.readinto(buffer):
+                total += count
+    return total
+
+
+def _drop(files: Iterable[Path]) -> float:
+    """Have the system forget the files' pages; the share that it kept all the same."""
+    kept = pages = 0
+    for file in files:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())  # what isn't on the disk yet would be kept
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped:
+                count = -(-len(mapped) // _PAGE_BYTES)
+                found = (ctypes.c_ubyte * count)()
+                address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+                libc = ctypes.CDLL(None)
+                libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), found)
+                kept += sum(it & 1 for it in found)
+                pages += count
+    return kept / pages
+
+
+def _memory(line: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    found = re.search(rf"{line}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, line
+    return 1024 * int(found[1])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="calotype.engine.load_speed", description=__doc__)
+    parser.add_argument("--model", required=True, help="diffusers folder; for a LoRA, its file")
+    parser.add_argument("--base", help="for a LoRA, the base model's folder")
+    parser.add_argument("--how", choices=HOW, required=True)
+    parser.add_argument("--dtype", default="fp16")
+    parser.add_argument("--cold", action="store_true", help="with nothing in the page cache")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
