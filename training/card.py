@@ -34,6 +34,7 @@ PARTS = {  # name in the card: the trainer's checkpoint, pictures or captions in
 }
 CALOTYPE = {
     "title": "Vignette",
+    "domain": "vignette-domain",
     "licence": "Apache-2.0",
     "width": shapes.PIXELS,
     "height": shapes.PIXELS,

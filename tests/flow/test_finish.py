@@ -23,10 +23,13 @@ from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import SigningFailed
 from calotype.provenance.watermark import MarkKey
 from calotype.safety.errors import SafetyUnavailable
+from calotype.safety.setup import SafetySetup
 from tests.flow.dispatch_bench import ALLOWED, MODEL, SPEC
 
 SIDE = 64
 MARK_KEY = MarkKey("wmk_test", bytes(32))
+USES = SafetySetup.default_setup().uses("vignette-domain")
+INSIDE = {use.score_name(label): 0.0 for use in USES for label in use.labels}
 
 
 def raw(**scores: float) -> Raw:
@@ -35,7 +38,7 @@ def raw(**scores: float) -> Raw:
         SPEC, MODEL, image="img_01ARZ3NDEKTSV4RRFFQ69G5FAV", index=0, calotype="0", torch="none",
         device="cpu", pixels_sha256="",
     )  # fmt: skip
-    return Raw(pixels.tobytes(), SIDE, SIDE, scores, manifest)
+    return Raw(pixels.tobytes(), SIDE, SIDE, scores | INSIDE, manifest, uses=USES)
 
 
 class ToldExecutor(Executor):

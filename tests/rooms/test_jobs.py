@@ -14,7 +14,17 @@ from sqlalchemy import select
 
 from calotype.core import limits
 from calotype.core.errors import CalotypeError, IllegalMove, InvalidInput, LeaseLost, NotFound
-from calotype.core.nouns import EVENT_KINDS, Image, Job, Lease, Sampler, Spec, Tier
+from calotype.core.nouns import (
+    EVENT_KINDS,
+    Image,
+    Job,
+    Lease,
+    Sampler,
+    Spec,
+    Tier,
+    Verdict,
+    VerdictKind,
+)
 from calotype.core.states import JOB_MOVES, AttemptState, JobState, move
 from calotype.jobs import tables
 from calotype.jobs.store import JobStore
@@ -34,9 +44,15 @@ SPEC = Spec(
 ERROR = {"type": "urn:calotype:problem:internal", "status": 500, "detail": "the engine is gone"}
 
 
+ALLOWED = Verdict(VerdictKind.ALLOW, "looks", "1", score=0.1, policy="pg13-1-abcd")
+
+
 def pictures(job: str) -> list[Image]:
+    hashes, formats = ("a" * 64, "b" * 64), ("png", "webp")
     return [
-        Image(f"img_{job}_{i}", i, SPEC.image_seed(i), 64, 128, "a" * 64, "b" * 64, ("png", "webp"))
+        Image(
+            f"img_{job}_{i}", i, SPEC.image_seed(i), 64, 128, *hashes, formats, verdict=ALLOWED
+        )
         for i in range(SPEC.n)
     ]
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.soak.audit import audit
 from benchmarks.soak.clients import Ask
-from calotype.core.nouns import Image, Job, Sampler, Spec, Tier
+from calotype.core.nouns import Image, Job, Sampler, Spec, Tier, Verdict, VerdictKind
 from calotype.core.states import AttemptState
 from calotype.jobs.store import JobStore
 
@@ -37,7 +37,8 @@ async def kept_well(home: Path) -> tuple[list[Job], list[Ask]]:
 
 
 def image(name: str) -> Image:
-    return Image(name, 0, 7, 64, 64, hashlib.sha256(PNG).hexdigest(), "b" * 64, ("png",))
+    digest, allowed = hashlib.sha256(PNG).hexdigest(), Verdict(VerdictKind.ALLOW, "looks", "1")
+    return Image(name, 0, 7, 64, 64, digest, "b" * 64, ("png",), verdict=allowed)
 
 
 def write(home: Path, name: str, data: bytes = PNG) -> None:

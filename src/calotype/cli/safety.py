@@ -1,23 +1,38 @@
-"""``calotype safety``: what the prompt check says and why, how well it does, and attacks on it.
+"""``calotype safety``: what the checks say and why, how well they do, and what there is of them.
 
-All of it works on the lists and the classifier of this installation, without a server.
+All of it works on the lists, policies and classifiers of this installation, without a server.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from calotype.cli.console import AsJson, Home, print_json, print_table
 
-app = typer.Typer(help="What the prompt check says, and how well it does.", no_args_is_help=True)
+app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_help=True)
+hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, list.", no_args_is_help=True)
+app.add_typer(hashes, name="hashes")
 _ENOUGH = 20  # judgements, before times mean anything
 
 
 @app.callback()
 def safety() -> None:
-    """What the prompt check says, and how well it does."""
+    """What the checks say, and how well they do."""
+
+
+@hashes.callback()
+def hash_lists() -> None:
+    """Lists of known pictures, by PDQ: add, list."""
+
+
+def _setup(home: Any) -> Any:
+    from calotype.safety.setup import SafetySetup
+    from calotype.settings import Settings
+
+    return SafetySetup.from_file(Settings(home=home).safety_path)
 
 
 def _check(home: Any) -> Any:
@@ -33,15 +48,18 @@ def explain(
     text: Annotated[str, typer.Argument(help="The prompt.")],
     *,
     negative: Annotated[str, typer.Option(help="The negative prompt.")] = "",
+    tenant: Annotated[str, typer.Option(help="By whose policy; else by the default one.")] = "",
+    user: Annotated[str, typer.Option(help="Who of the tenant asks.")] = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what the check makes of a prompt, and which list, view or score it comes from."""
-    report = _check(home).explain({"prompt": text, "negative_prompt": negative})
+    """Say what the check makes of a prompt, by which policy, list, view or score."""
+    policy = _setup(home).policy(tenant, user)
+    report = _check(home).under(policy).explain({"prompt": text, "negative_prompt": negative})
     if as_json:
         print_json(report)
         return
-    print(report["verdict"], report["category"] or "")
+    print(report["verdict"], report["category"] or "", f"(policy {report['policy']})")
     rows = [
         [each["category"], each["check"], each["field"], f"{each['score']:.2f}", _found(each)]
         for each in report["checks"]
@@ -51,6 +69,102 @@ def explain(
 
 def _found(check: dict[str, Any]) -> str:
     return "; ".join(f"{hit['term']} ({hit['view']})" for hit in check["found"])
+
+
+@app.command()
+def policies(*, home: Home = None, as_json: AsJson = False) -> None:
+    """List the policies, who has them, and from which scores they block a picture."""
+    setup = _setup(home)
+    found = [
+        {
+            "version": each.version,
+            "title": each.title,
+            "is_enabled": each.is_enabled,
+            "adults_only": each.adults_only,
+            "tenants": [name for name, policy in setup.tenants.items() if policy == each.name],
+            "is_default": each.name == setup.default,
+            "needs": list(each.needs),
+            "pictures": dict(each.pictures),
+            "prompts_off": list(each.prompts_off),
+        }
+        for each in setup.policies.values()
+    ]
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            each["version"],
+            "yes" if each["is_enabled"] else "no",
+            "everybody else" if each["is_default"] else ", ".join(each["tenants"]) or "nobody",
+            ", ".join(f"{name} {limit:g}" for name, limit in each["pictures"].items()),
+        ]
+        for each in found
+    ]
+    print_table(["policy", "on", "for", "blocks from"], rows)
+
+
+@app.command()
+def checks(*, home: Home = None, as_json: AsJson = False) -> None:
+    """List the picture checks, and what a model that can draw anything still lacks."""
+    setup = _setup(home)
+    found = [
+        {
+            "name": each.use.name,
+            "kind": each.use.kind,
+            "build": each.use.build,
+            "path": each.use.path,
+            "categories": dict(each.categories),
+        }
+        for each in (*setup.domains.values(), *setup.checks)
+    ]
+    missing = setup.missing("")
+    if as_json:
+        print_json({"checks": found, "missing": missing})
+        return
+    rows = [
+        [
+            each["name"],
+            each["kind"],
+            each["build"],
+            ", ".join(f"{label}: {category}" for label, category in each["categories"].items()),
+        ]
+        for each in found
+    ]
+    print_table(["check", "kind", "build", "labels"], rows)
+    for each in missing:
+        print(f"a model that can draw anything isn't served: {each}")
+
+
+@hashes.command("add")
+def add_hashes(
+    file: Annotated[Path, typer.Argument(help="A hash of 64 hexadecimal digits a line.")],
+    *,
+    name: Annotated[str, typer.Option(help="Of the list; else the file's.")] = "",
+    home: Home = None,
+) -> None:
+    """Take a list of known pictures in, in place of one of the same name; restart the server."""
+    from calotype.safety.hash_lists import added
+    from calotype.settings import Settings
+
+    count = added(file, Settings(home=home).hashes_folder, name or file.stem)
+    print(f"{count:,} hashes in {name or file.stem}; a server that runs has to be restarted")
+
+
+@hashes.command("list")
+def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
+    """List the lists of known pictures."""
+    from calotype.safety.hash_lists import files_of, read
+    from calotype.settings import Settings
+
+    found = [
+        {"name": path.stem, "hashes": len(read(path)), "path": str(path)}
+        for path in files_of(Settings(home=home).hash_lists)
+    ]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(["list", "hashes"], [[it["name"], f"{it['hashes']:,}"] for it in found])
 
 
 @app.command("eval")

@@ -1,121 +1,223 @@
-"""Judges pictures, finished or sent: whole, judgeable, and none of those known to be blocked.
+"""Judges pictures, finished or sent: whole, scored by every check they have to pass, not known.
 
-It sees pixels and the scores the engine sent along, nothing else; it loads no model. It can't tell
-what a new picture shows: that is for classifiers, whose scores will be judged here too.
+It sees pixels and the scores the engine sent along, nothing else; it loads no model. A score that
+is missing or no number is SafetyUnavailable, never "allow". What a score means for whom is the
+policy's to say, but for one rule in code: a minor with anything sexual is blocked.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.core.errors import OperatorError
+from calotype.core.errors import CalotypeError
 from calotype.core.nouns import Verdict, VerdictKind
+from calotype.core.picture_checks import OUTSIDE, CheckUse
 from calotype.safety import phash
 from calotype.safety.errors import SafetyUnavailable
+from calotype.safety.hash_lists import KnownPictures
+from calotype.safety.lists import ALWAYS
+from calotype.safety.pdq import DISTANCE_MAX, PdqHash, pdq
+from calotype.safety.policies import Policy
+from calotype.safety.policies.policy import MINOR, SEXUAL
+from calotype.safety.setup import HARMLESS, SafetySetup
 
-RULES = 1  # version of the rules below
+RULES = 2  # version of the rules below
 FINITE = "finite"  # the score that says no number of the picture was lost: 1.0
-SHIPPED = Path(__file__).with_name("known_pictures.txt")
+ALWAYS_FROM = 0.3  # a minor and anything sexual, each from this score on; no setting reaches it
+
+_DETAILS = {
+    OUTSIDE: "The picture isn't of what this model was made to draw; another prompt may help.",
+    SEXUAL: "The picture looks sexual.",
+    ALWAYS: "The picture may not be made.",
+    "violence": "The picture looks violent.",
+    "gore": "The picture looks gory.",
+}
 
 
 @dataclass(frozen=True)
-class KnownPictures:
-    """The bank of blocked pictures, by perceptual hash."""
+class Scored:
+    """What came with a picture from its engine."""
 
-    hashes: tuple[int, ...]
+    scores: Mapping[str, float]  # by "check:label", and what the engine itself measured
+    uses: tuple[CheckUse, ...]  # the checks that its model's pictures have to pass
+    unchecked: Mapping[str, str] = field(default_factory=dict)  # checks that said nothing: why
 
-    @classmethod
-    def from_file(cls, path: Path) -> KnownPictures:
-        """Read a bank, one "hash name" per line; raises OperatorError naming file and line."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise OperatorError(f"{path} can't be read: {error}") from error
-        found = []
-        for number, line in enumerate(lines, 1):
-            word = line.partition(" ")[0].strip()
-            if not line.strip() or line.startswith("#"):
-                continue
-            if len(word) != phash.BITS // 4 or not set(word) <= set("0123456789abcdef"):
-                raise OperatorError(f"{path}, line {number}: not a hash of 16 hex digits")
-            found.append(int(word, 16))
-        return cls(tuple(found))
 
-    @property
-    def version(self) -> str:
-        """Hash of the bank: first 12 hex digits of SHA-256."""
-        text = ",".join(f"{each:016x}" for each in self.hashes)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def nearest(self, positions: tuple[int, ...]) -> int:
-        """The smallest distance to any known picture, 0..64; 65 if the bank is empty."""
-        return min(
-            (phash.distance(one, other) for one in self.hashes for other in positions),
-            default=phash.BITS + 1,
-        )
+@dataclass(frozen=True)
+class _Finding:
+    category: str
+    check: str
+    score: float
+    limit: float
 
 
 class PictureCheck:
     """Judges a picture before anything of it is stored for delivery."""
 
-    def __init__(self, known: KnownPictures) -> None:
-        self._known = known
-        self.version = f"{RULES}-{known.version}"
+    def __init__(
+        self, known: KnownPictures | None = None, setup: SafetySetup | None = None
+    ) -> None:
+        """``known``: the lists of blocked pictures; ``setup``: policies, and what scores mean."""
+        self._known = known or KnownPictures()
+        self._setup = setup or SafetySetup.default_setup()
+        self._mapping = self._setup.mapping()
+        self.version = f"{RULES}-{self._setup.version}-{self._known.version}"
 
     @classmethod
-    def default(cls) -> PictureCheck:
-        """With the bank that ships with the package, which is empty."""
-        return cls(KnownPictures.from_file(SHIPPED))
+    def from_files(cls, lists: Sequence[Path], setup: SafetySetup | None = None) -> PictureCheck:
+        """With an operator's lists; raises OperatorError if one can't be read."""
+        return cls(KnownPictures.from_files(lists), setup)
 
-    @classmethod
-    def from_file(cls, path: Path) -> PictureCheck:
-        """With an operator's bank; raises OperatorError if it can't be read."""
-        return cls(KnownPictures.from_file(path))
+    def judge(
+        self, pixels: NDArray[np.uint8], scored: Scored, policy: Policy | None = None
+    ) -> Verdict:
+        """Judge height x width x 3 RGB bytes and their scores by a policy (the default).
 
-    def judge(self, pixels: NDArray[np.uint8], scores: Mapping[str, float]) -> Verdict:
-        """Judge height x width x 3 RGB bytes and the engine's scores for them.
-
-        BLOCK with category "damaged", "unjudgeable" or "known"; else ALLOW. Raises
-        SafetyUnavailable if it can't be judged at all: no "finite" score, or no such picture.
+        BLOCK with category "damaged", "unjudgeable", "known", "sexual_minors" or one of the
+        policy's; else ALLOW, which names the score that came nearest to its threshold. Raises
+        SafetyUnavailable, naming the check, if it can't be judged at all: no "finite" score, no
+        check that its model has to pass, a score that is missing or no number, no such picture.
         """
-        if FINITE not in scores:
-            raise SafetyUnavailable(f"the engine sent no score {FINITE!r}", field=FINITE)
-        _check_shape(pixels)
-        if scores[FINITE] != 1.0:  # also when it is NaN
-            return self._block("integrity", "damaged", 1.0, "The picture came out damaged.")
-        return self._compared(
-            pixels, "The picture came out flat, so it can't be checked; another seed may help."
-        )
+        policy = policy or self._setup.policies[self._setup.default]
+        return _closed(lambda: self._judge(pixels, scored, policy))
 
     def judge_input(self, pixels: NDArray[np.uint8]) -> Verdict:
         """Judge a picture that a person sent, height x width x 3, before anything begins from it.
 
         BLOCK with category "unjudgeable" or "known"; else ALLOW. Raises SafetyUnavailable if it is
-        no such picture.
+        no such picture. What is made of it is judged again, by every check.
         """
+        policy = self._setup.policies[self._setup.default]
+
+        def compared() -> Verdict:
+            _check_shape(pixels)
+            blocked = self._compared(pixels, policy, "The picture is flat, so it can't be checked.")
+            return blocked or Verdict(
+                VerdictKind.ALLOW, "known", self.version, policy=policy.version
+            )
+
+        return _closed(compared)
+
+    def _judge(self, pixels: NDArray[np.uint8], scored: Scored, policy: Policy) -> Verdict:
+        if FINITE not in scored.scores:
+            raise SafetyUnavailable(f"the engine sent no score {FINITE!r}", field=FINITE)
         _check_shape(pixels)
-        return self._compared(pixels, "The picture is flat, so it can't be checked.")
+        if scored.scores[FINITE] != 1.0:  # also when it is NaN
+            return self._block(policy, "integrity", "damaged", 1.0, "The picture came out damaged.")
+        if not scored.uses:
+            raise SafetyUnavailable("no check looks at this model's pictures", field="pictures")
+        findings = self._findings(scored, policy)
+        if found := _worst(findings):
+            detail = _DETAILS.get(found.category, "The picture isn't allowed here.")
+            return self._block(policy, found.check, found.category, found.score, detail)
+        if blocked := self._compared(
+            pixels, policy, "The picture came out flat, so it can't be checked; try another seed."
+        ):
+            return blocked
+        nearest = max(findings, key=lambda each: each.score / each.limit)
+        return Verdict(
+            VerdictKind.ALLOW,
+            nearest.check,
+            self.version,
+            score=nearest.score,
+            policy=policy.version,
+        )
 
-    def _compared(self, pixels: NDArray[np.uint8], if_flat: str) -> Verdict:
-        greys = phash.small(pixels)
-        # "No match" for a picture that can't be compared would be an answer without a question,
-        # and nobody looks at pictures held for review yet: so it is blocked, not let through.
-        if phash.contrast(greys) < phash.CONTRAST_MIN:
-            return self._block("integrity", "unjudgeable", 1.0, if_flat)
-        nearest = self._known.nearest(phash.hashes(greys))
-        if nearest <= phash.DISTANCE_MAX:
-            score = 1.0 - nearest / phash.BITS
-            return self._block("known", "known", score, "The picture is one that is blocked.")
-        return Verdict(VerdictKind.ALLOW, "pictures", self.version)
+    def _findings(self, scored: Scored, policy: Policy) -> list[_Finding]:
+        """Every score with the threshold of what it means, and the rule that no policy reaches."""
+        found: list[_Finding] = []
+        worst = {MINOR: (0.0, ""), SEXUAL: (0.0, "")}
+        for use in scored.uses:
+            meanings = self._mapping.get(use.name)
+            if meanings is None or set(meanings) != set(use.labels):
+                raise SafetyUnavailable(f"nobody knows what {use.name} means", field=use.name)
+            for label in use.labels:
+                score, category = _score(scored, use, label), meanings[label]
+                if category == HARMLESS:
+                    continue
+                limit = policy.pictures.get(category)
+                if limit is None:
+                    raise SafetyUnavailable(
+                        f"policy {policy.name} has no threshold for {category}", field=use.name
+                    )
+                if category in worst:
+                    worst[category] = max(worst[category], (score, use.name))
+                if category != MINOR:  # harmless by itself
+                    found.append(_Finding(category, use.name, score, limit))
+        together = min(worst.values())
+        if together[0] >= ALWAYS_FROM:
+            found.append(_Finding(ALWAYS, together[1], together[0], ALWAYS_FROM))
+        if not found:
+            raise SafetyUnavailable("no check says anything of this picture", field="pictures")
+        return found
 
-    def _block(self, check: str, category: str, score: float, detail: str) -> Verdict:
-        return Verdict(VerdictKind.BLOCK, check, self.version, category, score, detail)
+    def _compared(self, pixels: NDArray[np.uint8], policy: Policy, if_flat: str) -> Verdict | None:
+        """Whether it is one of the known; a picture with nothing to compare is blocked as that."""
+        hashed = self._hashed(pixels)
+        if hashed is None:
+            return self._block(policy, "integrity", "unjudgeable", 1.0, if_flat)
+        match = self._known.nearest(hashed.positions)
+        if match is None:
+            return None
+        detail = "The picture is one that is blocked."
+        score = 1.0 - match.distance / (2 * DISTANCE_MAX)
+        return self._block(policy, f"known:{match.source}", "known", score, detail)
+
+    def _hashed(self, pixels: NDArray[np.uint8]) -> PdqHash | None:
+        """Its hash; None of a picture that has none: "no match" would answer without a question."""
+        if phash.contrast(phash.small(pixels)) < phash.CONTRAST_MIN:
+            return None
+        hashed = pdq(pixels)
+        return None if len(self._known) and hashed.quality == 0 else hashed
+
+    def _block(
+        self, policy: Policy, check: str, category: str, score: float, detail: str
+    ) -> Verdict:
+        return Verdict(
+            VerdictKind.BLOCK,
+            check,
+            self.version,
+            category,
+            score,
+            detail,
+            policy=policy.version,
+        )
+
+
+def _closed(judge: Callable[[], Verdict]) -> Verdict:
+    """The judgement; whatever goes wrong in it is SafetyUnavailable, as no answer is no "allow"."""
+    try:
+        return judge()
+    except CalotypeError:
+        raise
+    except Exception as error:
+        said = f"the picture check failed: {type(error).__name__}: {error}"
+        raise SafetyUnavailable(said, field="pictures") from error
+
+
+def _score(scored: Scored, use: CheckUse, label: str) -> float:
+    name = use.score_name(label)
+    if name not in scored.scores:
+        why = scored.unchecked.get(use.name, "the engine sent no score of it")
+        raise SafetyUnavailable(f"the picture check {use.name} said nothing: {why}", field=use.name)
+    score = scored.scores[name]
+    if not (math.isfinite(score) and 0.0 <= score <= 1.0):
+        raise SafetyUnavailable(f"the picture check {use.name} said {score}", field=use.name)
+    return score
+
+
+def _worst(findings: Sequence[_Finding]) -> _Finding | None:
+    """What is furthest past its threshold, the rule without one first."""
+    past = [each for each in findings if each.score >= each.limit]
+    return max(
+        past, key=lambda each: (each.category == ALWAYS, each.score / each.limit), default=None
+    )
 
 
 def _check_shape(pixels: NDArray[np.uint8]) -> None:

@@ -1,0 +1,55 @@
+"""An installation's safety, wired: read once at the start, used by all who judge.
+
+Which policy applies to whom, the prompt check by each, the lists of known pictures, and whether a
+model may be served: one that can draw anything isn't until its pictures are looked at by checks
+that find what its policies need found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from calotype.core.errors import ModelBroken
+from calotype.core.nouns import Job, ModelInfo
+from calotype.safety.hash_lists import KnownPictures
+from calotype.safety.policies import Policy
+from calotype.safety.prompts import PromptCheck
+from calotype.safety.setup import SafetySetup
+from calotype.settings import Settings
+
+
+class Safeguards:
+    """Made of settings; raises OperatorError for what is wrong in any of their files."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.setup = SafetySetup.from_file(settings.safety_path)
+        self.lists = settings.hash_lists
+        KnownPictures.from_files(self.lists)  # or each picture would find out what is wrong
+        terms = settings.blocklist
+        check = PromptCheck.from_file(terms) if terms else PromptCheck.default()
+        self._prompts = {each.version: check.under(each) for each in self.setup.in_force()}
+
+    def policy(self, tenant: str, user: str = "") -> Policy:
+        """The policy by which a person's prompts and pictures are judged."""
+        return self.setup.policy(tenant, user)
+
+    def policy_of(self, job: Job) -> Policy:
+        """The same, of who asked for a job."""
+        return self.policy(job.tenant, job.user)
+
+    def prompts(self, tenant: str, user: str = "") -> PromptCheck:
+        """The prompt check by that policy."""
+        return self._prompts[self.policy(tenant, user).version]
+
+    def equipped(self, model: ModelInfo) -> ModelInfo:
+        """The model with the checks that its pictures have to pass."""
+        return replace(model, checks=self.setup.uses(model.domain))
+
+    def why_not_served(self, model: ModelInfo) -> str:
+        """What stands between a model and being served, in words; empty if nothing does."""
+        return "; ".join(self.setup.missing(model.domain))
+
+    def check_served(self, model: ModelInfo) -> None:
+        """Raise ModelBroken for a model whose pictures nobody could judge."""
+        if reason := self.why_not_served(model):
+            raise ModelBroken(f"{model.name} isn't served: {reason}", field="model")

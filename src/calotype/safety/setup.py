@@ -1,0 +1,244 @@
+"""An installation's safety, whole: its policies, who has which, its picture checks, its lists.
+
+What an operator says is one file of TOML (``safety.toml`` in the home folder): which policy applies
+to whom, policies of their own, and which classifiers look at pictures. Nothing has to be said for
+the embedded model. It knows checks as data; it loads none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from calotype.core.errors import OperatorError
+from calotype.core.picture_checks import LABELS, OUTSIDE, CheckKind, CheckUse
+from calotype.safety.policies import Policy, shipped
+from calotype.safety.policies.policy import FOLDER, SEXUAL, SHIPPED, Name, read
+
+HARMLESS = "harmless"  # what a label is mapped to that says nothing bad
+DEFAULT = "pg13"
+_ENDINGS = {".json", ".safetensors", ".txt", ".model", ".jinja"}  # of files a check's answer needs
+
+
+class _Check(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: CheckKind = Field(strict=False)
+    path: str
+    categories: dict[str, Name] = Field(min_length=1, max_length=1_000)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    default: str = DEFAULT
+    tenants: dict[str, str] = {}
+    adults: list[str] = []  # "tenant/user" whose age the operator has verified
+    checks: dict[Name, _Check] = {}
+    policies: dict[Name, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class ConfiguredCheck:
+    """A picture check, and what its labels mean."""
+
+    use: CheckUse
+    categories: Mapping[str, str]  # label: category, or HARMLESS
+
+    @property
+    def covers(self) -> frozenset[str]:
+        """The categories that it can find."""
+        return frozenset(self.categories.values()) - {HARMLESS}
+
+
+@dataclass(frozen=True)
+class SafetySetup:
+    """All that judging needs to know of an installation; plain data, so that it can be sent."""
+
+    policies: Mapping[str, Policy]
+    default: str = DEFAULT
+    tenants: Mapping[str, str] = field(default_factory=dict)
+    adults: frozenset[str] = frozenset()
+    checks: tuple[ConfiguredCheck, ...] = ()  # of every picture, whatever the model
+    domains: Mapping[str, ConfiguredCheck] = field(default_factory=dict)  # shipped, by name
+
+    @classmethod
+    def from_file(cls, path: Path | None) -> SafetySetup:
+        """What this file says; None says nothing. Raises OperatorError that names what is wrong."""
+        said = _said(path)
+        where = path or FOLDER
+        for name in SHIPPED:
+            if name in said.policies:
+                raise OperatorError(
+                    f"{where}: the policy {name} is shipped; extend it under another name",
+                    field=f"policies.{name}",
+                )
+        raws = {name: tomllib.loads((FOLDER / f"{name}.toml").read_text()) for name in SHIPPED}
+        policies = read(raws | said.policies, where)
+        checks = tuple(_configured(name, each, where) for name, each in said.checks.items())
+        domains = _domains()
+        found = cls(policies, said.default, said.tenants, frozenset(said.adults), checks, domains)
+        _check_names(found, where)
+        return found
+
+    @classmethod
+    def default_setup(cls) -> SafetySetup:
+        """The shipped policies, and no check but the domain's."""
+        return cls(shipped(), domains=_domains())
+
+    def policy(self, tenant: str, user: str = "") -> Policy:
+        """The policy of a person's requests; a policy for adults only of those who are known to be.
+
+        Others of the tenant get the default.
+        """
+        policy = self.policies[self.tenants.get(tenant, self.default)]
+        if policy.adults_only and f"{tenant}/{user}" not in self.adults:
+            return self.policies[DEFAULT]
+        return policy
+
+    def in_force(self) -> list[Policy]:
+        """The policies that somebody has, the default first, each once."""
+        names = dict.fromkeys([self.default, DEFAULT, *self.tenants.values()])
+        return [self.policies[name] for name in names]
+
+    def uses(self, domain: str) -> tuple[CheckUse, ...]:
+        """What every picture of a model of this domain goes through; "" for an open model."""
+        of_domain = (self.domains[domain].use,) if domain else ()
+        return of_domain + tuple(each.use for each in self.checks)
+
+    def missing(self, domain: str) -> list[str]:
+        """What stands between a model of this domain and being served, in words; empty: nothing."""
+        if domain:
+            known = ", ".join(self.domains) or "none"
+            return [] if domain in self.domains else [f"there is no domain {domain!r} ({known})"]
+        covered = frozenset[str]().union(*(each.covers for each in self.checks))
+        needs = dict.fromkeys(need for policy in self.in_force() for need in policy.needs)
+        return [
+            f"no picture check finds {need!r}: {HOW.get(need, HOW_ANY)}"
+            for need in needs
+            if need not in covered
+        ]
+
+    def mapping(self) -> dict[str, Mapping[str, str]]:
+        """By check, what its labels mean."""
+        every = (*self.domains.values(), *self.checks)
+        return {each.use.name: each.categories for each in every}
+
+    @property
+    def version(self) -> str:
+        """Hash of checks and their meaning: first 8 hex digits of SHA-256."""
+        said = [
+            [each.use.name, each.use.kind, each.use.build, dict(sorted(each.categories.items()))]
+            for each in (*self.domains.values(), *self.checks)
+        ]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
+
+
+HOW_ANY = "put a classifier's folder into the home folder and name it in safety.toml"
+HOW = {
+    "sexual": (
+        "put the folder of Falconsai/nsfw_image_detection, ShieldGemma 2 or another classifier "
+        "into the home folder and name it under [checks] in safety.toml (recipes: docs/safety.md)"
+    ),
+    "violence": (
+        "put the folder of ShieldGemma 2, LlavaGuard or another classifier that knows violence "
+        "into the home folder and name it under [checks] in safety.toml (recipes: docs/safety.md)"
+    ),
+}
+
+
+def build_of(folder: Path) -> str:
+    """Content hash of a check's files: first 16 hex digits of SHA-256; raises OSError."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in _ENDINGS:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").digest()
+            whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + digest)
+    return whole.hexdigest()[:16]
+
+
+def _domains() -> dict[str, ConfiguredCheck]:
+    """The domain checks that ship with the package, by the name that a model's card has."""
+    folder = Path(str(files("calotype"))) / "models" / "checks"
+    found = {}
+    for path in sorted(folder.iterdir()):
+        kind = CheckKind.DOMAIN
+        use = CheckUse(path.name, kind.value, str(path), build_of(path), LABELS[kind])
+        found[path.name] = ConfiguredCheck(use, {OUTSIDE: OUTSIDE})
+    return found
+
+
+def _configured(name: str, said: _Check, where: Path) -> ConfiguredCheck:
+    place = f"checks.{name}"
+    folder = (where.parent / Path(said.path).expanduser()).absolute()
+    if said.kind is CheckKind.DOMAIN:
+        raise OperatorError(f"{where}: {place}: a domain check comes with its model", field=place)
+    if not (folder / "config.json").is_file():
+        raise OperatorError(f"{where}: {place}: {folder} has no config.json", field=f"{place}.path")
+    labels = LABELS.get(said.kind, tuple(said.categories))
+    if set(labels) != set(said.categories):
+        raise OperatorError(
+            f"{where}: {place}: a check of this kind scores {', '.join(labels)}, each of which "
+            "needs a category",
+            field=f"{place}.categories",
+            limit=list(labels),
+        )
+    try:
+        build = build_of(folder)
+    except OSError as error:
+        raise OperatorError(f"{where}: {place}: {error}", field=f"{place}.path") from error
+    use = CheckUse(name, said.kind.value, str(folder), build, tuple(labels))
+    return ConfiguredCheck(use, dict(said.categories))
+
+
+def _check_names(setup: SafetySetup, where: Path) -> None:
+    """Refuse names of nothing: a policy nobody wrote, a category without a threshold."""
+    for field_name, name in (("default", setup.default), *setup.tenants.items()):
+        policy = setup.policies.get(name)
+        if policy is None or not policy.is_enabled:
+            why = "isn't turned on (is_enabled)" if policy else "isn't one"
+            raise OperatorError(
+                f"{where}: {field_name} names the policy {name!r}, which {why}",
+                field="default" if field_name == "default" else f"tenants.{field_name}",
+                limit=[each.name for each in setup.policies.values() if each.is_enabled],
+            )
+    usual = setup.policies[DEFAULT].pictures[SEXUAL]
+    for policy in setup.in_force():
+        is_open = SEXUAL in policy.prompts_off or policy.pictures.get(SEXUAL, 0.0) > usual
+        if is_open and not policy.adults_only:
+            raise OperatorError(
+                f"{where}: policy {policy.name} allows more that is sexual than {DEFAULT}, so it "
+                "has to say adults_only = true",
+                field=f"policies.{policy.name}.adults_only",
+            )
+        for check in setup.checks:
+            for category in sorted(check.covers - set(policy.pictures)):
+                raise OperatorError(
+                    f"{where}: policy {policy.name} has no threshold for {category!r}, to which "
+                    f"{check.use.name} is mapped",
+                    field=f"policies.{policy.name}.pictures.{category}",
+                    limit=sorted(policy.pictures),
+                )
+
+
+def _said(path: Path | None) -> _File:
+    if path is None:
+        return _File()
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _File.model_validate(raw)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OperatorError(f"{path} can't be read: {error}", field=str(path)) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise OperatorError(f"{path}: {place}: {first['msg']}", field=place) from error

@@ -1,0 +1,118 @@
+"""Read from the source: the only function that can make an image one to be had takes a verdict."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+SRC = Path(__file__).parents[2] / "src" / "calotype"
+MODULES = sorted(SRC.rglob("*.py"))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Place = tuple[str, str]  # module, function
+
+
+@functools.cache
+def nodes() -> list[tuple[Place, ast.AST]]:
+    """Every node of the source, with the innermost function around it."""
+    found: list[tuple[Place, ast.AST]] = []
+
+    def walk(module: str, node: ast.AST, around: str) -> None:
+        found.append(((module, around), node))
+        inner = node.name if isinstance(node, Function) else around
+        for child in ast.iter_child_nodes(node):
+            walk(module, child, inner)
+
+    for path in MODULES:
+        walk(str(path.relative_to(SRC)), ast.parse(path.read_text(encoding="utf-8")), "")
+    return found
+
+
+def calls(matches: Callable[[ast.Call], bool]) -> list[tuple[Place, ast.Call]]:
+    return [(at, node) for at, node in nodes() if isinstance(node, ast.Call) and matches(node)]
+
+
+def function(place: Place) -> Function:
+    [found] = [
+        node
+        for (module, _), node in nodes()
+        if isinstance(node, Function) and (module, node.name) == place
+    ]
+    return found
+
+
+def writes_images(call: ast.Call) -> bool:
+    """``insert(tables.images)``, in any of its spellings."""
+    told = [ast.unparse(each) for each in call.args]
+    is_insert = ast.unparse(call.func).endswith("insert")
+    return is_insert and any(each.split(".")[-1] == "images" for each in told)
+
+
+def test_one_function_writes_images_and_it_takes_a_verdict() -> None:
+    found = [
+        place for place, _ in calls(writes_images) if not place[0].startswith("jobs/migrations")
+    ]
+    assert found == [("jobs/verdicts.py", "deliver")]
+    deliver = function(found[0])
+    [verdict] = [each for each in deliver.args.args if each.arg == "verdict"]
+    assert verdict.annotation is not None
+    assert ast.unparse(verdict.annotation) == "Verdict", "a verdict, never None"
+    assert not deliver.args.defaults, "and none that is assumed"
+    first = next(node for node in deliver.body if not isinstance(node, ast.Expr))
+    assert isinstance(first, ast.If), "it is looked at before anything is written"
+    assert ast.unparse(first.test) == "verdict.kind is not VerdictKind.ALLOW"
+    assert isinstance(first.body[0], ast.Raise)
+
+
+def test_raw_sql_writes_no_images_either() -> None:
+    said = [
+        place
+        for place, node in nodes()
+        if isinstance(node, ast.Constant) and "insert into images" in str(node.value).lower()
+    ]
+    assert said == []
+
+
+def makes(name: str) -> Callable[[ast.Call], bool]:
+    return lambda call: ast.unparse(call.func).split(".")[-1] == name
+
+
+def test_files_come_only_of_a_picture_whose_verdict_allows_it() -> None:
+    """``Finished`` has files only past the branch that ends what isn't allowed."""
+    made = calls(makes("Finished"))
+    assert {place for place, _ in made} == {("flow/finish.py", "_finish")}
+    lines = sorted(node.lineno for _, node in made)
+    [empty] = [node for _, node in made if node.lineno == lines[0]]
+    assert ast.unparse(empty.args[1]) == "{}", "what isn't allowed has no files"
+    [branch] = [
+        node
+        for node in ast.walk(function(("flow/finish.py", "_finish")))
+        if isinstance(node, ast.If)
+    ]
+    assert ast.unparse(branch.test) == "verdict.kind is not VerdictKind.ALLOW"
+    assert isinstance(branch.body[-1], ast.Return)
+    assert branch.lineno < lines[0] <= (branch.end_lineno or 0) < lines[1]
+
+
+def test_images_are_made_of_finished_pictures_or_read_from_the_database() -> None:
+    made = {
+        place
+        for place, _ in calls(makes("Image"))
+        if not place[0].startswith(("engine/", "delivery/", "safety/", "provenance/"))  # PIL's
+    }
+    assert made <= {("flow/attempt.py", "_store"), ("jobs/rows.py", "image_of")}
+
+
+def test_every_way_of_writing_images_is_seen() -> None:
+    for source in (
+        "insert(tables.images)", "sa.insert(images)", "sqlite.insert(tables.images)",
+        "conn.execute(insert(tables.images).values(a=1))",
+    ):  # fmt: skip
+        found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        assert any(writes_images(call) for call in found), source
+    assert not any(
+        writes_images(node)
+        for node in ast.walk(ast.parse("insert(tables.jobs)"))
+        if isinstance(node, ast.Call)
+    )
