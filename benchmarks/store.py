@@ -58,7 +58,7 @@ async def fill(url: str, count: int) -> None:
         "seq": 1,
         "kind": "queued",
         "at": at,
-        "data": {"position": 1, "tier": "fast"},
+        "data": {"tier": "fast"},
     }
     async with store._database.writing() as conn:
         await conn.execute(insert(tables.jobs), [{**row, "id": each} for each in job_ids(count)])
@@ -133,7 +133,7 @@ async def _attempts(url: str) -> tuple[int, int]:
 async def _append(url: str, count: int) -> float:
     """Append this many events, APPENDS_AT_ONCE at a time; return seconds."""
     store = await JobStore.open(url)
-    job = await store.insert("ada", Tier.FAST, SPEC, position=1)
+    job = await store.insert("ada", Tier.FAST, SPEC)
     lease = await store.lease(job.id, "cpu-0")
 
     async def row(image: int) -> None:

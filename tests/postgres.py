@@ -1,8 +1,9 @@
 """Starts a real PostgreSQL server for tests: its own process, its own folder, no port.
 
-It listens on a socket in its folder only, keeps nothing past the end of the tests (so it needn't
-wait for the disk), and is ended by its process id. Where there is none, ``python -m
-tests.postgres`` installs Debian's package (``make test`` runs it). Knows nothing of what is stored.
+It listens on a socket in its folder only, and keeps nothing past the end of the tests, so that it
+needn't wait for the disk. A shell that watches a pipe of ours ends it and removes its folder: it
+never outlives us, whatever ends us. Where there is none, ``python -m tests.postgres`` installs
+Debian's package (``make test`` runs it). Knows nothing of what is stored.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ START_S_MAX = 60.0
 STOP_S_MAX = 20.0
 RESTART_S = 0.5
 POLL_S = 0.05
+# The shell: it waits for the end of its input.
+WATCH = 'read -r _; "$0"/pg_ctl stop -s -m immediate -D "$1"/data; rm -rf "$1"'
 UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 CONNECTIONS_MAX = 200
 
@@ -68,19 +71,16 @@ class Postgres:
         self.process.kill()
         self.process.wait(STOP_S_MAX)
 
+    def shut(self) -> None:
+        """End it as an operator would: whoever is connected is cut off."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(STOP_S_MAX)
+
     def start(self) -> None:
         """Start it again on its folder; return once it answers."""
         time.sleep(RESTART_S)  # its children notice its end, and hold its memory until they do
         self.process = _start(self.programs, self.folder, is_durable=self.is_durable)
         _wait_until_ready(self)
-
-    def stop(self) -> None:
-        """End it, and whoever is connected."""
-        self.process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
-        try:
-            self.process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            self.kill()
 
 
 def find() -> Path | None:
@@ -108,18 +108,15 @@ def running_postgres(*, is_durable: bool = False) -> Iterator[Postgres]:
     if user:
         shutil.chown(folder, **user)
     options = ["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]
-    command = [str(programs / "initdb"), "-D", str(folder / "data"), *options]
-    subprocess.run(command, check=True, capture_output=True, **_as(user))
-    try:
+    initdb = [str(programs / "initdb"), "-D", str(folder / "data"), *options]
+    watch = ["sh", "-c", WATCH, str(programs), str(folder)]
+    with subprocess.Popen(watch, stdin=subprocess.PIPE, **_alone(user)):  # leaving closes its input
+        subprocess.run(initdb, check=True, capture_output=True, **_as(user))
         process = _start(programs, folder, is_durable=is_durable)
         server = Postgres(programs, folder, process, is_durable, count(1))
-        try:
-            _wait_until_ready(server)
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder)
+        _wait_until_ready(server)
+        yield server
+    server.process.wait(STOP_S_MAX)
 
 
 def _start(programs: Path, folder: Path, *, is_durable: bool) -> subprocess.Popen[bytes]:
@@ -133,14 +130,8 @@ def _start(programs: Path, folder: Path, *, is_durable: bool) -> subprocess.Pope
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (folder / "server.log").open("ab") as log:
-        return subprocess.Popen(
-            [str(programs / "postgres"), "-D", str(folder / "data"), *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C in pytest is for pytest
-            **_as(_user()),
-        )
+        command = [str(programs / "postgres"), "-D", str(folder / "data"), *options]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, **_alone(_user(), log))
 
 
 def _wait_until_ready(server: Postgres) -> None:
@@ -167,6 +158,11 @@ def _user() -> dict[str, str]:
 
 def _as(user: dict[str, str]) -> dict[str, Any]:
     return {**user, "extra_groups": [], "cwd": "/"} if user else {}
+
+
+def _alone(user: dict[str, str], log: Any = subprocess.DEVNULL) -> dict[str, Any]:
+    """In a session of its own: Ctrl-C in pytest is for pytest."""
+    return {"stdout": log, "stderr": log, "start_new_session": True, **_as(user)}
 
 
 def main() -> int:

@@ -47,7 +47,7 @@ async def test_a_running_attempts_lease_is_renewed(
 
 
 async def test_a_job_that_nobody_runs_goes_back_into_the_line(bench: Bench) -> None:
-    lost = await bench.store.insert("ada", Tier.FAST, SPEC, position=1)
+    lost = await bench.store.insert("ada", Tier.FAST, SPEC)
     late = await bench.store.lease(lost.id, "elsewhere")
     await bench.dispatcher._leases.take_back(await bench.store.leases.lapsed())
     assert (await bench.store.get(lost.id)).state is JobState.RUNNING, "its lease is good"
@@ -68,3 +68,20 @@ async def test_a_job_that_runs_here_is_not_taken_back(bench: Bench) -> None:
     await bench.dispatcher._leases.take_back([job.id])
     await bench.pool.finish_rows()
     assert (await bench.ended(job)).attempt == 1
+
+
+async def test_a_job_whose_lease_runs_out_again_and_again_is_given_up(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        await bench.dispatcher.start()  # no engine is warm: here nobody runs it
+        job = await bench.store.insert("ada", Tier.FAST, SPEC)
+        for attempt in range(1, limits.ATTEMPTS_TOTAL_MAX + 1):
+            await bench.store.lease(job.id, "elsewhere")
+            await run_out(bench.store)
+            await bench.dispatcher._leases.take_back(await bench.store.leases.lapsed())
+            found = await bench.store.get(job.id)
+            assert found.attempt == attempt
+        assert found.state is JobState.FAILED
+        assert found.error is not None
+        assert "6 attempts were lost, the last because its lease ran out" in found.error["detail"]
+        assert bench.dispatcher.position(job.id) is None
+        assert bench.dispatcher.fault is None

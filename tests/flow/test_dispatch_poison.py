@@ -48,7 +48,7 @@ async def test_a_job_that_ends_every_engine_fails_as_poison_and_is_quarantined(
 
 async def test_a_job_that_fails_otherwise_is_not_quarantined(bench: Bench) -> None:
     bench.registry.models.clear()
-    job = await bench.store.insert("ada", Tier.FAST, SPEC, position=1)
+    job = await bench.store.insert("ada", Tier.FAST, SPEC)
     await bench.store.fail(job.id, {"detail": "no"})
     assert await bench.store.quarantine.every() == []
 
@@ -61,7 +61,7 @@ async def test_the_same_job_is_refused_until_it_is_released(tmp_path: Path) -> N
         ask = Ask(prompt="a red tent", seed=7, steps=2, tier="fast")
         job = await platform.admit(key, ask)
         store = platform._store
-        again = await store.insert("eve", Tier.FAST, job.spec, position=1)
+        again = await store.insert("eve", Tier.FAST, job.spec)
         await store.fail(again.id, POISON, is_poison=True)
         with pytest.raises(Quarantined, match="attempt 3 of 3") as refused:
             await platform.admit(key, ask)
@@ -76,7 +76,7 @@ async def test_the_same_job_is_refused_until_it_is_released(tmp_path: Path) -> N
 
 def test_the_operator_lists_and_releases_the_quarantined(tmp_path: Path) -> None:
     async def poison(store: JobStore) -> str:
-        job = await store.insert("ada", Tier.FAST, SPEC, position=1)
+        job = await store.insert("ada", Tier.FAST, SPEC)
         await store.fail(job.id, POISON, is_poison=True)
         return job.id
 

@@ -17,7 +17,15 @@ from calotype.core.states import JobState
 from calotype.flow.alarm import Alarm
 from calotype.jobs import tables
 from calotype.jobs.rows import utc_now
-from tests.flow.dispatch_bench import SPEC, WAIT, Bench, bench_in, eventually
+from tests.flow.dispatch_bench import (
+    ALLOWED,
+    SPEC,
+    WAIT,
+    Bench,
+    bench_in,
+    eventually,
+    unavailable,
+)
 
 pytestmark = pytest.mark.usefixtures("short_times")
 
@@ -83,6 +91,23 @@ async def test_what_a_job_waited_before_a_restart_counts(tmp_path: Path) -> None
         [promoted] = await bench.events(old, "promoted")
         assert promoted.data["waited_s"] == pytest.approx(limits.RELAX_WAIT_S_MAX + 1.0, abs=30.0)
         assert await bench.events(new, "promoted") == []
+
+
+async def test_a_wall_clock_that_is_set_makes_no_job_older(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        await bench.dispatcher.start()
+        await bench.pool.warm()
+        bench.finisher.answer = unavailable
+        job = await bench.queue(WAIT, tier=Tier.RELAX)
+        await eventually(lambda: bench.pool.waiting)
+        await age(bench, job, limits.RELAX_WAIT_S_MAX + 1.0)  # as the wall has it from now on
+        await bench.pool.finish_rows()
+        await bench.state(job, JobState.PENDING_SAFETY)
+        bench.finisher.answer = lambda raw: ALLOWED
+        await eventually(lambda: bench.pool.waiting)
+        await bench.pool.finish_rows()
+        assert (await bench.ended(job)).state is JobState.SUCCEEDED
+        assert await bench.events(job, "promoted") == []
 
 
 async def test_an_alarm_rings_once_at_the_last_time_it_was_set_to() -> None:

@@ -12,10 +12,10 @@ import pytest
 from calotype.cli.making import _say
 from calotype.core import limits
 from calotype.core.nouns import Job, Tier
-from calotype.core.states import EngineState
+from calotype.core.states import EngineState, JobState
 from calotype.flow.eta import START_S_PRIOR, Eta
 from calotype.policy.ranges import PRIOR
-from calotype.pool.reports import EngineHealth
+from calotype.pool.reports import EngineHealth, EngineSuspect
 from tests.flow.dispatch_bench import (
     SPEC,
     WAIT,
@@ -23,6 +23,7 @@ from tests.flow.dispatch_bench import (
     bench_in,
     eventually,
     running_bench,
+    unavailable,
 )
 
 ALONE = replace(WAIT, n=4)
@@ -86,14 +87,14 @@ async def test_what_is_told_is_held_against_what_came_and_kept(tmp_path: Path) -
             bench.dispatcher.eta(job)
             await bench.ended(job)
         learnt = bench.dispatcher._etas._kept()
-        assert learnt["ranges"]["fast runs tiny"][2] == limits.ETA_SEEN_MIN
+        assert learnt["fast runs tiny"][2] == limits.ETA_SEEN_MIN
         assert not bench.dispatcher._etas._ranges._open
         job = await bench.queue(WAIT)
         await refreshed(bench)
         assert eta(bench, job).basis == "recipe"
     async with running_bench(tmp_path) as again:
-        kept = again.dispatcher._etas._kept()["ranges"]
-        assert kept["fast runs tiny"][:2] == learnt["ranges"]["fast runs tiny"][:2]
+        kept = again.dispatcher._etas._kept()
+        assert kept["fast runs tiny"][:2] == learnt["fast runs tiny"][:2]
 
 
 async def test_a_cancelled_job_teaches_nothing(bench: Bench) -> None:
@@ -150,3 +151,48 @@ def test_the_command_line_says_it_while_it_waits() -> None:
     assert _say("eta", eta) == said
     assert _say("queued", {"position": 3, "eta": eta}) == said
     assert _say("queued", {"position": 3}) == "in line, place 3"
+
+
+async def test_while_a_safety_check_is_down_it_is_what_a_job_waits_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BREAKER_OPEN_S_MIN", 30.0)
+    monkeypatch.setattr(limits, "SAFETY_RETRY_S", 30.0)
+    bench.finisher.answer = unavailable
+    for _ in range(limits.BREAKER_FAILURES_MAX):
+        await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
+    await eventually(lambda: bench.dispatcher._line.policy._running_max == 0)
+    job = await bench.queue()
+    await refreshed(bench)
+    said = "pictures can't be judged now: the classifier is away"
+    assert eta(bench, job) == Eta(1, None, None, said)
+
+
+async def test_a_job_on_an_engine_that_is_paused_is_told_so_and_others_still_have_a_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await bench.queue(ALONE)
+    await eventually(lambda: bench.pool.waiting)
+    job = await bench.queue(WAIT)
+    await bench.pool.say(EngineSuspect("it gave no sign of life for 20 s"))
+    await eventually(lambda: not bench.dispatcher._line.policy._fleet.opened)
+    now = datetime.now(UTC)
+    for state, said in (
+        (EngineState.SUSPECT, "the engine it could run on gives no sign of life"),
+        (EngineState.DRAINING, "the engine it could run on became slow, and is begun anew"),
+    ):
+        paused = EngineHealth("engine-0", state, now, 1, "cpu", "none", (SPEC.model,))
+        monkeypatch.setattr(bench.pool, "health", lambda paused=paused: [paused])
+        monkeypatch.setattr(bench.registry, "list", lambda: list(bench.registry.models.values()))
+        bench.dispatcher._etas._start_s = 0.001  # sooner than what runs there is done
+        await refreshed(bench)
+        told = eta(bench, job)
+        assert (told.reason, told.position) == (said, 1)
+        assert told.p50_s is not None
+        forecast = bench.dispatcher._etas._forecast
+        assert forecast is not None
+        ends = [forecast.of(one.id) for one in (running, job)]
+        first, second = (one.done_s for one in ends if one)
+        assert first is not None
+        assert second is not None
+        assert second > first > 0.0, "it ends what it has before"

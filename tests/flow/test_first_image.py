@@ -87,7 +87,7 @@ def test_a_prompt_becomes_a_signed_picture(client: httpx.Client, server: Server)
     kinds = [event["kind"] for event in log]
     assert kinds[:2] == ["queued", "started"]
     assert kinds[-1] == "succeeded"
-    assert log[0]["position"] == 1
+    assert log[0]["position"] in (1, None), "None: it has begun already"
     steps = [event for event in log if event["kind"] == "step"]
     assert [event["step"] for event in steps] == list(range(1, 9))
     assert any(event.get("preview", "").startswith("data:image/webp") for event in steps)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from calotype.core.errors import InvalidInput, TooMany
-from calotype.core.nouns import Budget, Tier, WhenSpent
+from calotype.core.nouns import Budget, Job, Tier, WhenSpent
 from calotype.core.states import JobState
 from calotype.flow.gate import balances, in_words
 from calotype.jobs.store import JobStore
@@ -73,6 +73,37 @@ async def test_a_job_cancelled_in_mid_run_gives_back_what_was_not_used(tmp_path:
         assert job.charged_s is not None
         assert await used_s(bench) == pytest.approx(job.charged_s * progress)
         assert 0 < progress < 1
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+async def test_a_crash_right_after_a_cancel_keeps_what_was_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_running: bool
+) -> None:
+    async with bench_in(tmp_path) as bench:
+        await bench.store.budgets.put("ada", PLENTY)
+        await bench.dispatcher.start()
+        if is_running:
+            await bench.pool.warm()
+        job = await bench.queue(WAIT)
+        if is_running:
+            await eventually(lambda: bench.dispatcher.progress(job.id))
+        made = bench.dispatcher.progress(job.id)
+        cancel = bench.store.cancel
+
+        async def cancel_and_crash(job_id: str, *, by: str) -> Job:
+            await cancel(job_id, by=by)
+            raise RuntimeError("killed")
+
+        monkeypatch.setattr(bench.store, "cancel", cancel_and_crash)
+        with pytest.raises(RuntimeError, match="killed"):
+            await bench.dispatcher.cancel(job.id, by="caller")
+    async with bench_in(tmp_path) as bench:
+        await bench.dispatcher.start()
+        assert (await bench.store.get(job.id)).state is JobState.CANCELLED
+        assert job.charged_s is not None
+        assert await used_s(bench) == pytest.approx(job.charged_s * made)
+        charged = bench.dispatcher._line.policy.standing()["tiers"]["fast"]["tenants"]
+        assert charged.get("ada", [0])[0] == pytest.approx(job.charged_s * made * 1e6, abs=1)
 
 
 async def test_a_job_that_failed_gives_everything_back(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import structlog
 from fastapi import FastAPI
 
 from calotype.api.events import EventStreams
-from calotype.cli.logs import configure_logging
+from calotype.cli.logging_setup import configure_logging
 from calotype.core.errors import TooMany
 from calotype.core.nouns import Event
 from calotype.settings import Settings
@@ -65,13 +65,13 @@ async def drawn(client: httpx.AsyncClient) -> dict[str, Any]:
     return body
 
 
-async def test_events_have_ids_kinds_times_and_a_place_in_line(
+async def test_events_have_ids_kinds_and_times_and_a_place_only_while_it_is_one(
     client: httpx.AsyncClient, drawn: dict[str, Any]
 ) -> None:
     log = await events(client, drawn)
     assert [frame["id"] for frame in log] == [str(number + 1) for number in range(len(log))]
     assert log[0]["event"] == "queued"
-    assert log[0]["data"]["position"] >= 1
+    assert log[0]["data"]["position"] is None, "it waits no more"
     assert log[-1]["event"] == "succeeded"
     assert all(frame["data"]["at"].endswith("Z") for frame in log)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from calotype.core.errors import OperatorError
-from calotype.files import private
 from calotype.files.private import secret_in, write_private
 
 
@@ -35,7 +35,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(private.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_private(path, "new")
     with pytest.raises(OperatorError, match=r"other can't be used: No space"):

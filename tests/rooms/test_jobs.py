@@ -58,7 +58,7 @@ def pictures(job: str) -> list[Image]:
 
 
 async def queue(store: JobStore, tenant: str = "ada") -> Job:
-    return await store.insert(tenant, Tier.FAST, SPEC, position=1)
+    return await store.insert(tenant, Tier.FAST, SPEC)
 
 
 async def bring_to(store: JobStore, state: JobState) -> tuple[Job, Lease]:
@@ -66,7 +66,7 @@ async def bring_to(store: JobStore, state: JobState) -> tuple[Job, Lease]:
     job = await queue(store)
     lease = await store.lease(job.id, "cpu-0")
     if state is JobState.QUEUED:
-        job = await store.requeue(lease, "the engine died", position=1)
+        job = await store.requeue(lease, "the engine died")
     elif state is JobState.PENDING_SAFETY:
         job = await store.hold(lease, "the check can't run")
     elif state is JobState.SUCCEEDED:
@@ -92,10 +92,10 @@ async def kinds(store: JobStore, job_id: str) -> list[str]:
 Change = Callable[[JobStore, Lease], Awaitable[object]]
 CHANGES: dict[str, tuple[JobState, Change]] = {
     "lease": (JobState.RUNNING, lambda s, held: s.lease(held.job_id, "cpu-1")),
-    "requeue": (JobState.QUEUED, lambda s, held: s.requeue(held, "lost", position=2)),
+    "requeue": (JobState.QUEUED, lambda s, held: s.requeue(held, "lost")),
     "requeue_orphan": (
         JobState.QUEUED,
-        lambda s, held: s.requeue_orphan(held.job_id, "restart", position=2),
+        lambda s, held: s.requeue_orphan(held.job_id, "restart"),
     ),
     "hold": (JobState.PENDING_SAFETY, lambda s, held: s.hold(held, "no check")),
     "succeed": (JobState.SUCCEEDED, lambda s, held: s.succeed(held, pictures(held.job_id))),
@@ -110,7 +110,7 @@ FENCED = {"requeue", "hold", "succeed", "fail_leased"}
 
 
 async def test_a_job_is_stored_whole_and_its_log_begins_with_queued(store: JobStore) -> None:
-    job = await store.insert("ada", Tier.TURBO, SPEC, position=3)
+    job = await store.insert("ada", Tier.TURBO, SPEC)
     assert job.id.startswith("job_")
     assert (job.tenant, job.tier, job.spec, job.state) == ("ada", Tier.TURBO, SPEC, "queued")
     assert job.created_at.utcoffset() is not None
@@ -118,7 +118,7 @@ async def test_a_job_is_stored_whole_and_its_log_begins_with_queued(store: JobSt
     assert await store.get(job.id) == job
     [event] = await store.events(job.id)
     assert (event.seq, event.kind, event.at) == (1, "queued", job.created_at)
-    assert event.data == {"position": 3, "tier": "turbo"}
+    assert event.data == {"tier": "turbo"}
 
 
 async def test_a_job_runs_and_succeeds_with_its_pictures(store: JobStore) -> None:
@@ -148,12 +148,12 @@ async def test_a_lost_attempt_puts_the_job_back_and_the_next_one_counts_on(store
     job = await queue(store)
     first = await store.lease(job.id, "cpu-0")
     started_at = (await store.get(job.id)).started_at
-    again = await store.requeue(first, "the engine died", position=4, outcome=AttemptState.LOST)
+    again = await store.requeue(first, "the engine died", outcome=AttemptState.LOST)
     assert again.state is JobState.QUEUED
     events = await store.events(job.id, after=2)
     assert [(event.kind, event.data) for event in events] == [
         ("attempt_failed", {"attempt": 1, "engine": "cpu-0", "reason": "the engine died"}),
-        ("queued", {"position": 4, "tier": "fast", "reason": "the engine died", "attempt": 1}),
+        ("queued", {"tier": "fast", "reason": "the engine died", "attempt": 1}),
     ]
     second = await store.lease(job.id, "cpu-1")
     assert second.attempt == 2
@@ -228,7 +228,7 @@ async def test_a_late_attempt_can_write_nothing(store: JobStore, name: str, take
     if taken_by == "cancelling":
         await store.cancel(late.job_id, by="caller")
     else:
-        await store.requeue_orphan(late.job_id, "restart", position=1)
+        await store.requeue_orphan(late.job_id, "restart")
         if taken_by == "the next attempt":
             await store.lease(late.job_id, "cpu-1")
     job, log = await store.get(late.job_id), await store.events(late.job_id)
@@ -402,7 +402,7 @@ async def test_after_a_restart_the_unfinished_jobs_are_there_and_the_late_are_fe
     assert (await store.get(made[JobState.SUCCEEDED][0].id)) == made[JobState.SUCCEEDED][0]
     for state, outcome in ((JobState.RUNNING, "lost"), (JobState.PENDING_SAFETY, "held")):
         job, lease = made[state]
-        assert (await store.requeue_orphan(job.id, "restart", position=1)).state is JobState.QUEUED
+        assert (await store.requeue_orphan(job.id, "restart")).state is JobState.QUEUED
         assert await attempts(store, job.id) == [(1, outcome, "restart")]
         with pytest.raises(LeaseLost):
             await store.succeed(lease, pictures(job.id))

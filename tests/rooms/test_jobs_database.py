@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, NotFound, OperatorError, Unauthorized
 from calotype.core.nouns import Sampler, Spec, Tier
-from calotype.jobs import postgresql, tables
+from calotype.jobs import alone, tables
 from calotype.jobs.store import JobStore
 from tests.postgres import Postgres
 
@@ -63,7 +63,7 @@ async def test_every_connection_has_the_settings_that_writers_rely_on(file: Path
 
 
 async def test_a_reader_sees_one_moment_and_can_not_write(store: JobStore) -> None:
-    job = await store.insert("ada", Tier.RELAX, SPEC, position=1)
+    job = await store.insert("ada", Tier.RELAX, SPEC)
     states = select(tables.jobs.c.state)
     async with store._database.reading() as conn:
         before = (await conn.execute(states)).scalar_one()
@@ -96,7 +96,7 @@ async def test_times_are_utc_whatever_zone_they_came_in(store: JobStore) -> None
 
 
 async def test_opening_again_changes_nothing(store: JobStore, database_url: str) -> None:
-    job = await store.insert("ada", Tier.RELAX, SPEC, position=1)
+    job = await store.insert("ada", Tier.RELAX, SPEC)
     again = await JobStore.open(database_url)
     assert await again.get(job.id) == job
     await again.close()
@@ -105,7 +105,7 @@ async def test_opening_again_changes_nothing(store: JobStore, database_url: str)
 async def test_many_may_open_a_new_database_at_once(database_url: str) -> None:
     stores = await asyncio.gather(*(JobStore.open(database_url) for _ in range(4)))
     for opened in stores:
-        await opened.insert("ada", Tier.FAST, SPEC, position=1)
+        await opened.insert("ada", Tier.FAST, SPEC)
     assert await stores[0].count_queued() == 4
     for opened in stores:
         await opened.close()
@@ -172,7 +172,7 @@ async def test_a_name_that_no_job_can_have_is_not_found(store: JobStore, name: s
         await store.picture(name, tenant="ada")
     with pytest.raises(InvalidInput):
         await store.list_jobs("ada", limit=1, before=name)
-    assert await store.named([name]) == set()
+    assert await store.files.of(name) is None
 
 
 # Another process beside ours.
@@ -181,7 +181,7 @@ async def test_a_name_that_no_job_can_have_is_not_found(store: JobStore, name: s
 async def test_a_postgresql_database_has_one_server_and_any_number_of_commands(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql, "SERVER_WAIT_S", 0.1)
+    monkeypatch.setattr(alone, "SERVER_WAIT_S", 0.1)
     url = postgres.new_database()
     first, second = await JobStore.open(url), await JobStore.open(url)
     await first.serve_alone()
@@ -223,7 +223,7 @@ async def test_the_command_line_can_write_while_the_server_does(
     assert other.stdout is not None
     assert await other.stdout.readline() == b"ready\n"
     for _ in range(40):
-        await store.insert("ada", Tier.FAST, SPEC, position=1)
+        await store.insert("ada", Tier.FAST, SPEC)
     assert await other.wait() == 0
     assert await store.count_queued() == len(await store.list_keys()) == 40
 
@@ -232,7 +232,7 @@ async def test_a_writer_waits_for_another_processs_transaction(file: Path) -> No
     store = await JobStore.open(sqlite(file))
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    writing = asyncio.create_task(store.insert("ada", Tier.FAST, SPEC, position=1))
+    writing = asyncio.create_task(store.insert("ada", Tier.FAST, SPEC))
     await asyncio.sleep(0.1)
     assert not writing.done()
     assert await store.count_queued() == 0, "readers don't wait"
@@ -292,7 +292,7 @@ async def test_a_key_is_of_its_user_or_is_one_itself(store: JobStore) -> None:
     key, secret = await store.create_key(tenant="ada", user="bob", name="laptop", scopes=[])
     assert (own.user, key.user) == (own.id, "bob")
     assert (await store.authenticate(secret)).user == "bob"
-    job = await store.insert(key.tenant, Tier.FAST, SPEC, position=1, user=key.user)
+    job = await store.insert(key.tenant, Tier.FAST, SPEC, user=key.user)
     assert (await store.get(job.id)).user == "bob"
 
 

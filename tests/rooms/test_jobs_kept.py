@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import JSON, bindparam, make_url, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -15,10 +15,14 @@ from calotype.core import limits
 from calotype.core.errors import IllegalMove, LeaseLost
 from calotype.core.nouns import Lease, Refusal
 from calotype.core.states import AttemptState, JobState
+from calotype.flow.standing import standing_of
+from calotype.jobs import reading, tables
 from calotype.jobs.database import migrate
 from calotype.jobs.patience import patiently
 from calotype.jobs.postgresql import with_driver
 from calotype.jobs.store import JobStore
+from calotype.policy import admit
+from calotype.policy.line import Line
 from tests.rooms.test_jobs import ERROR, SPEC, bring_to, pictures, queue
 
 PREVIEW = "data:image/webp;base64,AAAA"
@@ -55,7 +59,7 @@ async def test_previews_of_earlier_attempts_go_too_and_a_late_attempt_takes_none
     store: JobStore,
 ) -> None:
     late = await running_with_previews(store)
-    await store.requeue(late, "the engine died", position=1)
+    await store.requeue(late, "the engine died")
     with pytest.raises(LeaseLost):
         await store.withhold(late, 0)
     assert await previewed(store, late.job_id) == [0, 1]
@@ -100,7 +104,7 @@ async def test_a_job_says_which_of_its_images_were_refused(store: JobStore) -> N
 async def test_a_held_attempt_is_counted_apart_and_is_not_called_failed(store: JobStore) -> None:
     job, lease = await bring_to(store, JobState.PENDING_SAFETY)
     assert await store.attempts(job.id) == {AttemptState.RUNNING: 1}
-    again = await store.requeue_orphan(job.id, "judged again", position=3)
+    again = await store.requeue_orphan(job.id, "judged again")
     assert again.state is JobState.QUEUED
     assert again.token > lease.token
     assert await store.attempts(job.id) == {AttemptState.HELD: 1}
@@ -109,12 +113,10 @@ async def test_a_held_attempt_is_counted_apart_and_is_not_called_failed(store: J
     assert events[-1].data["reason"] == "judged again"
 
 
-async def test_a_store_tells_the_pictures_that_a_job_has(store: JobStore) -> None:
+async def test_a_store_tells_its_first_job(store: JobStore) -> None:
     assert await store.first_job_id() is None
     job, _ = await bring_to(store, JobState.SUCCEEDED)
     await queue(store)
-    mine = [image.id for image in job.images]
-    assert await store.named([*mine, "img_of_nobody"]) == set(mine)
     assert await store.first_job_id() == job.id
 
 
@@ -144,8 +146,58 @@ async def test_a_note_waits_on_when_the_change_is_refused(store: JobStore) -> No
     with pytest.raises(IllegalMove):
         await store.cancel(job.id, by="caller")
     assert await store.note("line") is None
-    await store.write_notes()
+    await queue(store)
     assert await store.note("line") == {"clock": 1}
+
+
+async def test_of_a_note_only_the_entries_that_changed_are_written(store: JobStore) -> None:
+    notes = tables.notes
+
+    async def note(said: dict[str, Any]) -> None:
+        store.keep("line", lambda: said)
+        await queue(store)
+
+    async def mark() -> None:
+        """So that it shows what is written anew."""
+        async with store._database.writing() as conn:
+            await conn.execute(update(notes).values(data="unwritten"))
+
+    await note({"ada": [1, {}], "bob": [2, {}], "eve": [3, {}]})
+    await mark()
+    await note({"ada": [1, {}], "bob": [2, {"x": 1}], "new": 4})
+    found = {"ada": "unwritten", "bob": [2, {"x": 1}], "new": 4}
+    assert await store.note("line") == found, "and eve is gone"
+    await mark()
+    await note({"ada": [1, {}], "bob": [2, {"x": 1}], "new": 4})
+    assert set((await store.note("line") or {}).values()) == {"unwritten"}
+
+
+async def test_after_a_write_of_which_nobody_knows_whether_it_was_done_a_note_is_written_whole(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.keep("line", lambda: {"ada": 1, "bob": 2})
+    await queue(store)
+    store.keep("line", lambda: {"ada": 1, "bob": 3})
+
+    async def gone(*_: object) -> None:
+        raise RuntimeError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "job", gone)
+        with pytest.raises(RuntimeError):
+            await queue(store)  # it fails once its note is written
+    async with store._database.writing() as conn:
+        await conn.execute(update(tables.notes).values(data="unwritten"))
+    await queue(store)
+    assert await store.note("line") == {"ada": 1, "bob": 3}
+
+
+async def test_a_large_note_that_changed_everywhere_is_written(store: JobStore) -> None:
+    for turn in range(2):
+        many = {f"tenant {at}": turn for at in range(2_500)}
+        store.keep("line", many.copy)
+        await queue(store)
+        assert await store.note("line") == many
 
 
 async def test_a_database_of_the_first_version_is_brought_up_to_date(database_url: str) -> None:
@@ -163,8 +215,36 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(database_ur
     old = await store.get("job_old")
     assert (old.spec, old.refused, old.user) == (SPEC, (), "")
     await store.lease(old.id, "cpu-0")
-    store.keep("line", dict)
-    await store.write_notes()
+    store.keep("line", lambda: {"clock": 1})
+    await queue(store)
+    assert await store.note("line") == {"clock": 1}
+    await store.close()
+
+
+async def test_notes_of_an_older_version_are_read_entry_by_entry(database_url: str) -> None:
+    standing = Line().standing()
+    account = {**standing["tiers"]["fast"], "virtual": 5, "tenants": {"a/b": [7, True, 0, {}]}}
+    standing["tiers"]["fast"] = account
+    before = {
+        "line": standing,
+        "gate": {"used": [["a/b", 1.0, 2.0]], "even_at": [["ada", "turbo", 3.0]]},
+        "costs": {"tiny": {"fixed_s": 1.0}},
+        "eta": {"start_s": 4.0, "ranges": {"fast runs tiny": [0.1, 0.2, 3]}},
+    }
+    engine = create_async_engine(with_driver(make_url(database_url)))
+    async with engine.begin() as conn:
+        await conn.run_sync(migrate, "0011")
+        for name, data in before.items():
+            add = text("INSERT INTO notes (name, data) VALUES (:name, :data)")
+            add = add.bindparams(bindparam("data", type_=JSON))
+            await conn.execute(add, {"name": name, "data": data})
+    await engine.dispose()
+    store = await JobStore.open(database_url)
+    assert standing_of(await store.note("line")) == standing
+    gate = admit.Gate(standing=await store.note("gate"))
+    assert gate.standing() == {"used/a/b": [1.0, 2.0], "rate/turbo/ada": 3.0}
+    assert await store.note("costs") == before["costs"]
+    assert await store.note("eta") == {"start_s": 4.0, "fast runs tiny": [0.1, 0.2, 3]}
     await store.close()
 
 

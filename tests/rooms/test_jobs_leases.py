@@ -51,7 +51,7 @@ async def test_a_lease_ends_by_the_databases_clock_unless_it_is_renewed(store: J
 
 async def test_only_its_holder_renews_a_lease(store: JobStore) -> None:
     _, late = await bring_to(store, JobState.RUNNING)
-    await store.requeue_orphan(late.job_id, "its lease ran out", position=1)
+    await store.requeue_orphan(late.job_id, "its lease ran out")
     assert await store.leases.renew([late]) == set()
     holder = await store.lease(late.job_id, "cpu-1")
     assert await store.leases.renew([late]) == set()
@@ -125,7 +125,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_writes_nothing(
     os.kill(worker.pid, signal.SIGSTOP)
     await shift(store, -limits.LEASE_S)  # so long
     assert await store.leases.lapsed() == [job.id]
-    await store.requeue_orphan(job.id, "its lease ran out", position=1)
+    await store.requeue_orphan(job.id, "its lease ran out")
     again = await store.lease(job.id, "cpu-1")
     os.kill(worker.pid, signal.SIGCONT)
     worker.stdin.write(b"\n")

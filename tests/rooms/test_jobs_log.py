@@ -22,7 +22,7 @@ PATIENCE_S = 20.0  # after this long without an event, a follower is stuck
 
 
 async def run(store: JobStore, engine: str = "cpu-0") -> Lease:
-    job = await store.insert("ada", Tier.FAST, SPEC, position=1)
+    job = await store.insert("ada", Tier.FAST, SPEC)
     return await store.lease(job.id, engine)
 
 
@@ -135,7 +135,7 @@ async def test_past_its_limit_a_log_takes_only_changes_of_state(
     wishes = [store.append(lease, "step", a_step(i)) for i in range(1, 7)]
     assert await asyncio.gather(*wishes) == [True, True, True, False, False, False]
     assert await store.append(lease, "step", a_step(7)) is False
-    await store.requeue(lease, "lost", position=1)
+    await store.requeue(lease, "lost")
     again = await store.lease(lease.job_id, "cpu-1")
     assert await store.append(again, "step", a_step(1)) is False
     await store.succeed(again, [])
@@ -215,14 +215,14 @@ async def test_an_unknown_job_has_no_log(store: JobStore) -> None:
 
 
 async def test_followers_miss_nothing_and_see_nothing_twice(store: JobStore) -> None:
-    job = await store.insert("ada", Tier.FAST, SPEC, position=1)
+    job = await store.insert("ada", Tier.FAST, SPEC)
     followers = [asyncio.create_task(follow(store, job.id)) for _ in range(5)]
     lease = await store.lease(job.id, "cpu-0")
     for number in range(1, 41):
         await store.append(lease, "step", a_step(number))
         if number % 10 == 0:  # some join late, some from the middle
             followers.append(asyncio.create_task(follow(store, job.id)))
-    await store.requeue(lease, "lost", position=1)
+    await store.requeue(lease, "lost")
     await store.succeed(await store.lease(job.id, "cpu-1"), [])
     logged = await store.events(job.id)
     assert [seen for seen in await asyncio.gather(*followers) if seen != logged] == []

@@ -23,9 +23,9 @@ PROMISES = ("lost", "delivered_twice", "illegal_paths", "wrong_files")
 async def kept_well(home: Path) -> tuple[list[Job], list[Ask]]:
     """Three jobs: one succeeded after a lost attempt, one was cancelled, one failed."""
     store = await JobStore.open(f"sqlite+aiosqlite:///{home / 'calotype.db'}")
-    jobs = [await store.insert("ann", Tier.FAST, SPEC, position=1) for _ in range(3)]
+    jobs = [await store.insert("ann", Tier.FAST, SPEC) for _ in range(3)]
     first = await store.lease(jobs[0].id, "e0")
-    await store.requeue(first, "it is gone", position=1, outcome=AttemptState.LOST)
+    await store.requeue(first, "it is gone", outcome=AttemptState.LOST)
     again = await store.lease(jobs[0].id, "e1")
     name = f"img_{jobs[0].id[4:]}"
     await store.succeed(again, [image(name)])

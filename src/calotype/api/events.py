@@ -1,8 +1,9 @@
 """A job's event log as server-sent events (WHATWG HTML, section 9.2), resumable by event id.
 
-While the job waits, its ``queued`` event and then ``eta`` events say when it will be done and what
-it waits for (``eta`` of the job's body). They are of the moment: no part of the log, without an id,
-and never resumed.
+While the job waits, its ``queued`` event and then ``eta`` events say its place in the line, when it
+will be done and what it waits for (``eta`` of the job's body). That is of the moment and no part
+of the log: of a job that waits no more the place is null. ``eta`` events have no id and are never
+resumed.
 
 The stream ends after the job's final event, when the caller goes away, or when the server stops.
 FastAPI writes the frames, and a comment every 15 s so that proxies keep the connection.
@@ -112,7 +113,7 @@ async def job_events(
             continue
         data = {"at": timestamp(event.at), **event.data}
         if event.kind == "queued":
-            data.setdefault("position", position)
+            data["position"] = position
             if eta is not None:
                 data["eta"] = told = eta
         yield ServerSentEvent(id=str(event.seq), event=event.kind, data=data)

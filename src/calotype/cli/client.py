@@ -11,13 +11,13 @@ from typing import Any, Self
 import httpx
 from httpx_sse import connect_sse
 
-from calotype.core.errors import CalotypeError, KeyInFlight, OperatorError
+from calotype.core.errors import CalotypeError, KeyInFlight, OperatorError, StoreAway
 from calotype.core.ids import new_id
 
 _TIMEOUT = httpx.Timeout(30.0)
 _RECONNECTS_MAX = 10  # in a row, while following a job
 _RECONNECT_S = 0.5
-_IN_FLIGHT = f"urn:calotype:problem:{KeyInFlight.kind}"
+_PASSING = [f"urn:calotype:problem:{one.kind}" for one in (KeyInFlight, StoreAway)]
 _FINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -91,7 +91,7 @@ class Client:
                 if not tries_left or (error.is_refused and tries_left == _RECONNECTS_MAX - 1):
                     raise  # nobody was there from the start
             except Answered as error:
-                if not tries_left or error.body.get("type") != _IN_FLIGHT:
+                if not tries_left or error.body.get("type") not in _PASSING:
                     raise
             time.sleep(_RECONNECT_S)
         raise AssertionError("no try at all")
@@ -134,6 +134,9 @@ class Client:
                             return
             except httpx.TransportError:
                 pass  # the server restarts, or the network does: go on after the last event seen
+            except Answered as error:
+                if error.body.get("type") not in _PASSING:
+                    raise
             lost += 1
             time.sleep(_RECONNECT_S)
         raise OperatorError(f"the connection to {self.server.url} was lost")

@@ -167,6 +167,13 @@ class AdapterBroken(OperatorError):
     title = "The adapter can't be used"
 
 
+class StoreAway(OperatorError):
+    """The job database can't be reached at this moment, or may not be written to."""
+
+    kind = "store-away"
+    title = "The job database can't be reached"
+
+
 # Ours.
 
 

@@ -18,6 +18,7 @@ from calotype.core.decisions import Decision
 from calotype.core.events import JobCancelled, JobSettled, StartsBounded
 from calotype.core.ids import new_id
 from calotype.core.nouns import IdempotencyKey, Job, Spec, Tier
+from calotype.core.states import JOB_MOVES, JobState, move
 from calotype.flow import hopeless
 from calotype.flow.attempt import Attempt, Tools
 from calotype.flow.endings import Endings
@@ -46,12 +47,12 @@ class Dispatcher:
     ) -> None:
         self._judging = Judging(tools.finisher, self._bound)
         tools = replace(tools, finisher=self._judging)
-        self._tools, self._registry, self._gate = tools, registry, gate
+        self._tools, self._gate = tools, gate
         self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
         self._engines = Engines(self._line, pool)
-        self._endings = Endings(self._line, tools, pool, self._engines)
+        self._endings = Endings(self._line, tools, pool, registry, self._engines)
         self._leases = LeaseKeeper(self._line, self._endings, tools)
-        self._etas = Etas(self._line, pool, tools.store.keep)
+        self._etas = Etas(self._line, pool, tools.store.keep, lambda: self._judging.failing)
         self._line.watch = self._etas.heard
         self._turns = self._line.turns
 
@@ -65,6 +66,7 @@ class Dispatcher:
                 await self._take_back(job)
         self._turns.run(self._engines.listen(), "calotype-dispatch")
         self._turns.run(self._leases.run(), "calotype-leases")
+        self._turns.run(self._tools.store.stay_alone(), "calotype-alone")
 
     async def stop(self) -> None:
         """Stop listening and drop what runs; the store keeps it for the next start."""
@@ -148,14 +150,12 @@ class Dispatcher:
             line = self._line
             let = await self._gate.ask(job_id, tenant, tier, line.costs.predict_s(spec))
             decisions = line.on(line.queued(job_id, tenant, let.tier, spec, user=user))
-            position = line.position(job_id) or 1  # a job that starts at once was next
             try:
                 job = await patiently(
                     lambda: self._tools.store.insert(
                         tenant,
                         let.tier,
                         spec,
-                        position=position,
                         job_id=job_id,
                         once=once,
                         user=user,
@@ -178,43 +178,40 @@ class Dispatcher:
         line = self._line
         others = [it for it in decisions if getattr(it, "job_id", None) != job_id]
         with self._turns.part_of_one():
-            self._gate.ended(job_id, 0.0)
+            line.over(job_id, 0.0)
             forget = line.on(JobCancelled(job_id)) + line.on(JobSettled(job_id, 0.0))
             await line.carry_out(others + forget)
 
     async def _cancel(self, job_id: str, by: str) -> Job:
         async with self._turns.take_asked():
-            job = await patiently(lambda: self._tools.store.cancel(job_id, by=by))
+            job = await patiently(lambda: self._tools.store.get(job_id))
+            move(JOB_MOVES, job.state, JobState.CANCELLED)  # or it is refused, and nobody was told
             with self._turns.part_of_one():
-                await self._withdraw(job_id)
-            return job
+                return await self._withdraw(job_id, by)
 
-    async def _withdraw(self, job_id: str) -> None:
-        """A job was cancelled in the store; so it is everywhere else."""
+    async def _withdraw(self, job_id: str, by: str) -> Job:
+        """Cancel a job everywhere. What it is charged is written with it: a crash parts neither."""
         line = self._line
-        line.waiting.pop(job_id, None)
-        self._endings.let_go(job_id)
-        attempt = line.attempts.pop(job_id, None)
-        if attempt is not None:
-            await line.drop(attempt)
+        attempt = line.attempts.get(job_id)
         decisions, device_s = line.on(JobCancelled(job_id)), 0.0
         if attempt is not None:
             # Pictures half made were paid for too, or cancelling late would be free of charge.
             predicted_s = line.costs.predict_s(attempt.job.spec) * attempt.progress
             device_s = max(attempt.device_s, predicted_s)
             decisions += line.on(JobSettled(job_id, device_s))
-        self._gate.ended(job_id, device_s)
+        line.over(job_id, device_s)
+        job = await patiently(lambda: self._tools.store.cancel(job_id, by=by))
+        line.waiting.pop(job_id, None)
+        self._endings.let_go(job_id)
+        if attempt is not None:
+            del line.attempts[job_id]
+            await line.drop(attempt)
         await line.carry_out(decisions)
-        await patiently(self._tools.store.write_notes)
+        return job
 
     # A restart.
 
     async def _take_back(self, job: Job) -> None:
         """Bring a stored, unfinished job into the line after a start, or give it up."""
-        tries = await self._tools.store.attempts(job.id) if job.attempt else {}
         self._gate.resume(job, self._line.costs.predict_s(job.spec))
-        error = hopeless.after_restart(job, tries, self._registry)
-        if error is None:
-            await self._endings.put_back(job, tries, hopeless.RESTARTED)
-        else:
-            await self._line.fail(job.id, error)
+        await self._endings.take_back(job, hopeless.RESTARTED)

@@ -24,6 +24,7 @@ from calotype.flow.engines import Engines
 from calotype.flow.line import COSTS, LiveLine
 from calotype.jobs.patience import patiently
 from calotype.pool.pool import EnginePool
+from calotype.pool.registry import ModelRegistry
 from calotype.safety.errors import SafetyUnavailable
 
 log = structlog.get_logger("calotype.dispatch")
@@ -32,8 +33,16 @@ log = structlog.get_logger("calotype.dispatch")
 class Endings:
     """Follows attempts to their ends, and keeps the jobs whose pictures can't be judged."""
 
-    def __init__(self, line: LiveLine, tools: Tools, pool: EnginePool, engines: Engines) -> None:
+    def __init__(
+        self,
+        line: LiveLine,
+        tools: Tools,
+        pool: EnginePool,
+        registry: ModelRegistry,
+        engines: Engines,
+    ) -> None:
         self._line, self._tools, self._pool, self._engines = line, tools, pool, engines
+        self._registry = registry
         self._held: dict[str, asyncio.Task[None]] = {}  # by job id: brings it back into the line
 
     async def run(self, attempt: Attempt) -> None:
@@ -48,10 +57,19 @@ class Endings:
         if (held := self._held.pop(job_id, None)) is not None:
             held.cancel()
 
-    async def put_back(self, job: Job, tries: hopeless.Tries, reason: str) -> None:
-        """Have a stored job wait in the line, as new or after an attempt that nobody holds.
+    async def take_back(self, job: Job, reason: str) -> None:
+        """Bring a stored, unfinished job that nobody runs back into the line, or give it up."""
+        store = self._tools.store
+        tries = await patiently(lambda: store.attempts(job.id)) if job.attempt else {}
+        if error := hopeless.given_up(job, tries, self._registry, reason):
+            await self._line.fail(job.id, error)
+        else:
+            await self._put_back(job, tries, reason)
 
-        It has waited since it was accepted, whatever came between.
+    async def _put_back(self, job: Job, tries: hopeless.Tries, reason: str) -> None:
+        """Have it wait, as it has since it was accepted, whatever came between.
+
+        How long that was before this start only the wall can say.
         """
         line, store, begun = self._line, self._tools.store, hopeless.charged(job, tries)
         waited_s = max(0.0, (datetime.now(UTC) - job.created_at).total_seconds())
@@ -64,8 +82,7 @@ class Endings:
             queued = replace(queued, avoid=avoid, deaths=deaths)
         decisions = line.on(queued)
         if job.state is not JobState.QUEUED:
-            position = line.position(job.id) or 1
-            job = await patiently(lambda: store.requeue_orphan(job.id, reason, position=position))
+            job = await patiently(lambda: store.requeue_orphan(job.id, reason))
         line.waiting[job.id] = job
         await line.carry_out(decisions)
 
@@ -116,8 +133,7 @@ class Endings:
         await asyncio.sleep(limits.SAFETY_RETRY_S)
         async with self._line.turns.take():
             if self._held.pop(held.id, None) is not None:  # else cancelled meanwhile
-                tries = await patiently(lambda: self._tools.store.attempts(held.id))
-                await self.put_back(held, tries, "its pictures are made again, to be judged")
+                await self.take_back(held, "its pictures are made again, to be judged")
 
     async def _complete(self, attempt: Attempt, pictures: list[Picture]) -> None:
         job, line = attempt.job, self._line
@@ -129,7 +145,7 @@ class Endings:
             line.costs.learn(job.spec, attempt.device_s)
             self._tools.store.keep(COSTS, line.costs.kept)
             decisions = line.on(JobSettled(job.id, attempt.device_s))
-            line.gate.ended(job.id, attempt.device_s)
+            line.over(job.id, attempt.device_s)
             await attempt.record(pictures)
             del line.attempts[job.id]
             await line.carry_out(decisions)

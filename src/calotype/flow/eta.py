@@ -34,6 +34,10 @@ from calotype.pool.pool import EnginePool
 NOTE = "eta"  # the name of the store's note
 START_S_PRIOR = 15.0  # from an engine's start until it is warm, before one was measured
 _TOLD_AT_ONCE_MAX = 64  # jobs whose first forecast is noted at one time; others are at the next
+_WHY = {  # what is told of an engine that is up, and starts nothing
+    EngineState.SUSPECT: "the engine it could run on gives no sign of life",
+    EngineState.DRAINING: "the engine it could run on became slow, and is begun anew",
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,15 @@ class Etas:
         line: LiveLine,
         pool: EnginePool,
         keep: Callable[[str, Callable[[], Any]], None],
+        failing: Callable[[], Mapping[str, str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``clock`` is the line's; ``keep`` has a note written with the next change of a job."""
+        """``clock`` is the line's; ``keep`` has a note written with the next change of a job.
+
+        ``failing`` says which safety checks can't run, and why: meanwhile nothing is started.
+        """
         self._line, self._pool, self._keep, self._clock = line, pool, keep, clock
+        self._failing = failing
         self._ranges = Ranges()
         self._start_s = START_S_PRIOR
         self._begun_at = clock()
@@ -72,7 +81,9 @@ class Etas:
     def restore(self, kept: Mapping[str, Any] | None) -> None:
         """Take up what was learnt before a restart."""
         if kept:
-            self._ranges, self._start_s = Ranges(kept["ranges"]), float(kept["start_s"])
+            ranges = dict(kept)
+            self._start_s = float(ranges.pop("start_s"))
+            self._ranges = Ranges(ranges)
 
     def heard(self, event: PolicyEvent, now: float, decisions: Iterable[Decision]) -> None:
         """The line was told of this, and decided that."""
@@ -152,8 +163,14 @@ class Etas:
             left_s = max(1.0, self._start_s - (now - (now if down_at is None else down_at)))
             models = tuple(name for name in self._line.models if name not in one.models_failed)
             up = EngineUp(one.name, models, rows_max=limits.ENGINE_ROWS_MAX)
-            coming.append(Coming(up, left_s))
-        return Present(self._left, _pace, coming=tuple(coming))
+            coming.append(Coming(up, left_s, _WHY.get(one.state, "")))
+        return Present(self._left, _pace, coming=tuple(coming), stopped=self._stopped())
+
+    def _stopped(self) -> str:
+        failing = self._failing()
+        if not failing:
+            return ""
+        return f"pictures can't be judged now: {next(iter(failing.values()))}"
 
     def _left(self, queued: JobQueued) -> float:
         """As predicted now, and not when the job came; of one that runs what its steps leave."""
@@ -168,7 +185,7 @@ class Etas:
         self._ranges.forget(job_id)
 
     def _kept(self) -> dict[str, Any]:
-        return {"ranges": self._ranges.kept(), "start_s": round(self._start_s, 2)}
+        return {"start_s": round(self._start_s, 2), **self._ranges.kept()}
 
 
 def _pace(engine: str) -> Pace:

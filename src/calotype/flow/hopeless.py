@@ -45,11 +45,11 @@ def unjudged(reason: str) -> SafetyUnavailable:
     return SafetyUnavailable(f"its pictures were made {most} times and not judged: {reason}")
 
 
-def after_restart(job: Job, tries: Tries, registry: ModelRegistry) -> CalotypeError | None:
-    """Why an unfinished job doesn't go on after a restart; None if it does.
+def given_up(job: Job, tries: Tries, registry: ModelRegistry, reason: str) -> CalotypeError | None:
+    """Why an unfinished job that nobody runs (for this reason) doesn't go on; None if it does.
 
-    A restart is no fault of a job, so it has another attempt, but not for ever: it may be what
-    takes the server down.
+    A restart or a lease that ran out is no fault of a job, so it has another attempt, but not for
+    ever: it may be what takes the server down.
     """
     try:
         registry.get(job.spec.model)
@@ -58,12 +58,12 @@ def after_restart(job: Job, tries: Tries, registry: ModelRegistry) -> CalotypeEr
     lost = charged(job, tries)
     if lost >= limits.ATTEMPTS_TOTAL_MAX:
         return InternalError(
-            f"the picture couldn't be made: {lost} attempts were lost, the last with the server",
+            f"the picture couldn't be made: {lost} attempts were lost, the last because {reason}",
             limit=limits.ATTEMPTS_TOTAL_MAX,
         )
     held = tries.get(AttemptState.HELD, 0) + (job.state is JobState.PENDING_SAFETY)
     if held >= limits.SAFETY_TRIES_MAX:
-        return unjudged(RESTARTED)
+        return unjudged(reason)
     return None
 
 

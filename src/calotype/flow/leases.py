@@ -61,8 +61,7 @@ class LeaseKeeper:
         if job.state is not JobState.RUNNING:
             return
         log.error("lease_ran_out", job=job_id, attempt=job.attempt)
-        tries = await patiently(lambda: self._store.attempts(job_id))
         line = self._line
         forget = line.on(JobCancelled(job_id)) + line.on(JobSettled(job_id, 0.0))  # if it knows it
-        await self._endings.put_back(job, tries, hopeless.LAPSED)
+        await self._endings.take_back(job, hopeless.LAPSED)
         await line.carry_out(forget)

@@ -31,6 +31,7 @@ from calotype.flow.alarm import Alarm
 from calotype.flow.attempt import Attempt, Machine, Tools
 from calotype.flow.costs import Costs
 from calotype.flow.gate import Gate
+from calotype.flow.standing import entries_of, standing_of
 from calotype.flow.turns import Turns
 from calotype.jobs.patience import patiently
 from calotype.policy.line import Line
@@ -70,12 +71,14 @@ class LiveLine:
         self.turns = Turns()
         self.attempts: dict[str, Attempt] = {}  # by job id
         self.waiting: dict[str, Job] = {}  # by id
+        self._since: dict[str, float] = {}  # when unfinished jobs came, by the monotonic clock
         self._alarm = Alarm(self._ring)  # for what is due though nothing happens
         self._now = 0.0  # the latest time the policy was told: it never goes back
 
     async def restore(self) -> None:
         """Take up what everyone was charged, and what jobs were found to cost, from the store."""
-        standing, rules = await self._tools.store.note(LINE), self._rules
+        standing = standing_of(await self._tools.store.note(LINE))
+        rules = self._rules
         self._line = Line(standing, rules)
         if self._tools.recorder:
             self._tools.recorder.began(rules, standing)
@@ -91,10 +94,6 @@ class LiveLine:
         """What every engine loads."""
         return [model.name for model in self._registry.list()]
 
-    def position(self, job_id: str) -> int | None:
-        """The place in the line, 1 = next; None when it doesn't wait."""
-        return self._line.position(job_id)
-
     def queued(
         self,
         job_id: str,
@@ -106,7 +105,13 @@ class LiveLine:
         user: str,
         waited_s: float = 0.0,
     ) -> JobQueued:
-        """A job as the policy sees it; ``attempt`` were begun and count against it."""
+        """A job as the policy sees it; ``attempt`` were begun and count against it.
+
+        ``waited_s`` is for a job that this line never saw. Of others it knows, by a clock that
+        nobody sets.
+        """
+        now = time.monotonic()
+        since = self._since.setdefault(job_id, now - waited_s)
         return JobQueued(
             job_id=job_id,
             tenant=tenant,
@@ -117,7 +122,7 @@ class LiveLine:
             cost_s=self.costs.predict_s(spec),
             # A server that was stopped is no fault of the job: it has one more attempt.
             attempt=min(attempt, limits.ATTEMPTS_MAX - 1),
-            waited_s=waited_s,
+            waited_s=now - since,
         )
 
     def on(self, event: PolicyEvent) -> list[Decision]:
@@ -127,7 +132,7 @@ class LiveLine:
         if self._tools.recorder:
             self._tools.recorder.told(event, now, decisions)
         self.watch(event, now, decisions)
-        self._tools.store.keep(LINE, self._line.standing)
+        self._tools.store.keep(LINE, self._standing)
         self._alarm.set(self._line.next_deadline())
         return decisions
 
@@ -153,6 +158,11 @@ class LiveLine:
                     given_up = PoisonJob if is_poison else InternalError
                     await self.fail(job_id, given_up(f"the picture couldn't be made: {reason}"))
 
+    def over(self, job_id: str, device_s: float) -> None:
+        """A job is over, or was never written; ``device_s`` is what its tenant pays for it."""
+        self._since.pop(job_id, None)
+        self.gate.ended(job_id, device_s)
+
     async def fail(self, job_id: str, error: CalotypeError) -> None:
         """Give the job up, wherever it is; the line was told, or decided it."""
         self.waiting.pop(job_id, None)
@@ -160,7 +170,7 @@ class LiveLine:
         if attempt is not None:
             await self.drop(attempt)
         lease = attempt.lease if attempt else None
-        self.gate.ended(job_id, 0.0)
+        self.over(job_id, 0.0)
         await patiently(
             lambda: self._tools.store.fail(
                 job_id, error.problem(), lease=lease, is_poison=isinstance(error, PoisonJob)
@@ -182,6 +192,9 @@ class LiveLine:
     def stop(self) -> None:
         """Nothing is due any more."""
         self._alarm.set(None)
+
+    def _standing(self) -> dict[str, Any]:
+        return entries_of(self._line.standing())
 
     def _ring(self, due: float) -> None:
         self._now = max(self._now, due)  # a timer can be early
@@ -213,10 +226,7 @@ class LiveLine:
     async def _requeue(self, job_id: str, reason: str, outcome: AttemptState) -> None:
         attempt = self.attempts.pop(job_id)
         await self.drop(attempt)
-        position = self._line.position(job_id) or 1
         self.waiting[job_id] = await patiently(
-            lambda: self._tools.store.requeue(
-                attempt.lease, reason, position=position, outcome=outcome
-            )
+            lambda: self._tools.store.requeue(attempt.lease, reason, outcome=outcome)
         )
         log.warning("attempt_lost", job=job_id, attempt=attempt.lease.attempt, reason=reason)

@@ -1,24 +1,22 @@
 """What is particular to PostgreSQL: many writers at a time, each waiting for rows, not for all.
 
 Writers read what is committed and lock the rows they change (``FOR UPDATE``, in ``moves``); readers
-see one moment's state, as they do with SQLite.
+see one moment's state, as they do with SQLite. It is another machine, or may be: it can be away for
+a while.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 from sqlalchemy import URL, Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
-from calotype.core.errors import OperatorError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 DRIVER = "postgresql+asyncpg"
 _MIGRATION_LOCK = 0x63616C6F  # numbers that nobody else takes: "calo" ...
-_SERVER_LOCK = _MIGRATION_LOCK + 1
-SERVER_WAIT_S = 5.0  # for a server that was just killed: PostgreSQL has yet to notice
-_LOOK_AGAIN_S = 0.1
+SERVER_LOCK = _MIGRATION_LOCK + 1
+# SQLSTATE, appendix A of PostgreSQL's manual: it shuts down, has crashed, or is starting; all
+# connections are taken; and (class 08) a connection broke.
+_AWAY = ("57P01", "57P02", "57P03", "53300")
 
 
 def with_driver(url: URL) -> URL:
@@ -32,24 +30,14 @@ def views(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
     return reader, engine.execution_options(isolation_level="READ COMMITTED")
 
 
-async def serve_alone(engine: AsyncEngine) -> AsyncConnection:
-    """Keep other servers off the database for as long as this connection is open.
-
-    Raises OperatorError if there is one. With SQLite the lock of the home folder sees to that.
-    """
-    connection = await engine.connect()
-    await connection.execution_options(isolation_level="AUTOCOMMIT")
-    deadline = time.monotonic() + SERVER_WAIT_S
-    ask = text("SELECT pg_try_advisory_lock(:key)")
-    while not (await connection.execute(ask, {"key": _SERVER_LOCK})).scalar_one():
-        if time.monotonic() > deadline:
-            await connection.close()
-            raise OperatorError(
-                "another Calotype server works on the job database: one at a time",
-                field="database_url",
-            )
-        await asyncio.sleep(_LOOK_AGAIN_S)
-    return connection
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the server can't be reached now, or has ended our connection."""
+    if isinstance(error, OSError):
+        return True  # SQLAlchemy leaves those of connecting as they are, and the driver's own too
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
+    return state in _AWAY or state.startswith("08")
 
 
 def lock_for_migration(connection: Connection) -> None:

@@ -114,8 +114,7 @@ class Gate:
         self._quiet_since = now  # the last end, or when there was work again
         self._now = now
         if standing is not None:
-            self._used = {tenant: (begin, used) for tenant, begin, used in standing["used"]}
-            self._even_at = {(of, Tier(tier)): at for of, tier, at in standing["even_at"]}
+            self._restore(standing)
 
     def ask(
         self,
@@ -187,13 +186,26 @@ class Gate:
         return Balance(used_s, budget.fast_s - used_s, renews_at)
 
     def standing(self) -> dict[str, Any]:
-        """What was used of budgets and rates, as JSON, to keep over a restart."""
+        """What was used of budgets and rates, as JSON by whose it is, to keep over a restart."""
         periods = {tenant: self._period(tenant, self._now) for tenant in self._used}
         self._used = {tenant: used for tenant, used in periods.items() if used and used[1]}
-        return {
-            "used": [[tenant, *used] for tenant, used in self._used.items()],
-            "even_at": [[*key, at] for key, at in self._even_at.items() if at > self._now],
+        used = {f"used/{tenant}": [*each] for tenant, each in self._used.items()}
+        rates = {
+            f"rate/{tier}/{tenant}": at
+            for (tenant, tier), at in self._even_at.items()
+            if at > self._now
         }
+        return used | rates
+
+    def _restore(self, standing: Mapping[str, Any]) -> None:
+        for entry, value in standing.items():
+            what, _, of = entry.partition("/")
+            if what == "used":
+                begin, used_s = value
+                self._used[of] = begin, used_s
+            else:
+                tier, _, tenant = of.partition("/")
+                self._even_at[tenant, Tier(tier)] = value
 
     def _by_budget(
         self, tenant: str, tier: Tier, cost_s: float, now: float, budget: Budget | None
