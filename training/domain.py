@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderTiny
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn import functional
 
 from calotype.core.picture_checks import OUTSIDE
+from calotype.engine.autoencoder import Autoencoder
 from calotype.engine.checks.domain import SIDE, WEIGHTS, DomainNet, brought
 from calotype.safety.evaluate import tally
 from training import export, insiders, outsiders
@@ -41,6 +42,7 @@ MEASURED_OWN, MEASURED = 300, 100  # own pictures (a third set the threshold), e
 CHUNK = 50  # own pictures that are made and kept at a time
 OWN_REFUSED = 0.002  # of own pictures, at most, by the threshold
 EPOCHS, BATCH, RATE = 8, 32, 2e-3
+PIXELS_PER_LATENT = 8  # each way
 NOISES = (0.03, 0.8)  # share of the clean latents' variance that is left in unfinished ones
 
 Set = dict[str, Any]  # pictures (n, 128, 128, 3) by kind
@@ -107,7 +109,7 @@ def outer(split: str, ours: NDArray[np.uint8], each: int) -> Set:
     """Outsiders by kind; the kinds that are held out are there to measure only."""
     rng = np.random.default_rng([SEED, split == "held"])
     kinds = outsiders.LEARNT | (outsiders.HELD_OUT if split == "held" else {})
-    found = {
+    found: Set = {
         kind: np.stack([draw(rng, SIDE, SIDE) for _ in range(each)]) for kind, draw in kinds.items()
     }
     for kind, spoil in outsiders.SPOILT.items():
@@ -118,21 +120,21 @@ def outer(split: str, ours: NDArray[np.uint8], each: int) -> Set:
 @torch.inference_mode()
 def decoded(rng: np.random.Generator, ours: NDArray[np.uint8], count: int) -> Set:
     """What the model's decoder makes of latents that aren't done, and of those nothing has."""
-    vae = AutoencoderKL.from_pretrained(export.MODEL / "vae").eval()
+    vae = AutoencoderTiny.from_pretrained(export.MODEL / "vae").eval()
+    autoencoder = Autoencoder(vae, PIXELS_PER_LATENT)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     found: dict[str, list[Picture]] = {"unfinished": [], "no picture's latents": []}
-    scale = vae.config.scaling_factor
     for at in range(count):
-        clean = vae.encode(brought(ours[at % len(ours)])).latent_dist.mode() * scale
+        clean = autoencoder.encode(brought(ours[at % len(ours)]), None)
         noise = torch.randn(clean.shape, generator=generator)
         left = float(rng.uniform(*NOISES))
         unfinished = math.sqrt(left) * clean + math.sqrt(1 - left) * noise
-        found["unfinished"].append(_pixels(vae.decode(unfinished / scale).sample))
+        found["unfinished"].append(_pixels(autoencoder.decode(unfinished)[None]))
         if at % 2:
             size = int(rng.choice([2, 4, 8]))
             coarse = torch.randn((1, clean.shape[1], size, size), generator=generator)
             strange = functional.interpolate(coarse, clean.shape[-2:], mode="bilinear") * 1.5
-            found["no picture's latents"].append(_pixels(vae.decode(strange / scale).sample))
+            found["no picture's latents"].append(_pixels(autoencoder.decode(strange)[None]))
     return {kind: np.stack(pictures) for kind, pictures in found.items()}
 
 

@@ -11,6 +11,7 @@ survive cropping: a twentieth cut away already leaves more than DISTANCE_MAX bit
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,6 @@ QUALITY_MAX = 100
 SIDE_MIN = 5  # pixels; of less there is no hash
 _SIDE = 64  # greys each way, before the transform
 _KEPT = 16  # frequencies each way
-_PASSES = 2  # of the box filter, each way
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601
 
 Floats = NDArray[np.float32]
@@ -46,7 +46,12 @@ def pdq(pixels: NDArray[np.uint8]) -> PdqHash:
     greys = pixels.astype(np.float32) @ _LUMA
     # Mirrored before they are shrunk: that isn't symmetric, and mirroring the hash of a small
     # picture of few details was up to 56 bits off.
-    smalls = [_small(each) for each in (greys, greys[:, ::-1], greys[::-1], greys[::-1, ::-1])]
+    down, across = _shrinking(height), _shrinking(width)
+    smalls = [
+        rows @ narrow
+        for narrow in (greys @ across.T, greys @ across[:, ::-1].T)
+        for rows in (down, down[:, ::-1])
+    ]
     found = [_bits(_DCT @ each @ _DCT.T) for small in smalls for each in (small, small.T)]
     return PdqHash(np.stack(found), _quality(smalls[0]))
 
@@ -69,33 +74,26 @@ def distances(one: Hashes, others: Hashes) -> NDArray[np.int64]:
     return apart
 
 
-def _small(greys: Floats) -> Floats:
-    """64 x 64 of the picture, blurred as the reference does."""
-    high, wide = greys.shape
-    if (high, wide) != (_SIDE, _SIDE):
-        for _ in range(_PASSES):
-            greys = _box(_box(greys, _window(wide), axis=1), _window(high), axis=0)
-    rows = ((np.arange(_SIDE) + 0.5) * high / _SIDE).astype(int)
-    columns = ((np.arange(_SIDE) + 0.5) * wide / _SIDE).astype(int)
-    return np.ascontiguousarray(greys[np.ix_(rows, columns)], np.float32)
+@functools.lru_cache(maxsize=64)
+def _shrinking(count: int) -> Floats:
+    """What shrinks so many pixels to 64: 64 x count weights; two box filters, then every n-th.
+
+    The reference filters rows and columns one after the other; all of it is linear.
+    """
+    found = np.zeros((_SIDE, count), np.float32)
+    window = 1 if count == _SIDE else (count + 2 * _SIDE - 1) // (2 * _SIDE)
+    for place, middle in enumerate(((np.arange(_SIDE) + 0.5) * count / _SIDE).astype(int)):
+        outer = _window(int(middle), window, count)
+        for inner in range(outer.start, outer.stop):
+            part = _window(inner, window, count)
+            found[place, part] += 1 / ((outer.stop - outer.start) * (part.stop - part.start))
+    return found
 
 
-def _window(pixels: int) -> int:
-    return (pixels + 2 * _SIDE - 1) // (2 * _SIDE)
-
-
-def _box(greys: Floats, window: int, axis: int) -> Floats:
-    """The mean of each ``window`` pixels along an axis; fewer where the picture ends."""
-    count = greys.shape[axis]
+def _window(place: int, window: int, count: int) -> slice:
+    """The pixels whose mean the filter puts at a place; fewer where the picture ends."""
     after = (window + 2) // 2 - 1
-    places = np.arange(count)
-    first = np.maximum(places + after + 1 - window, 0)
-    last = np.minimum(places + after, count - 1) + 1
-    sums = np.cumsum(greys, axis=axis, dtype=np.float64)
-    sums = np.insert(sums, 0, 0.0, axis=axis)
-    lengths = (last - first).reshape((-1, 1) if axis == 0 else (1, -1))
-    means = (np.take(sums, last, axis=axis) - np.take(sums, first, axis=axis)) / lengths
-    return np.asarray(means, np.float32)
+    return slice(max(place + after + 1 - window, 0), min(place + after, count - 1) + 1)
 
 
 def _quality(greys: Floats) -> int:
