@@ -28,7 +28,7 @@ def main(*, pairs: int = 5) -> None:
     registry.scan()
     model = registry.get(embedded_folder().name)
     engine = Engine(_ignored, torch.device("cpu"))
-    engine.handle(LoadModel(model.name, model.path, model.build))
+    engine.load(LoadModel(model.name, model.path, model.build))
     table = []
     for count in (1, 4, 8):
         found = [_pair(engine, model.name, count) for _ in track(range(pairs), f"{count} rows")]

@@ -42,7 +42,7 @@ from calotype.engine.tensors import bytes_of
 from tests.rooms.engine_models import CPU, make_model
 
 FAMILIES = ("sd15", "sdxl", "sd3-no-t5")
-SIZES = ((64, 64), (72, 64))
+SIZES = ((64, 64), (80, 64))
 ROUNDS = {"load": 5, "unload": 2, "pictures": 8, "out": 4, "shrink": 2, "kill": 1}  # how often
 TRIES_MAX = 20  # of one picture
 

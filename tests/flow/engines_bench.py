@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-from calotype.core.nouns import Event, Job
+from calotype.core.nouns import Event, Job, ModelInfo
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.store import PictureStore
 from calotype.jobs.store import JobStore
@@ -63,8 +63,10 @@ class EnginesBench(Bench):
 
 
 _NEXT = {
-    "queued": {"started", "promoted"},
-    "promoted": {"started"},
+    "queued": {"started", "promoted", "loading"},
+    "promoted": {"started", "loading"},
+    "loading": {"started", "promoted", "loading", "load_failed", "failed"},
+    "load_failed": {"started", "promoted", "loading", "failed"},
     "started": {"step", "image_finished", "attempt_failed", "succeeded"},
     "step": {"step", "image_finished", "attempt_failed"},
     "image_finished": {"step", "image_finished", "attempt_failed", "succeeded"},
@@ -85,15 +87,27 @@ def assert_legal(events: list[Event]) -> None:
 
 @asynccontextmanager
 async def engines_bench(
-    folder: Path, engines: int = 2, pace: Pace = QUICK, **options: Any
+    folder: Path,
+    engines: int = 2,
+    pace: Pace = QUICK,
+    models: Sequence[ModelInfo] = (),
+    env: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> AsyncIterator[EnginesBench]:
-    """A bench that dispatches, on engines that are warm."""
+    """A bench that dispatches, on engines that are warm; ``models`` in place of the one."""
     store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
     pictures = PictureStore.local(folder / "pictures")
-    model = replace(MODEL, path=str(embedded_folder()))
-    env = {"CALOTYPE_FAKE_STEP_S": str(STEP_S)}
-    pool = EnginePool(engines=engines, models=[model], env=env, command=FAKE, pace=pace, **options)
+    models = models or [replace(MODEL, path=str(embedded_folder()))]
+    pool = EnginePool(
+        engines=engines,
+        models=models,
+        env={"CALOTYPE_FAKE_STEP_S": str(STEP_S), **(env or {})},
+        command=FAKE,
+        pace=pace,
+        **options,
+    )
     bench = EnginesBench(folder, store, pictures, cast("StubPool", pool))
+    bench.registry.models = {one.name: one for one in models}
     await pool.start()
     await bench.dispatcher.start()
     try:

@@ -146,7 +146,7 @@ class Bench:
         self.folder = folder
         self.heard: list[tuple[Message, bytes]] = []
         self.engine = Engine(self._hear, torch.device("cpu"))
-        self.engine.handle(LoadModel(name, str(folder), BUILD))
+        self.engine.load(LoadModel(name, str(folder), BUILD))
         loaded = self.heard[-1][0]
         assert isinstance(loaded, ModelLoaded), loaded
         self.loaded = loaded
@@ -179,7 +179,7 @@ class Bench:
             self.engine.handle(CancelRow(row))
         run_to_end(self.engine)
         self.model.loras.merge(())
-        self.model.loras._bytes_max = limits.LORAS_BYTES_MAX
+        self.model.loras.shelf.bytes_max = limits.LORAS_BYTES_MAX
         self.model.build = BUILD
         self.heard.clear()
         self.latents.clear()

@@ -341,7 +341,7 @@ class Drawer:
         self.name = folder.name
         self.heard: list[tuple[Message, bytes]] = []
         self.engine = Engine(lambda message, blob=b"": self.heard.append((message, blob)), CPU)
-        self.engine.handle(LoadModel(self.name, str(folder), "build", **options))
+        self.engine.load(LoadModel(self.name, str(folder), "build", **options))
         loaded = self.heard[-1][0]
         assert isinstance(loaded, ModelLoaded), loaded
         self.loaded = loaded

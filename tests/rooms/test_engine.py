@@ -191,7 +191,6 @@ def test_when_a_pass_fails_its_rows_may_be_tried_again_and_the_engine_lives_on(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model": "nobody"}, "not loaded"),
         ({"sampler": "magic"}, "be sampled"),
         ({"width": SIZE + 4}, "multiple of 8"),
     ],
@@ -293,11 +292,11 @@ def test_a_text_too_long_for_the_model_is_said_to_be_cut(bench: Bench) -> None:
 
 
 def test_a_folder_that_is_no_model_is_reported_not_raised(bench: Bench, tmp_path: Path) -> None:
-    bench.engine.handle(LoadModel("none", str(tmp_path), "b"))
+    bench.engine.load(LoadModel("none", str(tmp_path), "b"))
     (tmp_path / "model_index.json").write_text('{"_class_name": "KolorsPipeline"}')
-    bench.engine.handle(LoadModel("kolors", str(tmp_path), "b"))
+    bench.engine.load(LoadModel("kolors", str(tmp_path), "b"))
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
-    bench.engine.handle(LoadModel("empty", str(tmp_path), "b"))
+    bench.engine.load(LoadModel("empty", str(tmp_path), "b"))
     reasons = [m.reason for m in bench.said(ModelFailed)]
     assert "model_index.json" in reasons[0]
     assert "KolorsPipeline is not supported" in reasons[1]

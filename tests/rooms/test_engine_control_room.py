@@ -47,7 +47,7 @@ def test_the_least_recently_used_control_goes_when_there_is_no_room(studio: Stud
     assert not kept.put(kept.key(one, model), load_control(one, model)), "b came before"
     with pytest.raises(InvalidInput, match="more than there is") as refused:
         kept.claim("d", (one, two), model)
-    assert (refused.value.field, refused.value.limit) == ("controls", kept._bytes_max)
+    assert (refused.value.field, refused.value.limit) == ("controls", kept.shelf.bytes_max)
 
 
 @pytest.fixture
@@ -55,14 +55,15 @@ def one_and_a_half(studio: Studio) -> Iterator[Drawer]:
     """An engine that has room for one ControlNet, and a half of another."""
     drawer = studio.drawer("sdxl")
     (one,) = controls_of(studio, "sdxl", [(1.0, 0.0, 1.0)])
-    kept = drawer.engine._admission._controls
-    kept._kept.clear()
-    before, kept._bytes_max = (
-        kept._bytes_max,
+    kept = drawer.engine._admission.controls
+    for key in kept.shelf:
+        kept.shelf.forget(key)
+    before, kept.shelf.bytes_max = (
+        kept.shelf.bytes_max,
         load_control(one, drawer.model).net.bytes * 3 // 2,
     )
     yield drawer
-    kept._bytes_max = before
+    kept.shelf.bytes_max = before
 
 
 def test_a_row_whose_controls_never_fit_together_is_refused(
@@ -83,7 +84,7 @@ def test_a_row_whose_controls_never_fit_together_is_refused(
 def test_rows_that_compete_for_room_are_served_one_after_the_other(
     studio: Studio, one_and_a_half: Drawer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawer, kept = one_and_a_half, one_and_a_half.engine._admission._controls
+    drawer, kept = one_and_a_half, one_and_a_half.engine._admission.controls
     controls = controls_of(studio, "sdxl", [(1.0, 0.0, 1.0)] * 2, first=0)
     pictures, blob = frame(FIRST, SECOND)
     reads, most = [], [0]
@@ -102,7 +103,7 @@ def test_rows_that_compete_for_room_are_served_one_after_the_other(
     for row in rows:
         drawer.engine.handle(row, blob)
     drawer.finish()
-    assert max(*most, kept.bytes) <= kept._bytes_max
+    assert max(*most, kept.bytes) <= kept.shelf.bytes_max
     assert len(reads) <= len(rows), "each at most once for each row"
     for row in rows:
         beside = replace(row, row=f"{row.row} alone")

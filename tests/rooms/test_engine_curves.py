@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def load(tiny: Path, folder: Path | None, build: str = "build") -> tuple[ModelLoaded, Engine]:
     heard: list[Message] = []
     engine = Engine(lambda message, blob=b"": heard.append(message), torch.device("cpu"), folder)
-    engine.handle(LoadModel("tiny", str(tiny), build))
-    (loaded,) = heard
+    engine.load(LoadModel("tiny", str(tiny), build))
+    loaded = heard[-1]
     assert isinstance(loaded, ModelLoaded), loaded
     return loaded, engine
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from calotype.core.messages import RowControl, RowDone, RunRow
-from calotype.engine.memory import LiveBytes, bytes_of
+from calotype.engine.memory import LiveBytes
 from calotype.engine.rows import row_key
+from calotype.engine.tensors import bytes_of
 from tests.rooms import engine_loras as made
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, run_row
 from tests.rooms.engine_studio import frame, make_control, photo
@@ -64,7 +65,7 @@ def test_the_peak_is_within_a_tenth_of_the_ledger(tiny: Path, name: str, width: 
                 for at in range(8)
             )
         )
-        ledger = bench.engine.ledger()
+        ledger = bench.engine.accounts.ledger()
         bench.finish()
     assert len(bench.said(RowDone)) == 8
     expected = ledger.weights + ledger.rows + ledger.largest_pass
@@ -113,7 +114,7 @@ def test_the_peak_is_within_a_tenth_of_the_ledger_with_adapters_at_work(
     with LiveBytes() as passes:
         for number in range(1, 9):
             bench.engine.handle(row(number), blob)
-        ledger = bench.engine.ledger()
+        ledger = bench.engine.accounts.ledger()
         bench.finish()
     assert len(bench.said(RowDone)) == 9
     assert min(ledger.loras, ledger.controls, ledger.adapters) > 0

@@ -34,7 +34,7 @@ from calotype.core.states import EngineState
 from calotype.pool.launch import Life, Pace
 from calotype.pool.pool import DEVICES_VARIABLE, EnginePool
 from calotype.pool.registry import embedded_folder
-from calotype.pool.reports import EngineDown, EngineLost, EngineWarm, Report
+from calotype.pool.reports import EngineDown, EngineLost, EngineWarm, Measured, Report
 from calotype.pool.testing import CRASH_CODE, PREVIEW_BYTES
 
 FAKE = (sys.executable, "-m", "calotype.pool.testing")
@@ -105,7 +105,8 @@ async def test_engine_gets_warm_and_makes_a_picture() -> None:
         reports = pool.reports()
         (warm,) = await take(reports, EngineWarm)
         rows = limits.ENGINE_ROWS_MAX, limits.ENGINE_ROWS_SPARE
-        assert warm == Report("engine-0", EngineWarm(("m",), *rows))
+        measured = (Measured("m", 0.0, 0, 0),)
+        assert warm == Report("engine-0", EngineWarm(("m",), *rows, measured=measured))
         await pool.send("engine-0", row())
         *steps, done = await take(reports, RowDone)
         assert [report.message for report in steps] == [

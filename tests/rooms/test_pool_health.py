@@ -16,7 +16,14 @@ from calotype.core.states import ENGINE_MOVES, EngineState, move
 from calotype.pool.launch import Life, Pace
 from calotype.pool.loading import Loading
 from calotype.pool.pool import EnginePool
-from calotype.pool.reports import EngineBack, EngineLost, EngineSuspect, EngineWarm, ModelWarm
+from calotype.pool.reports import (
+    EngineBack,
+    EngineLost,
+    EngineSuspect,
+    EngineWarm,
+    Measured,
+    ModelWarm,
+)
 from tests.rooms.test_pool import QUICK, is_alive, model, pool_of, row, take
 
 
@@ -154,14 +161,14 @@ async def test_model_that_can_be_loaded_later_becomes_warm_beside_running_rows(
         assert "late" in pool.health()[0].models_failed
         (place / "model_index.json").write_text("{}")
         warmed = (await take(reports, ModelWarm))[-1].message
-        assert warmed == ModelWarm("late", None)
+        assert warmed == ModelWarm("late", None, Measured("late", 0.0, 0, 0))
         (health,) = pool.health()
         assert (health.models, dict(health.models_failed)) == (("m", "late"), {})
 
 
 def tried(loading: Loading, now: float, *, again: bool = False) -> str | None:
     found = loading.next(now, again=again)
-    return found.name if found else None
+    return found.model.name if found else None
 
 
 def test_loads_go_one_at_a_time_and_rest_after_three_failures() -> None:

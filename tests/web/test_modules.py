@@ -62,6 +62,19 @@ def test_progress_counts_all_pictures_and_a_preview_stays_until_the_next(page: P
     assert job["rows"][0]["preview"] == "data:x"
 
 
+def test_a_job_says_that_its_model_is_loading_until_it_starts_or_that_fails(page: Page) -> None:
+    loading = event(2, "loading", model="sdxl", engine="engine-0", left_s=7.2)
+    failed = event(3, "load_failed", model="sdxl", engine="engine-0", reason="no such file")
+    note = "({ noteText }, job) => noteText(job)"
+    job = after(page, loading)
+    assert in_page(page, "format.js", note, job) == "sdxl is loading, about 7 s."
+    assert in_page(page, "format.js", note, after(page, loading, failed)) == (
+        "Trying again: sdxl couldn't be loaded: no such file."
+    )
+    started = after(page, loading, event(3, "started", attempt=1))
+    assert in_page(page, "format.js", note, started) == ""
+
+
 def test_an_event_heard_twice_changes_nothing(page: Page) -> None:
     assert after(page, STARTED, STEP, STARTED) == after(page, STARTED, STEP)
 

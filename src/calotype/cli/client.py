@@ -105,6 +105,10 @@ class Client:
         """Look at a job."""
         return self._json("GET", f"/v1/jobs/{job_id}")
 
+    def where(self) -> dict[str, Any]:
+        """Ask which models are on which engine."""
+        return self._json("GET", "/v1/models/where")
+
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job."""
         return self._json("DELETE", f"/v1/jobs/{job_id}")

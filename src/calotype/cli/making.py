@@ -117,6 +117,8 @@ def _show(client: Client, job: dict[str, Any]) -> None:
 
 _WORDS = {  # for events that aren't about the place in the line
     "promoted": "in line; it has waited its tier's maximum, and goes before others",
+    "loading": "its model is being loaded",
+    "load_failed": "its model couldn't be loaded; once more",
     "started": "drawing",
     "step": "drawing",
     "image_finished": "finishing",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli import models_adding, models_aliases
+from calotype.cli import models_adding, models_aliases, models_where
 from calotype.cli.catalogues import Reference, catalogue_of
 from calotype.cli.console import FAILED, AsJson, Home, print_json, print_table, say_error
 
@@ -32,6 +32,7 @@ app.command("rollback")(models_aliases.rollback)
 app.command("canary")(models_aliases.canary)
 app.command("pin")(models_aliases.pin)
 app.command("unpin")(models_aliases.unpin)
+app.command("where")(models_where.where)
 
 
 @app.command("list")

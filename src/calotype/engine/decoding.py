@@ -100,8 +100,8 @@ class Decoding:
                 while (row := self._next()) is not None:
                     if row.command.row in self._held:
                         self._finish(row)
-                    self._let_go()
                     del row  # or it would be held, and its model, until the next one comes
+                    self._let_go()
         except BaseException:  # noqa: BLE001 - e.g. a fault of the GPU: what the process holds is lost anyway
             traceback.print_exc()
             os._exit(1)

@@ -28,6 +28,7 @@ from calotype.flow.gate import Gate
 from calotype.flow.judging import Judging
 from calotype.flow.leases import LeaseKeeper
 from calotype.flow.line import LiveLine
+from calotype.flow.warm import Warmth
 from calotype.jobs.patience import patiently
 from calotype.policy.rules import Rules
 from calotype.pool.pool import EnginePool
@@ -49,7 +50,10 @@ class Dispatcher:
         tools = replace(tools, finisher=self._judging)
         self._tools, self._gate = tools, gate
         self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
-        self._engines = Engines(self._line, pool)
+        self._registry = registry
+        self.warmth = Warmth(self._line, pool, registry, tools.store)
+        self._line.load = self.warmth.load
+        self._engines = Engines(self._line, pool, self.warmth)
         self._endings = Endings(self._line, tools, pool, registry, self._engines)
         self._leases = LeaseKeeper(self._line, self._endings, tools)
         self._etas = Etas(self._line, pool, tools.store.keep, lambda: self._judging.failing)
@@ -62,6 +66,7 @@ class Dispatcher:
             await self._line.restore()
             self._etas.restore(await self._tools.store.note(NOTE))
             await self._gate.restore()
+            await self.warmth.restore()
             for job in await self._tools.store.unfinished():
                 await self._take_back(job)
         self._turns.run(self._engines.listen(), "calotype-dispatch")
@@ -149,6 +154,8 @@ class Dispatcher:
         async with self._turns.take_asked():
             line = self._line
             let = await self._gate.ask(job_id, tenant, tier, line.costs.predict_s(spec))
+            with self._turns.part_of_one():
+                await self.warmth.asked(self._registry.get(spec.model))
             decisions = line.on(line.queued(job_id, tenant, let.tier, spec, user=user))
             try:
                 job = await patiently(

@@ -12,20 +12,17 @@ import time
 import structlog
 
 from calotype.core import limits
-from calotype.core.errors import ModelBroken
 from calotype.core.events import (
     EngineGone,
     EnginePaused,
     EngineResumed,
     EngineUp,
-    JobCancelled,
-    ModelWarmed,
     PolicyEvent,
 )
-from calotype.core.messages import RowDone, RowFailed, RowStarted, StepDone
-from calotype.flow import hopeless
+from calotype.core.messages import MemoryShort, RowDone, RowFailed, RowStarted, StepDone
 from calotype.flow.attempt import Attempt
 from calotype.flow.line import LiveLine
+from calotype.flow.warm import Warmth
 from calotype.policy.slowness import Slowness
 from calotype.pool.pool import EnginePool
 from calotype.pool.reports import (
@@ -33,6 +30,7 @@ from calotype.pool.reports import (
     EngineLost,
     EngineSuspect,
     EngineWarm,
+    ModelNotLoaded,
     ModelWarm,
     Report,
 )
@@ -43,8 +41,8 @@ log = structlog.get_logger("calotype.dispatch")
 class Engines:
     """Listens to the pool, and has the line know its engines."""
 
-    def __init__(self, line: LiveLine, pool: EnginePool) -> None:
-        self._line, self._pool = line, pool
+    def __init__(self, line: LiveLine, pool: EnginePool, warmth: Warmth) -> None:
+        self._line, self._pool, self._warmth = line, pool, warmth
         self._slowness = Slowness()
 
     async def listen(self) -> None:
@@ -55,6 +53,7 @@ class Engines:
                     await self._warm(report.engine, warm)
                 case EngineLost(reason=reason):
                     log.error("engine_lost", engine=report.engine, reason=reason)
+                    self._warmth.gone(report.engine)
                     await self._tell(EngineGone(report.engine, reason))
                 case EngineSuspect(reason=reason):
                     log.warning("engine_suspect", engine=report.engine, reason=reason)
@@ -62,9 +61,14 @@ class Engines:
                 case EngineBack():
                     log.warning("engine_back", engine=report.engine)
                     await self._tell(EngineResumed(report.engine))
-                case ModelWarm(model=model, cost=cost):
-                    self._line.costs.begin({model: cost} if cost else {})
-                    await self._tell(ModelWarmed(report.engine, model))
+                case ModelWarm() as loaded:
+                    async with self._line.turns.take():
+                        await self._warmth.loaded(report.engine, loaded)
+                case ModelNotLoaded() as failed:
+                    async with self._line.turns.take():
+                        await self._warmth.not_loaded(report.engine, failed)
+                case MemoryShort() as short:
+                    self._warmth.ran_short(report.engine, short)
                 case RowStarted() | StepDone() | RowDone() | RowFailed():
                     await self._deliver(report)
                 case _:
@@ -101,19 +105,18 @@ class Engines:
         self._slowness.began(engine)
         async with self._line.turns.take():
             self._line.costs.begin(warm.costs)
-            await self._fail_unloadable()
-            up = EngineUp(engine, warm.models, warm.rows_max, rows_spare=warm.rows_spare)
+            await self._warmth.learn(warm.measured)
+            await self._warmth.came_up()
+            up = EngineUp(
+                engine,
+                warm.models,
+                warm.rows_max,
+                rows_spare=warm.rows_spare,
+                budget_bytes=warm.budget_bytes,
+                reserves=warm.reserves,
+                pinned=warm.pinned,
+            )
             await self._line.tell(up)
-
-    async def _fail_unloadable(self) -> None:
-        """Give up the jobs that wait for a model which no engine could load."""
-        line, failed = self._line, hopeless.unloadable(self._pool.health())
-        for job in [job for job in line.waiting.values() if job.spec.model in failed]:
-            decisions = line.on(JobCancelled(job.id))
-            model = job.spec.model
-            error = ModelBroken(f"no engine could load {model}: {failed[model]}", field="model")
-            await line.fail(job.id, error)
-            await line.carry_out(decisions)
 
     async def _deliver(self, report: Report) -> None:
         """Put a row's report into its attempt's inbox; late ones of older attempts are dropped."""

@@ -161,8 +161,14 @@ class Etas:
         for one in starting:
             down_at = self._down_at.get(one.name, self._begun_at)
             left_s = max(1.0, self._start_s - (now - (now if down_at is None else down_at)))
-            models = tuple(name for name in self._line.models if name not in one.models_failed)
-            up = EngineUp(one.name, models, rows_max=limits.ENGINE_ROWS_MAX)
+            planned = one.models_planned or self._line.models
+            up = EngineUp(
+                one.name,
+                tuple(name for name in planned if name not in one.models_failed),
+                rows_max=limits.ENGINE_ROWS_MAX,
+                budget_bytes=one.budget_bytes,
+                reserves=one.reserves,
+            )
             coming.append(Coming(up, left_s, _WHY.get(one.state, "")))
         return Present(self._left, _pace, coming=tuple(coming), stopped=self._stopped())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from calotype.core.decisions import (
     WHY,
     Decision,
     FailJob,
+    LoadModel,
     PromoteJob,
     RequeueJob,
     StartAttempt,
@@ -45,6 +46,7 @@ log = structlog.get_logger("calotype.dispatch")
 LINE, COSTS = "line", "costs"  # the names of the store's notes
 
 Follow = Callable[[Attempt], Coroutine[Any, Any, None]]
+Load = Callable[[LoadModel], Awaitable[None]]
 Watch = Callable[[PolicyEvent, float, list[Decision]], None]
 
 
@@ -66,6 +68,7 @@ class LiveLine:
         self._rules = rules or Rules()
         self._line, self._follow = Line(), follow
         self.gate = gate
+        self.load: Load = _loads_nothing  # carries out the line's loads
         self.watch: Watch = lambda event, now, decisions: None  # told of each turn of the policy
         self.costs = Costs()
         self.turns = Turns()
@@ -154,6 +157,8 @@ class LiveLine:
                     await self._promote(job_id, waited_s)
                 case RequeueJob(job_id=job_id, reason=reason):
                     await self._requeue(job_id, reason, outcome)
+                case LoadModel() as load:
+                    await self.load(load)
                 case FailJob(job_id=job_id, reason=reason, is_poison=is_poison):
                     given_up = PoisonJob if is_poison else InternalError
                     await self.fail(job_id, given_up(f"the picture couldn't be made: {reason}"))
@@ -230,3 +235,7 @@ class LiveLine:
             lambda: self._tools.store.requeue(attempt.lease, reason, outcome=outcome)
         )
         log.warning("attempt_lost", job=job_id, attempt=attempt.lease.attempt, reason=reason)
+
+
+async def _loads_nothing(load: LoadModel) -> None:
+    raise InternalError(f"nobody was told to load {load.model}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from calotype.core import limits
@@ -21,19 +21,23 @@ from calotype.core.messages import (
     EngineReady,
     Heartbeat,
     LoadModel,
+    LoadProgress,
+    MemoryShort,
     Message,
     ModelFailed,
     ModelLoaded,
+    ModelUnloaded,
     RowDone,
     RowFailed,
     RowStarted,
     StepDone,
     Stop,
+    UnloadModel,
 )
 from calotype.core.nouns import ModelInfo
 from calotype.core.states import ENGINE_MOVES, EngineState, move
 from calotype.pool.launch import Launch, Life, Pace
-from calotype.pool.loading import Loading
+from calotype.pool.loading import Loading, Order, reserves_of
 from calotype.pool.process import EngineProcess
 from calotype.pool.reports import (
     EngineBack,
@@ -42,6 +46,8 @@ from calotype.pool.reports import (
     EngineLost,
     EngineSuspect,
     EngineWarm,
+    LoadState,
+    ModelNotLoaded,
     ModelWarm,
     Report,
     Said,
@@ -63,7 +69,7 @@ class Keeper:
         self._state = EngineState.DEAD
         self._since = datetime.now(UTC)
         self._reason = ""
-        self._loading = Loading(name, launch.models)
+        self._loading = Loading(name, launch.models, launch.pinned)
         self._stopping = asyncio.Event()
         self._restarting = asyncio.Event()  # of the process that runs
         self._process: EngineProcess | None = None
@@ -82,7 +88,12 @@ class Keeper:
             self._move(EngineState.DEAD, reason)
             if self._stopping.is_set():
                 return
-            self._loading.died(reason, asyncio.get_running_loop().time())
+            order = self._loading.died(reason, asyncio.get_running_loop().time())
+            if order is not None and order.is_asked:
+                name, said = order.model.name, f"the engine ended while it loaded it: {reason}"
+                rests = self._loading.has_given_up(name)
+                failed = ModelNotLoaded(name, said, rests=rests)
+                await self._emit_report(Report(self._name, failed))
             await self._emit_report(Report(self._name, EngineLost(reason, exit_code)))
             backoff_s = self._pace.backoff_s_min if is_healthy else backoff_s
             await self._pause(backoff_s)
@@ -116,8 +127,20 @@ class Keeper:
         is_patient = self._state is not EngineState.SUSPECT and not isinstance(message, CancelRow)
         await self._process.write(message, blob, wait=is_patient)
 
+    async def load(self, model: ModelInfo, evict: Sequence[str]) -> None:
+        """Have the engine forget some models and load another; ModelWarm or ModelNotLoaded comes.
+
+        Raises EngineDown while it starts or is dead. If it dies meanwhile, EngineLost comes too.
+        """
+        process = self._process
+        if process is None or self._state in (EngineState.STARTING, EngineState.DEAD):
+            raise EngineDown(f"{self._name} is {self._state}")
+        self._loading.ask(Order(model, tuple(evict), is_asked=True))
+        await self._load_next(process)
+
     def health(self) -> EngineHealth:
         """How the engine is now."""
+        now = asyncio.get_running_loop().time()
         return EngineHealth(
             name=self._name,
             state=self._state,
@@ -126,10 +149,16 @@ class Keeper:
             device=self._life.device,
             torch=self._life.torch,
             models=tuple(self._loading.warm),
-            models_failed=dict(self._loading.failed),
+            models_failed=self._loading.failing(now),
             rows=self._life.rows,
             steps=self._life.steps,
             reason=self._reason,
+            budget_bytes=self._life.budget_bytes,
+            reserves=reserves_of(self._life.budget_bytes),
+            bytes=dict(self._life.bytes),
+            models_planned=self._loading.planned,
+            models_resting=self._loading.resting(now),
+            loading=self._load_state(),
         )
 
     async def _live(self) -> tuple[str, int | None]:
@@ -182,17 +211,31 @@ class Keeper:
         match message:
             case EngineReady():
                 self._life.device, self._life.torch = message.device, message.torch
+                self._life.budget_bytes = message.budget_bytes
+                self._loading.plan(message.budget_bytes)
                 await self._load_next(process)
             case Heartbeat():
                 pass  # ``heard`` has judged it
-            case ModelLoaded(name=name):
-                self._loading.loaded(name)
+            case LoadProgress(done=done, total=total):
+                self._loading.progressed(done, total)
+            case ModelLoaded(name=name, room_bytes=room_bytes):
+                order = self._loading.loaded(name, room_bytes)
                 if self._state is not EngineState.STARTING:
-                    await self._emit(ModelWarm(name, self._life.costs.get(name)))
+                    cost, measured = self._life.costs.get(name), self._life.measured[name]
+                    is_asked = order is not None and order.is_asked
+                    await self._emit(ModelWarm(name, cost, measured, is_asked))
                 await self._load_next(process)
-            case ModelFailed(name=name, reason=reason):
-                self._loading.refused(name, reason, asyncio.get_running_loop().time())
+            case ModelFailed(name=name, reason=reason, is_full=is_full):
+                now = asyncio.get_running_loop().time()
+                order = self._loading.refused(name, reason, now, is_full=is_full)
+                if order is not None and order.is_asked:
+                    rests = self._loading.has_given_up(name)
+                    await self._emit(ModelNotLoaded(name, reason, is_full, rests))
                 await self._load_next(process)
+            case ModelUnloaded():
+                pass  # it isn't counted on since it was told to
+            case MemoryShort():
+                await self._emit(message)
             case RowStarted() | StepDone() | RowDone() | RowFailed():
                 await self._emit(message, blob)
             case _:
@@ -201,16 +244,37 @@ class Keeper:
     async def _load_next(self, process: EngineProcess, *, again: bool = False) -> None:
         """Have the engine load the next model; it is warm once there is none."""
         now = asyncio.get_running_loop().time()
-        if (model := self._loading.next(now, again=again)) is not None:
-            command = load_command(model)
+        if (order := self._loading.next(now, again=again)) is not None:
+            for name in order.evict:
+                self._loading.unloaded(name)
+                await process.write(UnloadModel(name))
+            command = load_command(order.model)
             self._life.sent(command, now)
             await process.write(command)
         elif self._state is EngineState.STARTING and self._loading.is_over:
             self._move(EngineState.READY, self._said_of_models())
             self._life.ready_at = now
-            models, costs = tuple(self._loading.warm), dict(self._life.costs)
-            rows = limits.ENGINE_ROWS_MAX, limits.ENGINE_ROWS_SPARE
-            await self._emit(EngineWarm(models, *rows, costs))
+            await self._emit(self._warm())
+
+    def _warm(self) -> EngineWarm:
+        budget_bytes = self._life.budget_bytes
+        return EngineWarm(
+            models=tuple(self._loading.warm),
+            rows_max=limits.ENGINE_ROWS_MAX,
+            rows_spare=limits.ENGINE_ROWS_SPARE,
+            costs=dict(self._life.costs),
+            budget_bytes=budget_bytes,
+            reserves=reserves_of(budget_bytes),
+            pinned=self._launch.pinned,
+            measured=tuple(self._life.measured.values()),
+        )
+
+    def _load_state(self) -> LoadState | None:
+        current = self._loading.current
+        if current is None:
+            return None
+        since_s = asyncio.get_running_loop().time() - current.begun_at
+        return LoadState(current.order.model.name, since_s, current.done, current.total)
 
     def _said_of_models(self) -> str:
         return "; ".join(f"{name}: {why}" for name, why in self._loading.failed.items())
@@ -285,4 +349,5 @@ def load_command(model: ModelInfo) -> LoadModel:
         quantise=model.quantise,
         compile=model.compile,
         checks=model.checks,
+        components=model.components,
     )

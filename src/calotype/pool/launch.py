@@ -20,6 +20,7 @@ from calotype.core.messages import (
     RunRow,
 )
 from calotype.core.nouns import ModelInfo
+from calotype.pool.reports import Measured
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Launch:
     env: Mapping[str, str]  # added to our environment
     log: Path | None  # where its output goes; None: where ours goes
     models: tuple[ModelInfo, ...]
+    pinned: tuple[str, ...] = ()  # names of those that are loaded first, and stay
 
 
 @dataclass
@@ -72,8 +74,11 @@ class Life:
     is_reader_slow: bool = False  # a report waits for the pool's reader: silence is our doing
     device: str | None = None
     torch: str | None = None
+    budget_bytes: int = 0  # of its device's memory; 0: it names none
     is_loading: bool = False  # a model, told to and not answered yet
-    costs: dict[str, CostModel] = field(default_factory=dict)  # of the warm models, by name
+    costs: dict[str, CostModel] = field(default_factory=dict)  # of models loaded there, by name
+    measured: dict[str, Measured] = field(default_factory=dict)  # the same
+    bytes: dict[str, int] = field(default_factory=dict)  # by line, by the last heartbeat
     rows: int = 0  # by the last heartbeat
     steps: int = 0  # by the last heartbeat
     rows_owed: set[str] = field(default_factory=set)  # sent there, not cancelled, end not heard of
@@ -99,7 +104,7 @@ class Life:
         self.heard_at, self.has_spoken = now, True
         if isinstance(message, Heartbeat):
             has_stepped = message.steps > self.steps
-            self.rows, self.steps = message.rows, message.steps
+            self.rows, self.steps, self.bytes = message.rows, message.steps, message.bytes
             if not has_stepped and self.is_busy:
                 return
         elif isinstance(message, RowDone | RowFailed):
@@ -110,7 +115,12 @@ class Life:
 
     def _answered(self, model: ModelLoaded | ModelFailed) -> None:
         self.is_loading = False
-        if isinstance(model, ModelLoaded) and model.pass_s:
+        if not isinstance(model, ModelLoaded):
+            return
+        self.measured[model.name] = Measured(
+            model.name, model.seconds, model.bytes, model.room_bytes
+        )
+        if model.pass_s:
             curve = Curve(model.buckets, model.pass_s)
             self.costs[model.name] = CostModel.measured(curve, model.size_px, model.image_s)
 

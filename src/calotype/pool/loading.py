@@ -1,79 +1,212 @@
 """Which models an engine is told to load: one at a time, and what failed again and again not.
 
-A load that fails, or ends the engine, is tried again with the next process, or when the engine has
-nothing else to do; after some failures in a row a breaker lets that rest (``policy.breaker``). So a
-model that kills its engine is left out before long, and the others are made pictures with.
+At its start it is told those that fit its budget together, pinned ones first; all of them if it
+names no budget. Then it is told what is asked of it, and to make room first. A load that fails, or
+ends the engine, is tried again with the next process, or when the engine has nothing else to do;
+after some failures in a row a breaker lets that rest (``policy.breaker``). So a model that kills
+its engine is left out before long, and the others are made pictures with.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from calotype.core.nouns import ModelInfo
+from calotype.core.events import ModelKnown
+from calotype.core.nouns import ModelInfo, Reserve
 from calotype.policy.breaker import BreakerMoved, Breakers, load
+from calotype.policy.ledger import Ledger
 
 log = structlog.get_logger("calotype.pool")
+
+# Of a budget, what is kept free of base models; what a model's passes need is counted beside it.
+RESERVES = {"loras": 0.025, "controls": 0.05, "rows": 0.025, "overhead": 0.05}
+
+
+@dataclass(frozen=True)
+class Order:
+    """A model to be loaded, once others have left."""
+
+    model: ModelInfo
+    evict: tuple[str, ...] = ()
+    is_asked: bool = False  # by the pool's user, who waits for the answer
+
+
+@dataclass
+class Coming:
+    """A model that is being loaded. Times are seconds that never go back."""
+
+    order: Order
+    begun_at: float
+    done: int = 0  # bytes that were read
+    total: int = 0  # bytes; 0: that isn't known yet
+
+
+def reserves_of(budget_bytes: int) -> tuple[Reserve, ...]:
+    """What an engine with this budget keeps free of base models; nothing where there is none."""
+    if not budget_bytes:
+        return ()
+    return tuple(Reserve(name, int(budget_bytes * share)) for name, share in RESERVES.items())
 
 
 class Loading:
     """One engine's models, through all its lives. Times are seconds that never go back."""
 
-    def __init__(self, engine: str, models: Sequence[ModelInfo]) -> None:
-        self._engine, self._models = engine, models
+    def __init__(
+        self, engine: str, models: Sequence[ModelInfo], pinned: Sequence[str] = ()
+    ) -> None:
+        """``pinned`` are names of models that are loaded first."""
+        self._engine = engine
+        self._models = sorted(models, key=lambda model: model.name not in pinned)
         self._breakers = Breakers()  # by model: they outlive a process
-        self._asked: set[str] = set()  # of this process
-        self.current: ModelInfo | None = None  # told to load, not answered yet
+        self._rooms: dict[str, int] = {}  # bytes that models were found to need beside weights
+        self._ledger: Ledger | None = None  # of this process's device
+        self._planned = self._models
+        self._asked: deque[Order] = deque()
+        self._tried: set[str] = set()  # of the planned, by this process
+        self.current: Coming | None = None  # told to load, not answered yet
         self.warm: list[str] = []
         self.failed: dict[str, str] = {}  # model -> reason, in words for those that wait
 
     def begin(self) -> None:
         """Another process: it has nothing warm, and what failed may be asked for again."""
         self._asked.clear()
-        self.current = None
+        self._tried.clear()
+        self.current, self._ledger = None, None
         self.warm, self.failed = [], {}
+        self._planned = self._models
 
-    def next(self, now: float, *, again: bool = False) -> ModelInfo | None:
-        """The model to be loaded now, or None; ``again`` for those that failed in this process."""
+    def plan(self, budget_bytes: int) -> None:
+        """The process has so much memory: what it loads at its start. 0 is no bound."""
+        if not budget_bytes:
+            return
+        ledger, planned = Ledger(budget_bytes, reserves_of(budget_bytes)), []
+        for model in self._models:
+            known = self._known(model)
+            if ledger.fits(known):
+                ledger = ledger.plus(known)
+                planned.append(model)
+        self._ledger, self._planned = Ledger(budget_bytes, ledger.reserves), planned
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """The models it loads at its start, as far as that is known."""
+        return tuple(model.name for model in self._planned)
+
+    def ask(self, order: Order) -> None:
+        """Load this when it has its turn."""
+        self._asked.append(order)
+
+    def next(self, now: float, *, again: bool = False) -> Order | None:
+        """What is to be loaded now, or None; ``again`` for those that failed in this process."""
         if self.current is not None:
             return None
-        for model in self._models:
+        if self._asked:
+            order = self._asked.popleft()
+            self._breakers.may_try(load(self._engine, order.model.name), now)
+            return self._begun(order, now)
+        for model in self._left(again=again):
             name = model.name
-            if name in self.warm or (name in self._asked and not again):
-                continue
             if self._breakers.may_try(load(self._engine, name), now):
-                self._asked.add(name)
-                self.current = model
-                return model
-            if name not in self._asked:
-                self._asked.add(name)
+                self._tried.add(name)
+                return self._begun(Order(model), now)
+            if name not in self._tried:
+                self._tried.add(name)
                 self._failed(name, self._breakers.reason(load(self._engine, name)))
         return None
 
     @property
     def is_over(self) -> bool:
-        """Whether each model was loaded or refused by this process."""
-        return self.current is None and len(self._asked) == len(self._models)
+        """Whether each planned model was loaded or refused by this process."""
+        return self.current is None and len(self._tried) == len(self._planned)
 
-    def loaded(self, name: str) -> None:
-        """The engine has it warm."""
-        self.current = None
-        self.warm.append(name)
+    def failing(self, now: float) -> dict[str, str]:
+        """What nobody should ask for now, and why: what failed at the start, and what rests."""
+        return {
+            name: reason
+            for name, reason in self.failed.items()
+            if name in self.planned or self._rests(name, now)
+        }
+
+    def resting(self, now: float) -> frozenset[str]:
+        """Models that failed again and again, and aren't tried for a while."""
+        return frozenset(name for name in self.failed if self._rests(name, now))
+
+    def progressed(self, done: int, total: int) -> None:
+        """So much of the current one is read."""
+        if self.current is not None:
+            self.current.done, self.current.total = done, total
+
+    def loaded(self, name: str, room_bytes: int = 0) -> Order | None:
+        """The engine has it warm; the order that this answers."""
+        self._rooms[name] = room_bytes
+        self._count(name)
         self.failed.pop(name, None)
         self._tell(self._breakers.succeeded(load(self._engine, name)))
+        if name in self.warm:
+            self.warm.remove(name)
+        self.warm.append(name)
+        return self._answered()
 
-    def refused(self, name: str, reason: str, now: float) -> None:
-        """The engine can't load it."""
-        self.current = None
-        self._tell(self._breakers.failed(load(self._engine, name), reason, now))
-        self._failed(name, reason)
+    def refused(self, name: str, reason: str, now: float, *, is_full: bool = False) -> Order | None:
+        """The engine can't load it, or (``is_full``) only has no room; the order this answers."""
+        if is_full:  # it waits until it is asked for
+            self._planned = [model for model in self._planned if model.name != name]
+            self._tried.discard(name)
+        else:
+            self._tell(self._breakers.failed(load(self._engine, name), reason, now))
+            self._failed(name, reason)
+        return self._answered()
 
-    def died(self, reason: str, now: float) -> None:
+    def unloaded(self, name: str) -> None:
+        """The engine is told to forget it: it counts on it no longer."""
+        if name in self.warm:
+            self.warm.remove(name)
+        if self._ledger is not None:
+            self._ledger = self._ledger.minus(name)
+
+    def died(self, reason: str, now: float) -> Order | None:
         """The engine's process is gone: if it was loading, that is what it died of."""
-        if self.current is not None:
-            said = f"the engine ended while it loaded it: {reason}"
-            self.refused(self.current.name, said, now)
+        if self.current is None:
+            return None
+        said = f"the engine ended while it loaded it: {reason}"
+        return self.refused(self.current.order.model.name, said, now)
+
+    def _left(self, *, again: bool) -> list[ModelInfo]:
+        """Of the planned; what failed on demand is for the asker to try again."""
+        if again:
+            return [it for it in self._planned if it.name in self.failed and self._fits(it)]
+        return [it for it in self._planned if it.name not in self._tried]
+
+    def has_given_up(self, name: str) -> bool:
+        """Whether a model's last failure was one too many."""
+        return self._breakers.retry_at(load(self._engine, name)) is not None
+
+    def _rests(self, name: str, now: float) -> bool:
+        retry_at = self._breakers.retry_at(load(self._engine, name))
+        return retry_at is not None and now < retry_at
+
+    def _begun(self, order: Order, now: float) -> Order:
+        self.current = Coming(order, now)
+        return order
+
+    def _answered(self) -> Order | None:
+        current, self.current = self.current, None
+        return current.order if current else None
+
+    def _known(self, model: ModelInfo) -> ModelKnown:
+        return ModelKnown(model.name, model.parts, 0.0, room_bytes=self._rooms.get(model.name, 0))
+
+    def _fits(self, model: ModelInfo) -> bool:
+        return self._ledger is None or self._ledger.fits(self._known(model))
+
+    def _count(self, name: str) -> None:
+        model = next((one for one in self._models if one.name == name), None)
+        if self._ledger is not None and model is not None:
+            self._ledger = self._ledger.plus(self._known(model))
 
     def _failed(self, name: str, reason: str) -> None:
         key = load(self._engine, name)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from calotype.core import limits
-from calotype.core.messages import HEARTBEAT_VARIABLE, Message
+from calotype.core.messages import ENGINES_VARIABLE, HEARTBEAT_VARIABLE, Message
 from calotype.core.nouns import ModelInfo
 from calotype.pool.keeper import Keeper
 from calotype.pool.launch import Launch, Pace
@@ -31,6 +31,7 @@ class EnginePool:
         *,
         engines: int,
         models: Sequence[ModelInfo],
+        pinned: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
         log_folder: Path | None = None,
@@ -38,13 +39,18 @@ class EnginePool:
     ) -> None:
         """Nothing is started yet.
 
-        Every engine loads all ``models``. ``env`` is added to our environment; of the GPUs that
+        Every engine loads those of ``models`` that its memory has room for, the ``pinned`` first,
+        and others when it is told to. ``env`` is added to our environment; of the GPUs that
         CUDA_VISIBLE_DEVICES names in it, or of all, each engine sees one. ``command`` is run with
         ``--fd N`` behind it. What an engine prints goes to ``log_folder/<engine>.log``, or where
         our own output goes.
         """
         pace = pace or Pace()
-        env = {HEARTBEAT_VARIABLE: str(pace.heartbeat_s), **(env or {})}
+        env = {
+            HEARTBEAT_VARIABLE: str(pace.heartbeat_s),
+            ENGINES_VARIABLE: str(engines),
+            **(env or {}),
+        }
         named = env.get(DEVICES_VARIABLE, os.environ.get(DEVICES_VARIABLE))
         devices = [str(at) for at in range(engines)] if named is None else named.split(",")
         held_max = max(limits.ENGINE_REPORTS_HELD_MAX, engines)
@@ -58,6 +64,7 @@ class EnginePool:
                 env=env | {DEVICES_VARIABLE: devices[index % len(devices)]},
                 log=log_folder / f"{name}.log" if log_folder else None,
                 models=tuple(models),
+                pinned=tuple(pinned),
             )
             self._keepers[name] = Keeper(name, launch, pace, self._emit)
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,6 +99,16 @@ class EnginePool:
         if keeper is None:
             raise EngineDown(f"there is no engine {engine!r}")
         await keeper.send(message, blob)
+
+    async def load(self, engine: str, model: ModelInfo, evict: Sequence[str] = ()) -> None:
+        """Have an engine forget some models and load another, while it goes on with its rows.
+
+        Its ModelWarm or ModelNotLoaded comes. Raises EngineDown if it isn't warm.
+        """
+        keeper = self._keepers.get(engine)
+        if keeper is None:
+            raise EngineDown(f"there is no engine {engine!r}")
+        await keeper.load(model, evict)
 
     def drain(self, engine: str, reason: str) -> bool:
         """Have an engine finish what it has, for ``restart``; False if it isn't ready to."""

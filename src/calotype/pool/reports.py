@@ -9,6 +9,7 @@ from datetime import datetime
 from calotype.core.cost import CostModel
 from calotype.core.errors import InternalError
 from calotype.core.messages import Message
+from calotype.core.nouns import Reserve
 from calotype.core.states import EngineState
 
 
@@ -20,6 +21,16 @@ class EngineDown(InternalError):
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a load has shown of a model."""
+
+    model: str
+    load_s: float  # from disk, or as much of it as wasn't there
+    bytes: int  # of its weights
+    room_bytes: int  # that its largest pass and a decode need beside them
+
+
+@dataclass(frozen=True)
 class EngineWarm:
     """The engine has loaded what it can and holds no rows."""
 
@@ -27,6 +38,10 @@ class EngineWarm:
     rows_max: int  # rows it may hold at once
     rows_spare: int = 0  # of them, those that lighter tiers leave to heavier ones
     costs: Mapping[str, CostModel] = field(default_factory=dict)  # measured there, by model
+    budget_bytes: int = 0  # of its device's memory; 0: it loads nothing on demand
+    reserves: tuple[Reserve, ...] = ()  # of the budget, what is kept free of models
+    pinned: tuple[str, ...] = ()  # models that are to be warm always
+    measured: tuple[Measured, ...] = ()  # of the warm models
 
 
 @dataclass(frozen=True)
@@ -39,10 +54,22 @@ class EngineLost:
 
 @dataclass(frozen=True)
 class ModelWarm:
-    """The engine, warm before, has loaded a model that failed when it started."""
+    """The engine, warm before, has loaded another model."""
 
     model: str
     cost: CostModel | None  # if it was measured
+    measured: Measured | None = None
+    is_asked: bool = False  # by ``EnginePool.load``; else it had failed before
+
+
+@dataclass(frozen=True)
+class ModelNotLoaded:
+    """What was asked of the engine by ``EnginePool.load`` came to nothing."""
+
+    model: str
+    reason: str
+    is_full: bool = False  # it only had no room
+    rests: bool = False  # it failed again and again there, and isn't tried for a while
 
 
 @dataclass(frozen=True)
@@ -57,7 +84,7 @@ class EngineBack:
     """A suspect engine gave a sign of life."""
 
 
-Said = Message | EngineWarm | EngineLost | ModelWarm | EngineSuspect | EngineBack
+Said = Message | EngineWarm | EngineLost | ModelWarm | ModelNotLoaded | EngineSuspect | EngineBack
 
 
 @dataclass(frozen=True)
@@ -67,6 +94,16 @@ class Report:
     engine: str
     message: Said
     blob: bytes = b""  # the frame's raw bytes: pixels, a preview, or none
+
+
+@dataclass(frozen=True)
+class LoadState:
+    """A model that an engine is loading."""
+
+    model: str
+    since_s: float  # how long it has been
+    done: int  # bytes that were read
+    total: int  # bytes; 0: that isn't known yet
 
 
 @dataclass(frozen=True)
@@ -84,3 +121,9 @@ class EngineHealth:
     rows: int = 0  # held, by the last heartbeat
     steps: int = 0  # forward passes, by the last heartbeat
     reason: str = ""  # why it isn't ready, or was lost the last time
+    budget_bytes: int = 0  # of its device's memory; 0: it names none
+    bytes: Mapping[str, int] = field(default_factory=dict)  # of it, by line, by the last heartbeat
+    reserves: tuple[Reserve, ...] = ()  # of the budget, what is kept free of models
+    models_planned: tuple[str, ...] = ()  # that it loads at its start
+    models_resting: frozenset[str] = frozenset()  # that failed, and aren't tried for a while
+    loading: LoadState | None = None

@@ -14,7 +14,9 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 
 A row that brings a source gives it back as its picture, after its share of the steps.
 ``CALOTYPE_FAKE_STEP_S`` is a step's time in seconds (0.001). A model can be "loaded" if its folder
-has a model_index.json; one with a file named ``crash`` in it ends the engine instead.
+has a model_index.json; one with a file named ``crash`` in it ends the engine instead. It takes
+``CALOTYPE_FAKE_LOAD_S`` seconds (0), in which rows go on. With a budget
+(CALOTYPE_ENGINE_MEMORY_BYTES) it counts bytes by components, and refuses what doesn't fit.
 """
 
 from __future__ import annotations
@@ -37,19 +39,29 @@ from calotype.core.messages import (
     EngineReady,
     Heartbeat,
     LoadModel,
+    LoadProgress,
     Message,
     ModelFailed,
     ModelLoaded,
+    ModelUnloaded,
     RowDone,
     RowFailed,
     RowStarted,
     RunRow,
     StepDone,
     Stop,
+    UnloadModel,
 )
 
 CRASH_CODE = 9
 PREVIEW_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The time that a load takes is over."""
+
+    load: LoadModel
 
 
 @dataclass
@@ -79,18 +91,20 @@ class FakeEngine:
     def __init__(self, wire: socket.socket, step_s: float) -> None:
         self._wire = wire
         self._writing = threading.Lock()
-        self._commands: queue.Queue[tuple[Message | None, bytes]] = queue.Queue()
+        self._commands: queue.Queue[tuple[Message | _Loaded | None, bytes]] = queue.Queue()
         self._is_hanging = threading.Event()  # doesn't beat
         self._is_stuck = threading.Event()  # doesn't step
         self._step_s = step_s
-        self._models: dict[str, str] = {}
+        self._models: dict[str, LoadModel] = {}
+        self._budget = int(os.environ.get(messages.MEMORY_VARIABLE) or 0)
+        self._load_s = float(os.environ.get("CALOTYPE_FAKE_LOAD_S", "0"))
         self._scores: dict[str, dict[str, float]] = {}  # what each model's checks would say
         self._rows: dict[str, _Row] = {}
         self._steps = 0
 
     def run(self) -> None:
         """Until Stop, or until the socket is closed."""
-        self._send(EngineReady(os.getpid(), "cpu", "none"))
+        self._send(EngineReady(os.getpid(), "cpu", "none", self._budget))
         for work in (self._read, self._beat):
             threading.Thread(target=work, daemon=True).start()
         while self._take_commands():
@@ -106,8 +120,13 @@ class FakeEngine:
                     return False
                 case LoadModel() as load:
                     self._load(load)
+                case UnloadModel(name=name):
+                    self._models.pop(name, None)
+                    self._send(ModelUnloaded(name))
                 case RunRow() as run:
                     self._begin(run, blob)
+                case _Loaded(load=load):
+                    self._loaded(load)
                 case CancelRow() as cancel:
                     self._rows.pop(cancel.row, None)
         return True
@@ -118,15 +137,28 @@ class FakeEngine:
             return
         if (Path(load.path) / "crash").exists():
             os._exit(CRASH_CODE)
-        self._models[load.name] = load.build
+        if self._load_s:
+            self._send(LoadProgress(load.name, 0, _bytes([load])))
+            timer = threading.Timer(self._load_s, self._commands.put, [(_Loaded(load), b"")])
+            timer.daemon = True
+            timer.start()
+        else:
+            self._loaded(load)
+
+    def _loaded(self, load: LoadModel) -> None:
+        needed = _bytes([*self._models.values(), load])
+        if self._budget and needed > self._budget:
+            self._send(ModelFailed(load.name, f"{needed} bytes are needed", is_full=True))
+            return
+        self._models[load.name] = load
         self._scores[load.name] = {
             use.score_name(label): 0.0 for use in load.checks for label in use.labels
         }
-        self._send(ModelLoaded(load.name, 0.0, 0, (1,)))
+        self._send(ModelLoaded(load.name, self._load_s, _bytes([load]), (1,)))
 
     def _begin(self, run: RunRow, blob: bytes) -> None:
         if run.model not in self._models:
-            self._send(RowFailed(run.row, f"model {run.model!r} isn't loaded", retryable=False))
+            self._send(RowFailed(run.row, f"model {run.model!r} isn't loaded", retryable=True))
             return
         if sum(_sizes(run)) != len(blob):
             self._send(RowFailed(run.row, "other pictures than it names", retryable=False))
@@ -171,7 +203,8 @@ class FakeEngine:
     def _beat(self) -> None:
         every_s = float(os.environ.get(messages.HEARTBEAT_VARIABLE, limits.HEARTBEAT_S))
         while not self._is_hanging.wait(every_s):
-            self._send(Heartbeat(len(self._rows), self._steps))
+            held = {"weights": _bytes([*self._models.values()])}
+            self._send(Heartbeat(len(self._rows), self._steps, held))
 
     def _send(self, message: Message, blob: bytes = b"") -> None:
         with self._writing:
@@ -189,6 +222,11 @@ class FakeEngine:
         self._commands.put((None, b""))
         if self._is_stuck.is_set():  # run() doesn't listen; leave nothing behind
             os._exit(0)
+
+
+def _bytes(loads: list[LoadModel]) -> int:
+    """Of these models' components, each once."""
+    return sum({part.id: part.bytes for load in loads for part in load.components}.values())
 
 
 def _sizes(run: RunRow) -> list[int]:

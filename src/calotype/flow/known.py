@@ -1,0 +1,90 @@
+"""What models need: their components, how long a load takes, what a pass takes beside the weights.
+
+It begins with what the registry reads from headers and a guess, and is put right by every load that
+an engine measured; that is kept over a restart, for as long as the model is the same build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from calotype.core.errors import NoRoom
+from calotype.core.events import ModelKnown
+from calotype.core.nouns import ModelInfo
+from calotype.policy.ledger import Ledger
+from calotype.pool.reports import EngineHealth, Measured
+
+NOTE = "models"  # the name of the store's note
+_BYTES_PER_S = 400e6  # from disk, before one load was measured ...
+_PROOF_S = 5.0  # ... and what comes after the reading
+_FADING = 0.5  # weight of the newest measurement against what was known
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """Of one build of a model."""
+
+    build: str
+    load_s: float
+    room_bytes: int
+
+
+class Known:
+    """By model; told to the line whenever it is news."""
+
+    def __init__(self, kept: Mapping[str, Any] | None = None) -> None:
+        """Start afresh, or from what ``kept`` gave before a restart."""
+        self._learnt = {name: _Learnt(*values) for name, values in (kept or {}).items()}
+        self._told: dict[str, ModelKnown] = {}
+
+    def of(self, model: ModelInfo) -> ModelKnown:
+        """What is known of it now."""
+        learnt = self._learnt.get(model.name)
+        if learnt is None or learnt.build != model.build:
+            whole = sum({part.id: part.bytes for part in model.parts}.values())
+            return ModelKnown(model.name, model.parts, round(whole / _BYTES_PER_S + _PROOF_S, 3))
+        return ModelKnown(model.name, model.parts, learnt.load_s, room_bytes=learnt.room_bytes)
+
+    def news(self, models: Iterable[ModelInfo]) -> list[ModelKnown]:
+        """What the line hasn't been told yet of these; it counts as told from now on."""
+        found = [known for known in map(self.of, models) if self._told.get(known.model) != known]
+        self._told.update((known.model, known) for known in found)
+        return found
+
+    def learn(self, model: ModelInfo, measured: Measured) -> None:
+        """An engine loaded it."""
+        learnt, load_s = self._learnt.get(model.name), measured.load_s
+        if learnt is not None and learnt.build == model.build:
+            load_s = learnt.load_s + _FADING * (load_s - learnt.load_s)
+        self._learnt[model.name] = _Learnt(model.build, round(load_s, 3), measured.room_bytes)
+
+    def kept(self) -> dict[str, Any]:
+        """What was learnt, as JSON, to keep over a restart."""
+        return {name: [one.build, one.load_s, one.room_bytes] for name, one in self._learnt.items()}
+
+    def check(self, model: ModelInfo, engines: Iterable[EngineHealth]) -> None:
+        """Raise NoRoom, with the arithmetic, for a model that none of these could ever hold.
+
+        An engine that hasn't said yet how much memory it has, or names none, may hold anything.
+        """
+        reasons = []
+        for engine in engines:
+            if not engine.budget_bytes:
+                return
+            whole = Ledger(engine.budget_bytes, engine.reserves, [self.of(model)])
+            if whole.free_bytes >= 0:
+                return
+            reasons.append((engine.name, whole))
+        if not reasons:
+            return
+        name, ledger = max(reasons, key=lambda one: one[1].budget_bytes)
+        lines = ledger.lines()
+        said = ", ".join(f"{line} {count:,}" for line, count in lines.items())
+        raise NoRoom(
+            f"{model.name} fits on no engine: {sum(lines.values()):,} bytes are needed ({said}), "
+            f"and {name}, which has most, has {ledger.budget_bytes:,}",
+            field="model",
+            limit={"max_bytes": ledger.budget_bytes, "bytes": lines},
+        )
