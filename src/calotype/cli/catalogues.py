@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from calotype.core.nouns import ModelInfo
     from calotype.pool.catalogue import Catalogue
 
 Reference = Annotated[
@@ -17,6 +19,15 @@ Reference = Annotated[
         show_default=False,
     ),
 ]
+
+
+def not_served(home: Path | None, models: Iterable[ModelInfo]) -> dict[str, list[str]]:
+    """By model: which picture checks are missing, and how to get them; those lacking none not."""
+    from calotype.safety.setup import SafetySetup
+    from calotype.settings import Settings
+
+    setup = SafetySetup.from_file(Settings(home=home).safety_path)
+    return {it.name: missing for it in models if (missing := setup.missing(it.domain))}
 
 
 def catalogue_of(home: Path | None, *, is_quick: bool = False) -> Catalogue:

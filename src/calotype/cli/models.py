@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli import models_adding, models_aliases, models_where
-from calotype.cli.catalogues import Reference, catalogue_of
+from calotype.cli.catalogues import Reference, catalogue_of, not_served
 from calotype.cli.console import FAILED, AsJson, Home, print_json, print_table, say_error
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def list_models(*, as_json: AsJson = False, home: Home = None) -> None:
 
     catalogue = catalogue_of(home)
     broken = catalogue.broken()
+    unserved = not_served(home, catalogue.models.offered())
     if as_json:
         told: dict[str, Any] = {
             "models": [asdict(it) for it in catalogue.models.offered()],
@@ -51,7 +52,8 @@ def list_models(*, as_json: AsJson = False, home: Home = None) -> None:
             "vaes": [asdict(it) for it in catalogue.shelf(ModelKind.VAE).offered()],
             "classifiers": [asdict(it) for it in catalogue.shelf(ModelKind.CLASSIFIER).offered()],
         }
-        print_json({**told, "versions": _versions(catalogue), "broken": dict(broken)})
+        told |= {"versions": _versions(catalogue), "not_served": unserved}
+        print_json({**told, "broken": dict(broken)})
         return
     print_table(
         ("name", "title", "family", "size", "pixels", "steps", "sampler", "versions", "licence"),
@@ -77,6 +79,8 @@ def list_models(*, as_json: AsJson = False, home: Home = None) -> None:
         print_table(titles, rows)
     for name, reason in broken.items():
         say_error(f"{name} can't be used: {reason}")
+    for name, missing in unserved.items():
+        say_error(f"{name} isn't served: {'; '.join(missing)}")
 
 
 @app.command("show")

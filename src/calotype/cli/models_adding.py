@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.catalogues import catalogue_of
+from calotype.cli.catalogues import catalogue_of, not_served
 from calotype.cli.console import AsJson, Home, print_json, say
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def add(
         licence=licence,
         config=_config(catalogue, config),
     )
-    _tell(take_in(catalogue.versions, path, wish, taken=catalogue.taken()), as_json)
+    added = take_in(catalogue.versions, path, wish, taken=catalogue.taken())
+    _tell(added, as_json, _missing(home, catalogue, added))
 
 
 def pull(
@@ -95,7 +96,18 @@ def pull(
     added = hub.pull(
         catalogue.versions, found, wish, file=file, taken=catalogue.taken(), report=say
     )
-    _tell(added, as_json)
+    _tell(added, as_json, _missing(home, catalogue, added))
+
+
+def _missing(home: Path | None, catalogue: Catalogue, added: Added) -> list[str]:
+    """What a base model lacks before it is served."""
+    from calotype.pool.kinds import ModelKind
+
+    if added.record.kind != ModelKind.BASE:
+        return []
+    catalogue.scan()
+    info = catalogue.models.get(f"{added.record.name}@{added.record.version}")
+    return not_served(home, [info]).get(info.name, [])
 
 
 def _kind(said: str | None) -> Any:
@@ -117,8 +129,10 @@ def _config(catalogue: Catalogue, said: str | None) -> Path | None:
     return Path(catalogue.models.choose(said).info.path)
 
 
-def _tell(added: Added, as_json: bool) -> None:
+def _tell(added: Added, as_json: bool, missing: list[str]) -> None:
     record = added.record
+    for each in missing:
+        say(f"it isn't served yet: {each}")
     if as_json:
         print_json({"is_new": added.is_new, **record.model_dump(mode="json")})
         return

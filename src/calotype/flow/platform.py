@@ -147,6 +147,9 @@ class Platform:
             equip=safeguards.equipped,
         )
         await asyncio.to_thread(catalogue.scan)
+        for model in catalogue.models.list():
+            if reason := safeguards.why_not_served(model):
+                log.warning("model_not_served", model=model.name, reason=reason)
         identity = await asyncio.to_thread(identity_of, settings)
         store = await JobStore.open(settings.database)
         await store.serve_alone()

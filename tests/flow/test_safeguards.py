@@ -1,0 +1,110 @@
+"""Which models are served, by whose policy people are judged, and what the command line says of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calotype.core.errors import ModelBroken, OperatorError
+from calotype.core.nouns import VerdictKind
+from calotype.flow.safeguards import Safeguards
+from calotype.safety.pdq import to_hex
+from calotype.settings import Settings
+from tests.flow.command_line import here
+from tests.flow.dispatch_bench import MODEL
+from tests.rooms.test_safety_pdq import far
+from tests.rooms.test_safety_policies import CHECK
+from tests.tensors import make_base
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    (folder / "looks").mkdir(parents=True)
+    (folder / "looks" / "config.json").write_text("{}")
+    return folder
+
+
+def test_an_open_model_is_served_once_its_pictures_can_be_judged(home: Path) -> None:
+    closed = replace(MODEL, domain="vignette-domain")
+    before = Safeguards(Settings(home=home))
+    before.check_served(closed)
+    with pytest.raises(ModelBroken, match="finds 'sexual'.*finds 'violence'.*safety.toml"):
+        before.check_served(MODEL)
+    assert before.equipped(MODEL).checks == ()
+    assert [use.name for use in before.equipped(closed).checks] == ["vignette-domain"]
+    (home / "safety.toml").write_text(CHECK)
+    after = Safeguards(Settings(home=home))
+    after.check_served(MODEL)
+    assert [use.name for use in after.equipped(MODEL).checks] == ["looks"]
+
+
+def test_each_is_judged_by_a_policy_of_their_own(home: Path) -> None:
+    grown = '[policies.grown]\nextends = "mature"\n'
+    text = f'adults = ["acme/ada"]\n[tenants]\nacme = "grown"\n{grown}'
+    (home / "safety.toml").write_text(text)
+    guards = Safeguards(Settings(home=home))
+    assert guards.prompts("acme", "ada").judge("a nude statue").kind is VerdictKind.ALLOW
+    for tenant, user in (("acme", "bob"), ("other", "ada")):
+        verdict = guards.prompts(tenant, user).judge("a nude statue")
+        assert (verdict.category, verdict.policy[:4]) == ("sexual", "pg13")
+    assert guards.prompts("acme", "ada").judge("a child, nude").category == "sexual_minors"
+
+
+def test_what_is_wrong_with_a_list_is_found_at_the_start(home: Path) -> None:
+    (home / "hashes").mkdir()
+    (home / "hashes" / "bad.pdq").write_text("no hash\n")
+    with pytest.raises(OperatorError, match=r"bad\.pdq, line 1"):
+        Safeguards(Settings(home=home))
+
+
+# The command line.
+
+
+def test_lists_of_known_pictures_are_added_and_listed(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text("".join(f"{to_hex(each)},80\n" for each in far(3)))
+    answer = here(capsys, home, "safety", "hashes", "add", str(file), "--name", "canaries")
+    assert answer.returncode == 0, answer.stderr
+    assert "3 hashes in canaries" in answer.stdout
+    told = json.loads(here(capsys, home, "safety", "hashes", "list", "--json").stdout)
+    assert [(each["name"], each["hashes"]) for each in told] == [("canaries", 3)]
+    assert Settings(home=home).hash_lists == [home / "hashes"]
+
+
+def test_policies_and_checks_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policies = json.loads(here(capsys, home, "safety", "policies", "--json").stdout)
+    assert [each["is_default"] for each in policies] == [True, False, False]
+    checks = json.loads(here(capsys, home, "safety", "checks", "--json").stdout)
+    assert [each["name"] for each in checks["checks"]] == ["vignette-domain"]
+    assert len(checks["missing"]) == 2
+    (home / "safety.toml").write_text(CHECK)
+    checks = json.loads(here(capsys, home, "safety", "checks", "--json").stdout)
+    assert [each["name"] for each in checks["checks"]] == ["vignette-domain", "looks"]
+    assert checks["missing"] == []
+
+
+def test_explain_says_by_which_policy(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "safety.toml").write_text('[tenants]\nacme = "enterprise"\n')
+    for tenant, policy in (("acme", "enterprise-1-"), ("other", "pg13-1-")):
+        answer = here(capsys, home, "safety", "explain", "a tent", "--tenant", tenant, "--json")
+        assert json.loads(answer.stdout)["policy"].startswith(policy)
+
+
+def test_adding_an_open_model_says_what_it_lacks(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_base(tmp_path / "open", fill=b"\1")
+    answer = here(capsys, home, "models", "add", str(folder), "--name", "open")
+    assert answer.returncode == 0, answer.stderr
+    assert "isn't served yet: no picture check finds 'sexual'" in answer.stderr
+    listed = json.loads(here(capsys, home, "models", "list", "--json").stdout)
+    assert list(listed["not_served"]) == ["open"]
+    (home / "safety.toml").write_text(CHECK)
+    listed = json.loads(here(capsys, home, "models", "list", "--json").stdout)
+    assert listed["not_served"] == {}
