@@ -1,4 +1,4 @@
-"""Which models are served, by whose policy people are judged, and what the command line says of it."""
+"""Which models are served, by whose policy people are judged, and what commands say of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_open_model_is_served_once_its_pictures_can_be_judged(home: Path) -> 
     closed = replace(MODEL, domain="vignette-domain")
     before = Safeguards(Settings(home=home))
     before.check_served(closed)
-    with pytest.raises(ModelBroken, match="finds 'sexual'.*finds 'violence'.*safety.toml"):
+    with pytest.raises(ModelBroken, match=r"finds 'sexual'.*finds 'violence'.*safety\.toml"):
         before.check_served(MODEL)
     assert before.equipped(MODEL).checks == ()
     assert [use.name for use in before.equipped(closed).checks] == ["vignette-domain"]
