@@ -99,7 +99,7 @@ def calotype(home: Path) -> Iterator[tuple[str, str, Path, int]]:
     command = [sys.executable, "-m", "benchmarks.delivery", "--serve", str(home / "home")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        told = next(json.loads(line) for line in process.stdout if line.startswith(b"{"))
         answer = httpx.get(told["url"])
         (found,) = (home / "home" / "pictures").rglob(f"{told['id']}.*.webp")
         assert found.read_bytes() == answer.content
@@ -112,8 +112,10 @@ def calotype(home: Path) -> Iterator[tuple[str, str, Path, int]]:
 async def serve(home: Path) -> None:
     """Make a picture, say where it is, and serve until killed."""
     import calotype.pool.pool
+    from calotype.cli.logging_setup import configure_logging
 
     calotype.pool.pool.ENGINE_COMMAND = FAKE
+    configure_logging(Settings(home=home, log_level="warning"))
     platform = await Platform.start(Settings(home=home))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

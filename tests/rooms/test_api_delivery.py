@@ -21,6 +21,7 @@ from PIL import Image
 
 from calotype.core import limits
 from calotype.delivery.formats import FORMS
+from calotype.flow.sweep import sweep_apart
 from calotype.provenance import receipts
 from calotype.provenance.certificates import CHAIN_FILE
 from calotype.provenance.verification import verify
@@ -317,6 +318,10 @@ async def test_a_withdrawn_picture_lies_apart_until_it_is_released(
     problem(await anyone.get(image["url"]), 404)
     apart = [name async for page in gallery._apart.names() for name in page]
     assert sorted(name.rpartition(".")[2] for name in apart) == ["png", "webp"]
+    left = apart[0].replace(image["id"], "img_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+    left = left.replace(f"/{image['id'][-2:]}/", "/AV/")
+    await gallery._apart.put(left, b"of a release that was killed half way")
+    assert await sweep_apart(app.state.platform._store, gallery._apart) == 1
     await gallery.removals.release(image["id"])
     assert (await anyone.get(image["url"])).content == before
     assert not [name async for page in gallery._apart.names() for name in page]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +28,9 @@ from tests.rooms.test_provenance import MANIFEST, NOW, picture, pixels_of
 
 # What a token's or a service's command does: its key is a file here, and nowhere in ours.
 COMMAND = """
+import json
+import shutil
+import subprocess
 import sys
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -215,3 +221,25 @@ def test_a_receipt_is_by_us_and_whole_or_nothing(folder: Path, tmp_path: Path) -
             receipts.check(wrong, anchors_pem=identity.anchors_pem)
     with pytest.raises(InvalidInput):
         receipts.check(told, anchors_pem=other.anchors_pem)
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="no exiftool (Debian's perl package)")
+@pytest.mark.parametrize("form", FORMS)
+def test_another_tool_reads_every_form_and_its_source_type(
+    folder: Path, tmp_path: Path, form: str
+) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    recipe = MANIFEST.to_dict()
+    packet = xmp.packet(recipe, source_type(recipe))
+    pixels = np.asarray(Image.open(io.BytesIO(picture("png"))).convert("RGB"))
+    signed = Signer(identity).sign(encode(pixels, form, xmp=packet), form, MANIFEST, mark=7)
+    file = tmp_path / f"picture.{form}"
+    file.write_bytes(signed)
+    said = subprocess.run(["exiftool", "-json", "-n", str(file)], capture_output=True, check=True)
+    (told,) = json.loads(said.stdout)
+    assert told["MIMEType"] == f"image/{form}"
+    assert (told["ImageWidth"], told["ImageHeight"]) == (96, 64)
+    assert told["DigitalSourceType"] == GENERATED
+    assert told["Identifier"] == MANIFEST.image
+    assert "Error" not in told
+    assert "Warning" not in told, told["Warning"]

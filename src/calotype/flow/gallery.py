@@ -20,7 +20,7 @@ from calotype.flow.pictures import InputPictures
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
 from calotype.flow.showing import Showing
-from calotype.flow.sweep import sweep
+from calotype.flow.sweep import sweep, sweep_apart
 from calotype.flow.verify import Origin, origin_of
 from calotype.jobs.store import JobStore
 from calotype.provenance.certificates import SigningIdentity
@@ -63,6 +63,7 @@ class Gallery:
         for store in (self.pictures, self._apart):
             await store.check()
         await sweep(self._store, self.pictures)
+        await sweep_apart(self._store, self._apart)
         await self.inputs.sweep()
         await self.addresses.load()
 

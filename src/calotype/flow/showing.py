@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from calotype.core.errors import NotFound
+from calotype.core.errors import NotFound, Unauthorized
 from calotype.core.nouns import ImageFile
 from calotype.delivery import formats, links
 from calotype.delivery.names import Asked, asked
@@ -54,6 +54,12 @@ class Showing:
         ``Delivery.file`` does.
         """
         wanted = asked(name)
+        for field, value in (("expires", expires), ("signature", signature)):
+            if not value:
+                limit = "as a job's body has it"
+                raise Unauthorized(
+                    f"a picture's address needs its {field}", field=field, limit=limit
+                )
         if wanted.image_id.startswith(f"{SENT}_"):
             return await self._show_sent(wanted, expires, signature)
         picture = await self._delivery.find(wanted.image_id)

@@ -36,6 +36,19 @@ async def sweep(store: JobStore, pictures: PictureStore) -> int:
     return swept
 
 
+async def sweep_apart(store: JobStore, apart: PictureStore) -> int:
+    """Delete what lies apart and isn't withdrawn (any more), and return how many; as above."""
+    await apart.delete_drafts()
+    if await store.first_job_id() is None:
+        return 0
+    withdrawn, swept = await store.files.withdrawn(), 0
+    async for page in apart.names():
+        for name in sorted(set(page) - withdrawn):
+            await discard(apart, name)
+            swept += 1
+    return swept
+
+
 async def discard(pictures: PictureStore, name: str) -> None:
     """Delete a file. Never raises: what stays is logged, and for the next sweep."""
     try:

@@ -132,6 +132,13 @@ class PictureFiles:
                 found |= {each["sha256"] for each in taken}
         return found
 
+    async def withdrawn(self) -> set[str]:
+        """Names in the store of all that lies apart."""
+        removals = tables.removals
+        query = select(removals.c.files).where(removals.c.kind == RemovalKind.WITHDRAWN.value)
+        async with self._database.reading() as conn:
+            return {it["name"] for files in (await conn.execute(query)).scalars() for it in files}
+
     async def due(self, tier: str, *, before: datetime, most: int) -> list[str]:
         """Pictures of a tier that were finished before then and are still there, oldest first."""
         images, jobs = tables.images, tables.jobs
