@@ -17,6 +17,7 @@ from calotype.provenance.signing import SigningFailed
 from tests.flow.dispatch_bench import (
     ALLOWED,
     BLOCKED,
+    MODEL,
     SPEC,
     Bench,
     eventually,
@@ -39,6 +40,14 @@ async def test_an_unjudged_picture_is_not_stored_and_its_job_waits(
     assert sorted(bench.pool.rows(CancelRow)) == sorted(bench.pool.rows(RunRow)), "none is left"
     cancelled = await bench.dispatcher.cancel(job.id, by="caller")
     assert cancelled.state is JobState.CANCELLED
+
+
+async def test_previews_of_what_can_draw_anything_are_coarse(bench: Bench) -> None:
+    await bench.ended(await bench.queue())
+    bench.registry.models[MODEL.name] = replace(MODEL, domain="closed")
+    await bench.ended(await bench.queue())
+    rows = [message for _, message in bench.pool.sent if isinstance(message, RunRow)]
+    assert [row.is_coarse for row in rows] == [True, False]
 
 
 async def test_a_held_job_is_run_again_until_it_can_be_judged(bench: Bench) -> None:

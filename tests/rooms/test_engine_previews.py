@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,7 +21,7 @@ from calotype.core.messages import LoadModel, StepDone
 from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
-from calotype.engine.previews import PREVIEW_PX_MAX, Previewer, preview_due
+from calotype.engine.previews import COARSE_PX, PREVIEW_PX_MAX, Previewer, preview_due
 from calotype.engine.rows import start_row
 from tests.rooms.engine_bench import EMBEDDED, SIZE, Bench, run_row
 
@@ -91,6 +92,17 @@ def test_previews_are_rough_whatever_the_shape(
     image = image_of(previewer.preview(torch.zeros(1, channels, height // 8, width // 8)))
     assert 0 < max(image.size) <= min(PREVIEW_PX_MAX, max(width, height) // 2)
     assert (image.width > image.height) == (width > height)
+
+
+def test_coarse_previews_show_colours_at_most(previewer: Previewer) -> None:
+    channels = previewer._weight.shape[1]
+    for wide, high in ((16, 16), (32, 16), (4, 256)):
+        latents = torch.randn(1, channels, high, wide, generator=torch.Generator().manual_seed(1))
+        coarse = image_of(previewer.preview(latents, is_coarse=True))
+        assert 0 < max(coarse.size) <= COARSE_PX
+        rough = image_of(previewer.preview(latents)).resize(coarse.size, Image.Resampling.BOX)
+        steps = [np.abs(np.diff(np.asarray(it, float), axis=0)).mean() for it in (coarse, rough)]
+        assert steps[0] < steps[1] / 2, "blurred, not only shrunk"
 
 
 def test_a_preview_is_near_the_picture_at_half_its_size(
