@@ -25,7 +25,18 @@ hypothesis.settings.register_profile("suite", deadline=None, database=None, prin
 hypothesis.settings.load_profile("suite")
 
 LONGEST = (  # begun first: one of these begun last would have the other process wait for it
+    "tests/rooms/test_engine_mixed.py",
+    "tests/flow/test_first_image.py",
+    "tests/flow/test_cli_servers.py",
+    "tests/rooms/test_engine_control.py",
     "tests/web/test_page.py",
+    "tests/flow/test_idempotency.py",
+    "tests/sim/test_replay.py",
+    "tests/rooms/test_engine_lora_rows.py",
+    "tests/flow/test_bench_engine.py",
+    "tests/rooms/test_engine_parity.py",
+    "tests/rooms/test_engine_lora.py",
+    "tests/flow/test_cli.py",
 )
 
 

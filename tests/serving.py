@@ -39,9 +39,12 @@ class Server:
 
 
 @contextmanager
-def running_server(home: Path, environment: dict[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    home: Path, environment: dict[str, str] | None = None, *, is_warm: bool = True
+) -> Iterator[Server]:
     """Serve from ``home`` (made if missing) until the block ends; yield once it says it is ready.
 
+    Without ``is_warm`` once it answers: its engine still imports torch, which takes seconds.
     ``environment`` is added to the process's own, from which CALOTYPE_ settings are taken out.
     A second block on the same home is the same installation started again, with the same key.
     Raises RuntimeError with the end of the server's log if it ends or isn't ready in time.
@@ -60,7 +63,7 @@ def running_server(home: Path, environment: dict[str, str] | None = None) -> Ite
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process, log)
+        _wait_until_ready(f"{url}/{'readyz' if is_warm else 'healthz'}", process, log)
         yield Server(url, (home / "key").read_text().strip(), process, home)
     finally:
         _end(process)
@@ -88,7 +91,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}:\n{_tail(log)}")
         try:
-            answer = httpx.get(f"{url}/readyz", timeout=5.0)
+            answer = httpx.get(url, timeout=5.0)
         except httpx.TransportError as error:
             said = repr(error)
         else:

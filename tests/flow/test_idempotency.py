@@ -38,7 +38,7 @@ def test_a_request_whose_answer_is_lost_makes_one_job_however_often_it_is_sent(
     tmp_path: Path, database: dict[str, str]
 ) -> None:
     key = new_id("key")
-    with running_server(tmp_path, database) as server:
+    with running_server(tmp_path, database, is_warm=False) as server:
         with closing(_sent_unheard(server, key)):
             [job] = _until_listed(server)  # so it is committed, and nobody was told
         server.process.kill()

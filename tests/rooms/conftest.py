@@ -43,11 +43,17 @@ async def store(database_url: str) -> AsyncIterator[JobStore]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI]:
-    """The app over a platform of the module's own, with a real engine that gets warm meanwhile."""
-    from tests.rooms.api import app_in
+async def app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[FastAPI]:
+    """The app over a platform of the module's own; its engine is the fake one.
 
-    async with app_in(tmp_path_factory.mktemp("home")) as made:
+    A module with ``IS_DRAWN`` has a real one, which gets warm meanwhile.
+    """
+    from tests.rooms.api import FAKE, app_in
+
+    engine = None if getattr(request.module, "IS_DRAWN", False) else FAKE
+    async with app_in(tmp_path_factory.mktemp("home"), engine=engine) as made:
         yield made
 
 

@@ -59,10 +59,10 @@ async def test_a_request_sent_again_gets_its_job_and_says_so(client: httpx.Async
 
 
 async def test_its_job_is_told_as_it_is_by_now(client: httpx.AsyncClient) -> None:
-    key = new_id("key")
-    job = (await ask(client, key)).json()
+    key, body = new_id("key"), ASK | {"prompt": "a tent to forget"}  # by the engine: never over
+    job = (await ask(client, key, body)).json()
     await client.delete(job["urls"]["cancel"])
-    again = await ask(client, key)
+    again = await ask(client, key, body)
     assert (again.status_code, again.json()["status"]) == (202, "cancelled")
 
 

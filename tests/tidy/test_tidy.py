@@ -162,6 +162,12 @@ def test_a_pages_links_lead_to_tracked_files(page: str) -> None:
     assert not missing
 
 
+def test_the_longest_files_of_tests_are_there() -> None:
+    from tests.conftest import LONGEST
+
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
+
+
 def test_versions_agree() -> None:
     from calotype import __version__
 
