@@ -114,7 +114,8 @@ def outer(split: str, ours: NDArray[np.uint8], each: int) -> Set:
     }
     for kind, spoil in outsiders.SPOILT.items():
         found[kind] = np.stack([spoil(rng, ours[at % len(ours)]) for at in range(each)])
-    return found | decoded(rng, ours, 2 * each)
+    found |= decoded(rng, ours, 2 * each)
+    return found
 
 
 @torch.inference_mode()

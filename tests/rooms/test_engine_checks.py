@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from calotype.core import limits
+from calotype.core import limits, messages
+from calotype.core.messages import LoadModel, RowDone
 from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.engine.checks.base import Picture
 from calotype.engine.checks.running import Checks, load_check
+from tests.rooms.engine_bench import Bench, run_row
 from tests.rooms.tiny_checks import MAKE, classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -190,3 +192,26 @@ def test_a_check_is_loaded_once_for_all_its_models(uses: dict[CheckKind, CheckUs
         checks.expect(model, [uses[CheckKind.DOMAIN]])
         checks.seen(model, pictures(1))
     assert loads == ["domain"]
+
+
+# In the engine.
+
+
+def test_scores_and_failures_come_with_the_picture(
+    uses: dict[CheckKind, CheckUse], tiny: Path, tmp_path: Path
+) -> None:
+    broken = replace(classifier(tmp_path), name="broken", labels=("other",))
+    bench = Bench(tiny)
+    bench.engine._checks.expect("tiny", [uses[CheckKind.DOMAIN], broken])
+    bench.finish(run_row("r", steps=1))
+    [done] = bench.said(RowDone)
+    assert set(done.scores) == {"finite", "contrast", "domain:outside"}
+    assert "mapped" in done.unchecked["broken"]
+    head = messages.encode(done)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
+    assert messages.decode(head) == done
+
+
+def test_a_check_travels_with_the_model_that_needs_it(uses: dict[CheckKind, CheckUse]) -> None:
+    load = LoadModel("tiny", "/nowhere", "0", checks=tuple(uses.values()))
+    head = messages.encode(load)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
+    assert messages.decode(head) == load
