@@ -22,7 +22,7 @@ from PIL import Image
 
 from calotype.core import limits
 from calotype.provenance.verification import verify
-from calotype.safety import phash
+from calotype.safety.pdq import pdq, to_hex
 from tests.adapters import make_control, make_lora
 from tests.pictures import file_of, mask, picture, png_header
 from tests.rooms.api import FAKE, ULID, app_in, caller, problem, refusal
@@ -46,10 +46,9 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI
 
 
 def bank_in(home: Path) -> Path:
-    """A bank of blocked pictures that has one."""
-    first = phash.hashes(phash.small(np.asarray(BLOCKED)))[0]
-    (home / "bank.txt").write_text(f"{first:016x} a picture\n")
-    return home / "bank.txt"
+    """A list of blocked pictures that has one."""
+    (home / "list.pdq").write_text(f"{to_hex(pdq(np.asarray(BLOCKED)).positions[0])} a picture\n")
+    return home / "list.pdq"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
