@@ -1,0 +1,113 @@
+"""Many pictures through finishing, each looked at again: ``python -m benchmarks.witness [COUNT]``.
+
+Scenes of the training renderer are judged, marked, encoded and signed by the finishing processes as
+any picture is, logged and recorded. Then each file has to be ours and unchanged, and the same file
+with one bit of one byte changed, anywhere, mustn't be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+from calotype.core.ids import new_id
+from calotype.flow.examine import Seen
+from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.verify import origin_of
+from calotype.jobs.store import JobStore
+from calotype.provenance import certificates
+from calotype.provenance.certificates import SigningIdentity
+from calotype.provenance.manifest import Manifest
+from calotype.provenance.verification import Report, verify
+from calotype.provenance.watermark import MarkKey
+from tests.flow.dispatch_bench import MODEL, SPEC
+from tests.flow.test_finish import INSIDE, USES
+from training.render import render
+from training.scenes import sample_scene
+
+SIDE, AT_ONCE = 128, 4
+
+
+def main() -> None:
+    """Do so, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("count", type=int, nargs="?", default=1000)
+    count = parser.parse_args().count
+    began = time.monotonic()
+    whole, files, changed, missed = asyncio.run(looked_at(count))
+    print(f"{count} pictures, {files} files: {whole} ours and unchanged")
+    print(f"one bit changed in each: {changed} ours and unchanged (by the claim alone: {missed})")
+    print(f"{time.monotonic() - began:.0f} s")
+
+
+async def looked_at(count: int) -> tuple[int, int, int, int]:
+    """Files that are ours and unchanged, all files, and those that still are with a bit changed.
+
+    And those of the last that are by their claim alone, which leaves a few bytes of itself out.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        identity = certificates.ensure_development(folder / "signing", now=datetime.now(UTC))
+        store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
+        finisher = Finisher(2, identity, MarkKey("wmk_bench", bytes(range(32))))
+        found = [0, 0, 0, 0]
+        try:
+            for first in range(0, count, AT_ONCE):
+                seeds = range(first, min(first + AT_ONCE, count))
+                made = await asyncio.gather(*(finish(finisher, seed) for seed in seeds))
+                for seed, finished in zip(seeds, made, strict=True):
+                    assert finished.entry is not None
+                    await store.hash_log.append([finished.entry])
+                    for data in finished.files.values():
+                        found[0] += await is_ours(data, finished, store, identity)
+                        found[1] += 1
+                        other = spoilt(data, seed)
+                        found[2] += await is_ours(other, finished, store, identity)
+                        found[3] += claim_of(other, identity).state == "trusted"
+        finally:
+            finisher.stop()
+            await store.close()
+        return found[0], found[1], found[2], found[3]
+
+
+async def finish(finisher: Finisher, seed: int) -> Finished:
+    """One picture as it would be delivered."""
+    pixels = render(sample_scene(Random(seed)), SIDE)  # noqa: S311
+    manifest = Manifest.of(
+        SPEC, MODEL, image=new_id("img"), index=0, calotype="0", torch="none", device="cpu",
+        pixels_sha256="",
+    )  # fmt: skip
+    scores = {"finite": 1.0} | INSIDE
+    return await finisher.finish(Raw(pixels.tobytes(), SIDE, SIDE, scores, manifest, uses=USES))
+
+
+async def is_ours(
+    data: bytes, finished: Finished, store: JobStore, identity: SigningIdentity
+) -> bool:
+    """Whether a file is called ours and unchanged: by its claim, and by what was signed."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    origin = await origin_of(Seen(sha256, claim_of(data, identity)), store.hash_log)
+    assert finished.entry is not None
+    return origin.verdict == "ours" and sha256 in finished.entry.files.values()
+
+
+def claim_of(data: bytes, identity: SigningIdentity) -> Report:
+    """What a file's claim is worth."""
+    return verify(data, anchors_pem=identity.anchors_pem, serials=identity.serials)
+
+
+def spoilt(data: bytes, seed: int) -> bytes:
+    """The file with one bit changed."""
+    chance = Random(f"spoilt {seed} {len(data)}")  # noqa: S311
+    at = chance.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :]
+
+
+if __name__ == "__main__":
+    main()
