@@ -168,8 +168,8 @@ BAD_BYTES: dict[Callable[[bytes], bytes], str] = {
     empty: "isn't safetensors",
     endless_head: "isn't safetensors",
     no_tensors: "0 tensors",
-    nonsense: "doesn't parse",
-    trailing: "damaged",
+    nonsense: "has shape 'wide'",
+    trailing: "has more than its tensors",
 }
 
 

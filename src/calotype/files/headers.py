@@ -26,7 +26,8 @@ def read_header(path: Path) -> Header:
             if not 2 <= length <= min(limits.HEADER_BYTES_MAX, status.st_size - LENGTH.size):
                 raise unsound(
                     path.name,
-                    f"its header would take {length} bytes, and the file has {status.st_size}",
+                    f"its header would take {length} bytes, and the file has {status.st_size};"
+                    " no other format is read, least of all a pickle",
                     limits.HEADER_BYTES_MAX,
                 )
             raw = file.read(length)
