@@ -97,7 +97,8 @@ async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     monkeypatch.setattr("calotype.flow.platform.Finisher", lambda *_: StubFinisher())
     monkeypatch.setattr("calotype.flow.platform.EnginePool", lambda **_: StubPool())
     registry = ModelRegistry([], tmp_path)
-    registry.shelf.put(Entry(MODEL.name, MODEL.build, MODEL))
+    served = replace(MODEL, domain="vignette-domain")  # whose pictures can be judged
+    registry.shelf.put(Entry(MODEL.name, MODEL.build, served))
     settings = Settings(home=tmp_path, queued_jobs_max=8, queued_jobs_per_tenant_max=5)
     store = await JobStore.open(settings.database)
     identity = SigningIdentity("es256", "", "", "")
