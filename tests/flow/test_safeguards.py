@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from calotype.core.errors import ModelBroken, OperatorError
-from calotype.core.nouns import VerdictKind
+from calotype.core.nouns import Job, Tier, VerdictKind
+from calotype.core.states import JobState
 from calotype.flow.safeguards import Safeguards
 from calotype.safety.pdq import to_hex
 from calotype.settings import Settings
 from tests.flow.command_line import here
-from tests.flow.dispatch_bench import MODEL
+from tests.flow.dispatch_bench import MODEL, SPEC
 from tests.rooms.test_safety_pdq import far
 from tests.rooms.test_safety_policies import CHECK
 from tests.tensors import make_base
@@ -52,6 +54,23 @@ def test_each_is_judged_by_a_policy_of_their_own(home: Path) -> None:
         verdict = guards.prompts(tenant, user).judge("a nude statue")
         assert (verdict.category, verdict.policy[:4]) == ("sexual", "pg13")
     assert guards.prompts("acme", "ada").judge("a child, nude").category == "sexual_minors"
+
+
+def job(prompt: str, user: str = "ada") -> Job:
+    """Of the tenant acme, queued."""
+    spec, now = replace(SPEC, prompt=prompt), datetime.now(UTC)
+    return Job("j", "acme", Tier.FAST, spec, JobState.QUEUED, now, None, None, 0, 0, (), None,
+               user=user)  # fmt: skip
+
+
+def test_a_policy_for_adults_does_not_reach_a_picture_of_a_minor(home: Path) -> None:
+    grown = '[policies.grown]\nextends = "mature"\n'
+    (home / "safety.toml").write_text(f'adults = ["acme/ada"]\n[tenants]\nacme = "grown"\n{grown}')
+    guards = Safeguards(Settings(home=home))
+    assert guards.policy_of(job("a tent by the sea")).name == "grown"
+    assert guards.policy_of(job("a tent by the sea", "bob")).name == "pg13"
+    for prompt in ("a schoolgirl by the sea", "she is 12 years old", "t.e.e.n by the sea"):
+        assert guards.policy_of(job(prompt)).name == "pg13", prompt
 
 
 def test_what_is_wrong_with_a_list_is_found_at_the_start(home: Path) -> None:

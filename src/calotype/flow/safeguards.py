@@ -14,7 +14,7 @@ from calotype.core.nouns import Job, ModelInfo
 from calotype.safety.hash_lists import KnownPictures
 from calotype.safety.policies import Policy
 from calotype.safety.prompts import PromptCheck
-from calotype.safety.setup import SafetySetup
+from calotype.safety.setup import DEFAULT, SafetySetup
 from calotype.settings import Settings
 
 
@@ -34,8 +34,19 @@ class Safeguards:
         return self.setup.policy(tenant, user)
 
     def policy_of(self, job: Job) -> Policy:
-        """The same, of who asked for a job."""
-        return self.policy(job.tenant, job.user)
+        """The policy by which a job's pictures are judged.
+
+        One for adults only doesn't reach a job that names a minor: its pictures are judged as
+        everybody's are, though its words were harmless. Raises SafetyUnavailable.
+        """
+        policy = self.policy(job.tenant, job.user)
+        if policy.adults_only and self._names_minor(job):
+            return self.setup.policies[DEFAULT]
+        return policy
+
+    def _names_minor(self, job: Job) -> bool:
+        texts = {"prompt": job.spec.prompt, "loras": ", ".join(it.name for it in job.spec.loras)}
+        return self.prompts(job.tenant, job.user).names_minor(texts)
 
     def prompts(self, tenant: str, user: str = "") -> PromptCheck:
         """The prompt check by that policy."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from calotype.core.errors import OperatorError
+from collections.abc import Callable
+from typing import TypeVar
+
+from calotype.core.errors import CalotypeError, OperatorError
+
+Answer = TypeVar("Answer")
 
 
 class SafetyUnavailable(OperatorError):
@@ -10,3 +15,14 @@ class SafetyUnavailable(OperatorError):
 
     kind = "safety-unavailable"
     title = "A safety check can't run now"
+
+
+def answered(what: str, ask: Callable[[], Answer]) -> Answer:
+    """The answer of a check; whatever goes wrong in it is SafetyUnavailable: no answer allows."""
+    try:
+        return ask()
+    except CalotypeError:
+        raise
+    except Exception as error:
+        said = f"the {what} check failed: {type(error).__name__}: {error}"
+        raise SafetyUnavailable(said, field=what) from error

@@ -8,18 +8,17 @@ policy's to say, but for one rule in code: a minor with anything sexual is block
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.core.errors import CalotypeError
 from calotype.core.nouns import Verdict, VerdictKind
 from calotype.core.picture_checks import OUTSIDE, CheckUse
 from calotype.safety import phash
-from calotype.safety.errors import SafetyUnavailable
+from calotype.safety.errors import SafetyUnavailable, answered
 from calotype.safety.hash_lists import KnownPictures
 from calotype.safety.lists import ALWAYS
 from calotype.safety.pdq import DISTANCE_MAX, PdqHash, pdq
@@ -85,7 +84,7 @@ class PictureCheck:
         check that its model has to pass, a score that is missing or no number, no such picture.
         """
         policy = policy or self._setup.policies[self._setup.default]
-        return _closed(lambda: self._judge(pixels, scored, policy))
+        return answered("pictures", lambda: self._judge(pixels, scored, policy))
 
     def judge_input(self, pixels: NDArray[np.uint8]) -> Verdict:
         """Judge a picture that a person sent, height x width x 3, before anything begins from it.
@@ -102,7 +101,7 @@ class PictureCheck:
                 VerdictKind.ALLOW, "known", self.version, policy=policy.version
             )
 
-        return _closed(compared)
+        return answered("pictures", compared)
 
     def _judge(self, pixels: NDArray[np.uint8], scored: Scored, policy: Policy) -> Verdict:
         if FINITE not in scored.scores:
@@ -188,17 +187,6 @@ class PictureCheck:
             detail,
             policy=policy.version,
         )
-
-
-def _closed(judge: Callable[[], Verdict]) -> Verdict:
-    """The judgement; whatever goes wrong in it is SafetyUnavailable, as no answer is no "allow"."""
-    try:
-        return judge()
-    except CalotypeError:
-        raise
-    except Exception as error:
-        said = f"the picture check failed: {type(error).__name__}: {error}"
-        raise SafetyUnavailable(said, field="pictures") from error
 
 
 def _score(scored: Scored, use: CheckUse, label: str) -> float:

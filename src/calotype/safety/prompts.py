@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.core.errors import CalotypeError, InvalidInput
+from calotype.core.errors import InvalidInput
 from calotype.core.nouns import Verdict, VerdictKind
 from calotype.safety.classifier import LABELS, TextClassifier
-from calotype.safety.errors import SafetyUnavailable
+from calotype.safety.errors import SafetyUnavailable, answered
 from calotype.safety.lists import ALWAYS, CATEGORIES, LISTED, Collisions, Lists
 from calotype.safety.match import Hit, phrase_matcher
 from calotype.safety.policies import Policy
@@ -121,13 +121,22 @@ class PromptCheck:
 
     def findings(self, fields: Mapping[str, str]) -> list[Finding]:
         """Every reason to refuse, the one that is told first; raises as ``judge_fields`` does."""
-        try:
-            return self._findings(fields)
-        except CalotypeError:
-            raise
-        except Exception as error:
-            said = f"the prompt check failed: {type(error).__name__}: {error}"
-            raise SafetyUnavailable(said) from error
+        return answered("prompt", lambda: self._findings(fields))
+
+    def names_minor(self, fields: Mapping[str, str]) -> bool:
+        """Whether what is asked for has a minor in it, harmless though it be.
+
+        Raises SafetyUnavailable if that can't be told.
+        """
+        return answered(
+            "prompt",
+            lambda: any(
+                hit.name in ("minors", ALWAYS)
+                for field, text in fields.items()
+                if field != NEGATIVE
+                for hit in self._matcher.hits(_seen(field, text))
+            ),
+        )
 
     def explain(self, fields: Mapping[str, str]) -> dict[str, Any]:
         """The path to the verdict, for the operator: verdict, category, checks."""
