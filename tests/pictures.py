@@ -10,11 +10,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from training.dataset import scene_at
+from training.render import render
+
 
 def picture(width: int = 96, height: int = 64, seed: int = 1) -> Image.Image:
     """Coarse colours by chance, so that a resized one is still the same to look at."""
     grid = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
     return Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def scene(width: int = 128, height: int = 128, seed: int = 1) -> Image.Image:
+    """A picture of what vignette draws: what it makes of others isn't delivered."""
+    drawn = render(scene_at("train", seed), 128)
+    return Image.fromarray(drawn).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def mask(width: int = 96, height: int = 64) -> Image.Image:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.flow.command_line import calotype
-from tests.pictures import mask, picture
+from tests.pictures import mask, scene
 from tests.serving import Server, running_server
 
 TEXT = "a red cottage on the left, green hills"
@@ -57,7 +57,7 @@ def test_a_picture_is_upscaled_by_its_id(server: Server, made: Path) -> None:
 def test_a_text_can_begin_from_a_picture_and_change_a_part_of_it(
     server: Server, tmp_path: Path
 ) -> None:
-    picture(128, 128).save(tmp_path / "photo.jpg")
+    scene(128, 128).save(tmp_path / "photo.jpg")
     mask(128, 128).save(tmp_path / "mask.png")
     files = ["--source", str(tmp_path / "photo.jpg"), "--mask", str(tmp_path / "mask.png")]
     file = tmp_path / "out.png"

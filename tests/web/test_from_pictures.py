@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.pictures import file_of, picture
+from tests.pictures import file_of, scene
 from tests.serving import Server
 from tests.web.test_page import arrived, make, write
 
@@ -21,7 +21,7 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("photo") / "photo.png"
-    file.write_bytes(file_of(picture(192, 144)))
+    file.write_bytes(file_of(scene(192, 144)))
     return file
 
 
