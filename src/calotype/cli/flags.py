@@ -41,6 +41,7 @@ UnfinishedJobsMax = Annotated[
 ]
 Blocklist = Annotated[Path | None, typer.Option(help="Further blocked terms.")]
 BlockedPictures = Annotated[Path | None, typer.Option(help="Hashes of blocked pictures.")]
+Safety = Annotated[Path | None, typer.Option(help="Policies and picture checks.")]
 CertificateChain = Annotated[Path | None, typer.Option(help="PEM chain for signing.")]
 CertificateKey = Annotated[Path | None, typer.Option(help="PEM key for signing.")]
 CertificateCommand = Annotated[str | None, typer.Option(help="Command that signs, for a key.")]

@@ -35,6 +35,7 @@ def serve(
     unfinished_jobs_max: flags.UnfinishedJobsMax = None,
     blocklist: flags.Blocklist = None,
     blocked_pictures: flags.BlockedPictures = None,
+    safety: flags.Safety = None,
     certificate_chain: flags.CertificateChain = None,
     certificate_key: flags.CertificateKey = None,
     certificate_command: flags.CertificateCommand = None,
