@@ -31,8 +31,9 @@ START_S_MAX = 60.0
 STOP_S_MAX = 20.0
 RESTART_S = 0.5
 POLL_S = 0.05
-# The shell: it waits for the end of its input.
-WATCH = 'read -r _; "$0"/pg_ctl stop -s -m immediate -D "$1"/data; rm -rf "$1"'
+# The shell: it waits for a line, or the end of its input. Nobody waits for the thousands of files of
+# all those databases to be gone.
+WATCH = 'read -r _; "$0"/pg_ctl stop -s -m immediate -D "$1"/data; rm -rf "$1" &'
 UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 CONNECTIONS_MAX = 200
 
@@ -110,12 +111,16 @@ def running_postgres(*, is_durable: bool = False) -> Iterator[Postgres]:
     options = ["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]
     initdb = [str(programs / "initdb"), "-D", str(folder / "data"), *options]
     watch = ["sh", "-c", WATCH, str(programs), str(folder)]
-    with subprocess.Popen(watch, stdin=subprocess.PIPE, **_alone(user)):  # leaving closes its input
-        subprocess.run(initdb, check=True, capture_output=True, **_as(user))
-        process = _start(programs, folder, is_durable=is_durable)
-        server = Postgres(programs, folder, process, is_durable, count(1))
-        _wait_until_ready(server)
-        yield server
+    with subprocess.Popen(watch, stdin=subprocess.PIPE, **_alone(user)) as watcher:
+        try:
+            subprocess.run(initdb, check=True, capture_output=True, **_as(user))
+            process = _start(programs, folder, is_durable=is_durable)
+            server = Postgres(programs, folder, process, is_durable, count(1))
+            _wait_until_ready(server)
+            yield server
+        finally:
+            assert watcher.stdin is not None, "it was asked for"
+            watcher.stdin.write(b"\n")  # a process that was forked of ours may hold its input open
     server.process.wait(STOP_S_MAX)
 
 
