@@ -31,8 +31,7 @@ START_S_MAX = 60.0
 STOP_S_MAX = 20.0
 RESTART_S = 0.5
 POLL_S = 0.05
-# The shell: it waits for a line, or the end of its input. Nobody waits for the thousands of files of
-# all those databases to be gone.
+# The shell: it waits for a line, or the end of its input. Nobody waits for its files to be gone.
 WATCH = 'read -r _; "$0"/pg_ctl stop -s -m immediate -D "$1"/data; rm -rf "$1" &'
 UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 CONNECTIONS_MAX = 200
