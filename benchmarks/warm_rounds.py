@@ -213,7 +213,7 @@ class Rounds:
             needs.append((ledger.weights, ledger.largest_pass + ledger.decode))
             self._drop(load.name)
         weights = sorted(weight for weight, _ in needs)
-        self.tally.budget = int(1.1 * (sum(weights[-2:]) + max(room for _, room in needs)))
+        self.tally.budget = int(1.03 * (sum(weights[-2:]) + max(room for _, room in needs)))
         self._engine.close()
         self._room.budget = self.tally.budget
         self._engine = self._started()

@@ -157,7 +157,7 @@ async def test_a_dispatcher_that_broke_is_not_ready_and_takes_nothing(
     monkeypatch.setattr(limits, "STORE_RETRY_S", 0.001)
     pool = platform._pool
     assert isinstance(pool, StubPool)
-    platform._dispatcher._turns.run(platform._dispatcher._engines._fail_unloadable(), "harmless")
+    platform._dispatcher._turns.run(platform._dispatcher.warmth.came_up(), "harmless")
     await asyncio.sleep(0)
     assert platform.readiness()["fault"] is None
 

@@ -53,6 +53,20 @@ def test_it_begins_with_what_fits_together_the_pinned_first() -> None:
         assert len(loaded(loading)) == 3, "an engine that names no memory loads them all"
 
 
+def test_what_a_load_shows_of_a_pass_leaves_out_what_no_longer_fits() -> None:
+    loading = Loading("engine-0", [A, B])
+    loading.begin()
+    loading.plan(BUDGET)
+    order = loading.next(0.0)
+    assert order is not None
+    loading.loaded(order.model.name, room_bytes=PART)
+    assert loading.next(0.0) is None
+    assert loading.is_over
+    loading.begin()
+    loading.plan(BUDGET)
+    assert loading.planned == ("a",), "which is known from now on"
+
+
 def test_small_ones_fit_beside_what_has_no_room_itself() -> None:
     loading = Loading("engine-0", [sized("whale", 3 * PART), A, B])
     loading.begin()
@@ -142,9 +156,11 @@ async def test_a_load_without_room_or_files_is_told_and_the_engine_goes_on(
         reports = await started(pool)
         await pool.load("engine-0", C)
         await pool.load("engine-0", sized("gone", 1, tmp_path))
-        full, gone = [(await take(reports, ModelNotLoaded))[-1].message for _ in range(2)]
-        assert (full.model, full.is_full) == ("c", True)
-        assert (gone.model, gone.is_full) == ("gone", False)
+        failed = [(await take(reports, ModelNotLoaded))[-1].message for _ in range(2)]
+        assert [(it.model, it.is_full) for it in failed if isinstance(it, ModelNotLoaded)] == [
+            ("c", True),
+            ("gone", False),
+        ]
         (health,) = pool.health()
         assert health.models == ("a", "b")
         assert health.models_failed == {}, "it may be tried again"

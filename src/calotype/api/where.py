@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from calotype.api.context import CalledPlatform, CallerKey
 
-router = APIRouter(tags=["models"])
+router = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/models/where")

@@ -29,12 +29,15 @@ class Accounts:
         encodings: Encodings,
         admission: Admission,
         *,
+        checks: Callable[[], Iterable[torch.Tensor]] = tuple,
         rows: Callable[[], Collection[Row]],
         loading: Callable[[], int],
     ) -> None:
-        """``rows`` are those that step or are decoded; ``loading`` says what is kept for a load."""
+        """``checks`` are the weights of what looks at pictures, ``rows`` those that step or are
+        decoded; ``loading`` says what is kept for a load."""
         self._models, self._sizes, self._encodings = models, sizes, encodings
-        self._admission, self._rows, self._loading = admission, rows, loading
+        self._admission, self._checks = admission, checks
+        self._rows, self._loading = rows, loading
         self._last: Ledger | None = None
 
     def held(self) -> dict[str, int]:
@@ -44,6 +47,7 @@ class Accounts:
             ("weights", self._models.weights()),
             ("loras", self._models.loras()),
             ("controls", self._admission.controls.tensors()),
+            ("checks", self._checks()),
             ("rows", row_tensors(rows)),
             ("rows", self._admission.pictures()),
             ("texts", self._encodings.tensors()),
@@ -58,6 +62,7 @@ class Accounts:
             weights=held["weights"],
             loras=held["loras"],
             controls=held["controls"],
+            checks=held["checks"],
             texts=held["texts"],
             rows=held["rows"] + growth_bytes(rows),
             loading=self._loading(),

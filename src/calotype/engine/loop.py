@@ -94,6 +94,7 @@ class Engine:
             sizes,
             encodings,
             self._admission,
+            checks=self._checks.tensors,
             rows=self._all_rows,
             loading=lambda: self._warming.bytes,
         )

@@ -90,6 +90,7 @@ class Ledger:
     weights: int  # of base models, with what was fitted to them; what several share counts once
     loras: int
     controls: int
+    checks: int  # classifiers that look at finished pictures
     texts: int  # encoded, for rows to come
     rows: int
     loading: int  # of a model that is on its way
@@ -100,7 +101,8 @@ class Ledger:
     @property
     def kept(self) -> int:
         """Between passes."""
-        return self.weights + self.loras + self.controls + self.texts + self.rows + self.loading
+        beside = self.loras + self.controls + self.checks + self.texts
+        return self.weights + beside + self.rows + self.loading
 
     @property
     def total(self) -> int:

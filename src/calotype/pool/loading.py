@@ -179,7 +179,11 @@ class Loading:
         """Of the planned; what failed on demand is for the asker to try again."""
         if again:
             return [it for it in self._planned if it.name in self.failed and self._fits(it)]
-        return [it for it in self._planned if it.name not in self._tried]
+        left = [it for it in self._planned if it.name not in self._tried]
+        for model in [it for it in left if not self._fits(it)]:  # one needs more than was known
+            left.remove(model)
+            self._planned = [it for it in self._planned if it is not model]
+        return left
 
     def has_given_up(self, name: str) -> bool:
         """Whether a model's last failure was one too many."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from calotype.core import limits
 from calotype.core.errors import CalotypeError
 from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.engine.checks.base import Check, CheckBroken, Picture, checked
+from calotype.engine.tensors import tensors_of
 
 
 @dataclass
@@ -86,6 +87,13 @@ class Checks:
         except TimeoutError:
             self._hanging = asked
             return _unseen(uses, pictures, f"it took longer than {limits.CHECK_S_MAX:g} s")
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """The weights of all that are loaded."""
+        for check in [*self._loaded.values()]:
+            for part in vars(check).values():
+                if isinstance(part, torch.nn.Module):
+                    yield from tensors_of(part)
 
     def _warm(self, uses: Sequence[CheckUse]) -> None:
         for use in uses:
