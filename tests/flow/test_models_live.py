@@ -65,6 +65,9 @@ async def until(client: httpx.AsyncClient, name: str, build: str) -> None:
         told = (await client.get("/v1/models")).json()
         found = {it["name"]: it["build"] for kind in ("models", "loras") for it in told[kind]}
         if found.get(name) == build:
+            aliases = {it["name"]: it["aliases"] for it in told["models"]}
+            assert aliases["vignette"] == {}
+            assert aliases.get(name, {"stable": build}) == {"stable": build}
             return
         await asyncio.sleep(LOOK_S)
     raise AssertionError(f"{name} isn't {build}: {found}")

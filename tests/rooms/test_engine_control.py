@@ -316,7 +316,7 @@ def broken_control(studio: Studio, fault: str) -> Path:
         ("another family", InvalidInput, "another base: flux"),
         ("another base", InvalidInput, "another base: its cross_attention_dim is 32, not 64"),
         ("nan", ModelBroken, "conv_in.weight isn't finite"),
-        ("no weights", ModelBroken, "no diffusion_pytorch_model.safetensors"),
+        ("no weights", ModelBroken, "no safetensors with weights in"),
         ("no config", ModelBroken, "no readable config.json"),
         ("another kind", ModelBroken, "ControlNetUnionModel is not supported"),
         ("cut off", ModelBroken, "Error"),

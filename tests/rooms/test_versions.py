@@ -135,6 +135,9 @@ def test_a_checkpoint_in_one_file_takes_its_configuration_from_a_model_that_is_h
     assert info.family == "sdxl"
     kinds = {it.kind: it.bytes for it in info.components}
     assert kinds["vae"] == 4 * 8 * 4 * 9
+    wide = make_base(tmp_path / "wide", width=32)
+    with pytest.raises(InvalidInput, match="other shapes than those of wide"):
+        add(home, file, name="other", config=wide)
     old = make_base(tmp_path / "old", kind="StableDiffusionPipeline")
     with pytest.raises(InvalidInput, match="the checkpoint is of sdxl, and old of Stable"):
         add(home, file, name="other", config=old)

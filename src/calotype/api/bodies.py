@@ -6,6 +6,7 @@ Types only: what a value may be is ``flow.admit``'s to say, so that every dialec
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -201,10 +202,10 @@ def eta_body(platform: Platform, job: Job) -> dict[str, Any] | None:
     return asdict(eta) if eta is not None else None
 
 
-def model_body(model: ModelInfo) -> dict[str, Any]:
+def model_body(model: ModelInfo, aliases: Mapping[str, str]) -> dict[str, Any]:
     """One model as JSON; where it lies on the server's disk is the operator's business.
 
-    ``build`` is what its name alone stands for now.
+    ``build`` is what its name alone stands for now, ``aliases`` has what NAME@ALIAS does.
     """
     family = FAMILIES[model.family]
     return {
@@ -212,6 +213,7 @@ def model_body(model: ModelInfo) -> dict[str, Any]:
         "title": model.title,
         "family": model.family,
         "build": model.build,
+        "aliases": dict(aliases),
         "licence": model.licence,
         "parameter_bytes": model.parameter_bytes,
         "size_px_min": model.size_px_min,

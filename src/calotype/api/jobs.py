@@ -107,7 +107,7 @@ async def cancel_job(platform: CalledPlatform, key: CallerKey, job_id: str) -> d
 async def list_models(platform: CalledPlatform, _key: CallerKey) -> dict[str, Any]:
     """List the models that a job can name, and the LoRAs and ControlNets it can add to them."""
     return {
-        "models": [model_body(model) for model in platform.models()],
+        "models": [model_body(it, platform.aliases(it.name)) for it in platform.models()],
         "loras": [adapter_body(each) for each in platform.adapters(AdapterKind.LORA)],
         "controls": [adapter_body(each) for each in platform.adapters(AdapterKind.CONTROL)],
     }

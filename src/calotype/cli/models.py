@@ -41,7 +41,7 @@ def list_models(*, as_json: AsJson = False, home: Home = None) -> None:
     from calotype.core.nouns import AdapterKind
     from calotype.pool.kinds import ModelKind
 
-    catalogue = catalogue_of(home)
+    catalogue = catalogue_of(home, is_quick=not as_json)  # only JSON tells builds
     broken = catalogue.broken()
     unserved = not_served(home, catalogue.models.offered())
     if as_json:

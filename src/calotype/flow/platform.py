@@ -303,6 +303,10 @@ class Platform:
         every = self._registry.offered()
         return [model for model in every if not self._safeguards.why_not_served(model)]
 
+    def aliases(self, model: str) -> dict[str, str]:
+        """Of a model of ``models``: the words that stand for its versions."""
+        return {word: it.version for word, it in self._registry.shelf.aliases(model).items()}
+
     def adapters(self, kind: AdapterKind) -> list[AdapterInfo]:
         """Every usable LoRA, or ControlNet."""
         return list(self._adapters.list(kind))

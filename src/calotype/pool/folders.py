@@ -136,14 +136,21 @@ def read_folder(
 
 def base_of(model: ModelInfo) -> Base:
     """What adapters can be held against: the shapes of a model that was read."""
-    folder = Path(model.path)
+    found = base_in(Path(model.path), plain(model.name))
+    assert found is not None
+    return found
+
+
+def base_in(folder: Path, name: str) -> Base | None:
+    """The same, of a folder that may be one without weights (then None); raises ModelBroken."""
     family, names = _parts(folder)
     weights, headers = _weights(folder, family, names)
-    single = _single(folder)
-    parts = weights_by_part(family, weights, single, headers)
-    denoiser, vae = parts[family.denoiser], parts.get(VAE)
+    parts = weights_by_part(family, weights, _single(folder), headers)
+    denoiser, vae = parts.get(family.denoiser), parts.get(VAE)
+    if denoiser is None:
+        return None
     return Base(
-        name=plain(model.name),
+        name=name,
         family=family.name,
         shapes=layer_shapes(denoiser.tensors.values(), is_fused=denoiser.is_shared),
         latent_channels=latent_channels(read_json(folder / VAE / "config.json"), vae.tensors)

@@ -26,13 +26,15 @@ from calotype.files.weights import read_json
 from calotype.pool.adapters import read_adapter
 from calotype.pool.checkpoints import parts_in
 from calotype.pool.files import FileHashes
-from calotype.pool.folders import INDEX, model_files, read_folder
+from calotype.pool.fitting import layer_shapes
+from calotype.pool.folders import INDEX, base_in, model_files, read_folder
 from calotype.pool.kinds import ADAPTERS, WORDS, ModelKind
 from calotype.pool.parts import read_part
 from calotype.pool.recognise import Found, recognise
 from calotype.pool.versions import FileRecord, Record, Versions
 
 Mode = Literal["copy", "hard-link", "link"]
+_READ_ONLY = 0o444
 _BLOCK_BYTES = 1 << 20
 
 
@@ -144,6 +146,15 @@ def _configuration(found: Found, config: Path | None) -> dict[str, Path]:
             limit=found.family,
         )
     held = parts_in(read_header(found.files[SINGLE_FILE]), theirs)
+    base = base_in(config, config.name)
+    shapes = layer_shapes(held[theirs.denoiser].values(), is_fused=True)
+    if base is not None and not base.shapes <= shapes:
+        raise InvalidInput(
+            f"the checkpoint's layers have other shapes than those of {config.name}: it needs the"
+            f" configuration of another {found.family}",
+            field="config",
+            limit=found.family,
+        )
     return {
         file.relative_to(config).as_posix(): file
         for file in model_files(config)
@@ -198,6 +209,7 @@ def _place(source: Path, target: Path, mode: Mode, hashes: FileHashes) -> FileRe
                 f"{source.name} reads differently once it is copied: the disk is at fault",
                 field=source.name,
             )
+        target.chmod(_READ_ONLY)  # nobody changes it, so an engine may map it (engine.weights)
     digest, status = hashes.of(target).hex(), target.stat()
     return FileRecord(bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest)
 

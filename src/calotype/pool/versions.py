@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ from calotype.core.errors import InvalidInput, ModelBroken
 from calotype.core.families import SINGLE_FILE
 from calotype.core.references import STABLE, check_name
 from calotype.files.weights import read_json
-from calotype.pool.aliases import State, changing, locked, read_state, try_lock
+from calotype.pool.aliases import LOCK_FILE, State, changing, locked, read_state, try_lock
 from calotype.pool.files import FileHashes
 from calotype.pool.kinds import WORDS, ModelKind
 
@@ -143,9 +143,11 @@ class Versions:
         staging.mkdir(parents=True, exist_ok=True)
         folder = staging / secrets.token_hex(8)
         lock = folder.with_suffix(_LOCK)
-        with locked(lock):
-            self._sweep()
-            folder.mkdir()
+        with ExitStack() as held:
+            with locked(self.root / LOCK_FILE):  # or another's sweep could come in between
+                self._sweep()
+                held.enter_context(locked(lock))
+                folder.mkdir()
             try:
                 yield folder
             finally:
