@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
@@ -32,11 +31,12 @@ def audit(home: Path, asks: Iterable[Ask]) -> dict[str, Any]:
     logs = _grouped(database.execute("SELECT * FROM events ORDER BY job_id, seq"))
     attempts = _grouped(database.execute("SELECT * FROM attempts ORDER BY job_id, number"))
     images = _grouped(database.execute("SELECT * FROM images"))
+    records = list(database.execute("SELECT * FROM picture_files"))
     database.close()
     lost = _lost(jobs, list(asks))
     twice = [said for job_id in jobs for said in _twice(job_id, logs, attempts, images)]
     illegal = [said for job_id in jobs for said in _illegal(jobs[job_id], logs.get(job_id, []))]
-    files = _files(home / "pictures", [row for rows in images.values() for row in rows])
+    files = _files(home / "pictures", records)
     states = Counter(row["state"] for row in jobs.values())
     return {
         "jobs": len(jobs),
@@ -105,20 +105,18 @@ def _illegal(job: sqlite3.Row, log: list[sqlite3.Row]) -> list[str]:
     return [] if state == job["state"] else [f"{job_id} is {job['state']}, its log says {state}"]
 
 
-def _files(folder: Path, images: list[sqlite3.Row]) -> list[str]:
-    """Each delivered picture lies there as it was signed, and nothing else does."""
-    said, named = [], set()
-    for row in images:
-        for form in json.loads(row["formats"]):
-            named.add(f"{row['id']}.{form}")
-        path = folder / row["id"][-2:] / f"{row['id']}.png"
-        if not path.is_file():
-            said.append(f"{path.name} is missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
-            said.append(f"{path.name} isn't the picture that was signed")
-    lying = {path.name for path in folder.rglob("*") if path.is_file()}
-    said += [f"{name} belongs to no job" for name in sorted(lying - named)]
-    return said + [f"{name} is missing" for name in sorted(named - lying)]
+def _files(folder: Path, records: list[sqlite3.Row]) -> list[str]:
+    """Each file of a delivered picture lies there as it was signed, and nothing else does."""
+    named = {row["name"]: row["sha256"] for row in records}
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    lying = {path.relative_to(folder).as_posix(): path for path in found}
+    said = [
+        f"{name} isn't the picture that was signed"
+        for name, sha256 in named.items()
+        if name in lying and hashlib.sha256(lying[name].read_bytes()).hexdigest() != sha256
+    ]
+    said += [f"{name} belongs to no job" for name in sorted(lying.keys() - named)]
+    return said + [f"{name} is missing" for name in sorted(named.keys() - lying)]
 
 
 def _grouped(rows: Iterable[sqlite3.Row]) -> dict[str, list[sqlite3.Row]]:

@@ -10,12 +10,14 @@ import pytest
 
 from benchmarks.soak.audit import audit
 from benchmarks.soak.clients import Ask
-from calotype.core.nouns import Image, Job, Sampler, Spec, Tier, Verdict, VerdictKind
+from calotype.core.nouns import Image, ImageFile, Job, Sampler, Spec, Tier, Verdict, VerdictKind
 from calotype.core.states import AttemptState
+from calotype.delivery.names import stored_name
 from calotype.jobs.store import JobStore
 
 SPEC = Spec("a tent", "", "m", 64, 64, 4, 3.0, Sampler.DPMPP_2M, 7, 1)
 PNG = b"a signed picture"
+DIGEST = hashlib.sha256(PNG).hexdigest()
 _TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
 PROMISES = ("lost", "delivered_twice", "illegal_paths", "wrong_files")
 
@@ -32,17 +34,18 @@ async def kept_well(home: Path) -> tuple[list[Job], list[Ask]]:
     await store.cancel(jobs[1].id, by="caller")
     await store.fail(jobs[2].id, {"title": "no"})
     await store.close()
-    write(home, f"{name}.png")
+    write(home, stored_name("fast", name, DIGEST, "png"))
     return jobs, [Ask("ann", job.id[-8:], 1, [job.id], 1) for job in jobs]
 
 
 def image(name: str) -> Image:
-    digest, allowed = hashlib.sha256(PNG).hexdigest(), Verdict(VerdictKind.ALLOW, "looks", "1")
-    return Image(name, 0, 7, 64, 64, digest, "b" * 64, ("png",), verdict=allowed)
+    allowed = Verdict(VerdictKind.ALLOW, "looks", "1")
+    file = ImageFile("png", 0, stored_name("fast", name, DIGEST, "png"), DIGEST, len(PNG))
+    return Image(name, 0, 7, 64, 64, DIGEST, "b" * 64, ("png",), (file,), verdict=allowed)
 
 
 def write(home: Path, name: str, data: bytes = PNG) -> None:
-    path = home / "pictures" / Path(name).stem[-2:] / name
+    path = home / "pictures" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
@@ -72,8 +75,12 @@ async def test_nothing_is_said_of_a_store_that_was_kept_well(tmp_path: Path) -> 
             "illegal_paths",
             "step while None",
         ),
-        ("UPDATE images SET sha256 = 'other'", "wrong_files", "isn't the picture that was signed"),
-        ("UPDATE images SET id = 'img_other'", "wrong_files", "img_other.png is missing"),
+        (
+            "UPDATE picture_files SET sha256 = 'other'",
+            "wrong_files",
+            "isn't the picture that was signed",
+        ),
+        ("UPDATE picture_files SET name = 'other.png'", "wrong_files", "other.png is missing"),
     ],
 )
 async def test_a_broken_promise_is_found(
