@@ -113,12 +113,11 @@ def _finish(client: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 def _measure_plain(job: dict[str, Any], pictures: int, together: int) -> dict[str, float]:
     """Run the plain pipeline in a process of its own: this one never imports torch."""
-    from calotype.cli.models import scanned
+    from calotype.cli.catalogues import catalogue_of
     from calotype.cli.servers import terminating_as_interrupt
-    from calotype.settings import Settings
 
     command = [sys.executable, "-m", "calotype.engine.plain"]
-    command += ["--model", scanned(Settings()).get(job["model"]).path]
+    command += ["--model", catalogue_of(None).models.get(job["model"]).path]
     for name in ("width", "height", "steps", "guidance", "sampler"):
         command += [f"--{name}", str(job[name])]
     command += ["--prompt", PROMPT, "--pictures", str(pictures), "--together", str(together)]

@@ -59,8 +59,7 @@ def engine(
     as_json: AsJson = False,
 ) -> None:
     """The engine beside plain diffusers on a stream of mixed requests (about 5 min)."""
-    from calotype.cli.models import scanned
-    from calotype.settings import Settings
+    from calotype.cli.catalogues import catalogue_of
 
     plan = plan_of(
         requests=requests,
@@ -73,7 +72,7 @@ def engine(
         quick=quick,
     )
     chosen = choose(systems, SYSTEMS)
-    info = scanned(Settings()).get(model)
+    info = catalogue_of(None).models.get(model)
     result = measure([(info, plan)], chosen)
     if as_json:
         print_json(result)
