@@ -6,8 +6,11 @@ the simulator knows of one: whether it is up, its LoRAs, its hours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from calotype.policy.arena import Arena
 from calotype.policy.sharing import Run, Sharing
-from calotype.sim.fleet import Kind
+from calotype.sim.fleet import GB, Kind
 
 __all__ = ["Run", "SimEngine"]
 
@@ -16,6 +19,7 @@ class SimEngine(Sharing):
     """One engine, through its lives."""
 
     __slots__ = (
+        "arena",
         "is_spot",
         "is_up",
         "kind",
@@ -36,13 +40,26 @@ class SimEngine(Sharing):
         self.loras: dict[str, None] = {}  # loaded, the one used last at the end
         self.models: dict[str, None] = {}  # base models that are warm
         self.up_s, self.up_since = 0.0, 0.0
+        self.arena = Arena(round(kind.models_gb * GB))  # where the models' parts lie
 
     def up(self, now: float) -> None:
         """It starts, with nothing on it."""
         self.is_up, self.up_since = True, now
         self.life += 1
         self.loras.clear()
+        self.arena.hold({})
         self.clear(now)
+
+    def lay(self, parts: Mapping[str, int]) -> bool:
+        """It holds just these parts of models now. False if one found no block: all are laid anew.
+
+        What laying anew takes isn't simulated: it waits for a quiet moment.
+        """
+        if self.arena.hold(parts):
+            return True
+        self.arena.hold({})
+        self.arena.hold(parts)
+        return False
 
     def down(self, now: float) -> None:
         """It is lost, with all that runs on it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from calotype.core.decisions import LoadModel, StartAttempt
 from calotype.core.nouns import Tier
+from calotype.policy.arena import Fragmentation
 from calotype.sim.engines import SimEngine
 from calotype.sim.fleet import FleetPlan
 from calotype.sim.jobs import Asked
@@ -56,7 +57,8 @@ class Record:
         self._tiers = {tier: _OfTier() for tier in Tier}
         self._starts = self._hits = self._lora_uses = self._lora_loads = 0
         self._loads: dict[str, int] = {}  # of base models, by why
-        self._loaded_bytes = 0
+        self._loaded_bytes = self._without_block = 0
+        self._torn = array("d")  # fragmentation after each load
         self._reasons: dict[str, int] = {}
         self.promoted = self._again = 0
         self.losses = 0
@@ -92,6 +94,11 @@ class Record:
             return
         self._loads[load.why] = self._loads.get(load.why, 0) + 1
         self._loaded_bytes += weights_bytes
+
+    def laid(self, memory: Fragmentation, *, is_block: bool) -> None:
+        """How an engine's memory lies after a load, and whether each part had found a block."""
+        self._torn.append(memory.index)
+        self._without_block += not is_block
 
     def again(self, asked: Asked) -> None:
         """A job waits once more, after a lost attempt."""
@@ -151,6 +158,11 @@ class Record:
             "warm_hit_rate": _round(self._hits / max(1, self._starts)),
             "loads": {why: self._loads[why] for why in sorted(self._loads)},
             "loaded_gb": _round(self._loaded_bytes / 1e9),
+            "fragmentation": {
+                "mean": _round(sum(self._torn) / max(1, len(self._torn))),
+                "max": _round(max(self._torn, default=0.0)),
+                "loads_without_block": self._without_block,
+            },
             "lora_hit_rate": _round(1 - self._lora_loads / max(1, self._lora_uses)),
             "utilisation": _round(busy_s / up_s if up_s else 0.0),
             "gpu_hours": _round(up_s / 3600),

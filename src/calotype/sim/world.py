@@ -197,6 +197,9 @@ class World:
             return
         engine.loaded(took_s)
         self._heat(engine, load.model)
+        held = [part for name in engine.models for part in self._needs[name].components]
+        is_block = engine.lay({part.id: part.bytes for part in held})
+        self.record.laid(engine.arena.fragmentation, is_block=is_block)
         self.record.loaded(load, bytes_of(self._needs[load.model]), self.now)
         self._tell(ModelWarmed(engine.name, load.model))
 
