@@ -1,4 +1,4 @@
-"""``calotype plan``: the smallest and cheapest fleet for a traffic."""
+"""``calotype plan``: the smallest and cheapest fleet for a traffic; with ``memory``, what fits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from calotype.cli import plan_memory
 from calotype.cli.console import AsJson, print_json, print_table
 from calotype.core.errors import InvalidInput
 
-ImagesPerDay = Annotated[float, typer.Option(help="Images in a day.")]
-Peak = Annotated[float, typer.Option("--peak-per-second", help="Images a second at the peak.")]
-Seconds = Annotated[float, typer.Option(help="Device-seconds of an image, on an A100.")]
+ImagesPerDay = Annotated[float | None, typer.Option(help="Images in a day.")]
+Peak = Annotated[
+    float | None, typer.Option("--peak-per-second", help="Images a second at the peak.")
+]
+Seconds = Annotated[float | None, typer.Option(help="Device-seconds of an image, on an A100.")]
 Use = Annotated[float, typer.Option(help="Of the devices at peak, for the formula: 0 to 1.")]
 Objectives = Annotated[
     str, typer.Option(help="Seconds from asking to the picture: turbo=15,fast=15,relax=600.")
@@ -21,12 +24,17 @@ Attained = Annotated[float, typer.Option(help="Share of a tier's jobs within its
 Fleet = Annotated[Path | None, typer.Option(help="Take the kinds of GPUs from this fleet (TOML).")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same plan.")]
 
+app = typer.Typer(help="The smallest fleet for a traffic, or what fits on a device: memory.")
+app.command("memory")(plan_memory.memory)
 
+
+@app.callback(invoke_without_command=True)
 def plan(
+    context: typer.Context,
     *,
-    images_per_day: ImagesPerDay,
-    peak_per_second: Peak,
-    seconds_per_image: Seconds,
+    images_per_day: ImagesPerDay = None,
+    peak_per_second: Peak = None,
+    seconds_per_image: Seconds = None,
     utilization: Use = 0.7,
     objectives: Objectives = "turbo=15,fast=15,relax=600",
     attained: Attained = 0.95,
@@ -38,10 +46,19 @@ def plan(
     from calotype.sim.plan import Wanted
     from calotype.sim.plan import plan as planned
 
+    needed = {
+        "images-per-day": images_per_day,
+        "peak-per-second": peak_per_second,
+        "seconds-per-image": seconds_per_image,
+    }
+    if context.invoked_subcommand is not None:
+        _refuse(needed, is_given=True, why=f"is not for {context.invoked_subcommand}")
+        return
+    _refuse(needed, is_given=False, why="is missing")
     wanted = Wanted(
-        images_per_day=images_per_day,
-        peak_per_s=peak_per_second,
-        seconds_per_image=seconds_per_image,
+        images_per_day=images_per_day or 0.0,
+        peak_per_s=peak_per_second or 0.0,
+        seconds_per_image=seconds_per_image or 0.0,
         utilization=utilization,
         attained=attained,
         objectives=_objectives(objectives),
@@ -51,6 +68,13 @@ def plan(
         print_json(report)
     else:
         _print(report)
+
+
+def _refuse(options: dict[str, float | None], *, is_given: bool, why: str) -> None:
+    """Refuse the first option that is given, or isn't."""
+    for name, value in options.items():
+        if (value is not None) is is_given:
+            raise InvalidInput(f"--{name} {why}", field=name)
 
 
 def _objectives(text: str) -> dict[Any, float]:
@@ -96,4 +120,6 @@ def _print(report: dict[str, Any]) -> None:
     print_table(titles, rows, title=title)
     for name, least_s in report["too_slow"].items():
         print(f"{name} takes {least_s:g} s for an image, more than the tightest objective")
+    for name, models in report["too_small"].items():
+        print(f"{name} can't hold {', '.join(models)}")
     print(report["why"])

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from calotype.core.events import EngineUp, ModelKnown
 from calotype.policy.ledger import Ledger
 
+Size = tuple[int, tuple[str, ...]]
+
 
 class Load(NamedTuple):
     """A model that is being loaded."""
@@ -43,6 +45,7 @@ class Engine:
         "rows",
         "rows_max",
         "rows_spare",
+        "size",
         "using",
     )
 
@@ -65,6 +68,8 @@ class Engine:
         if up.budget_bytes:
             held = [known.get(name) or ModelKnown(name, (), 0.0) for name in up.models]
             self.ledger = Ledger(up.budget_bytes, up.reserves, held)
+        # What its device can hold: bytes for models, and those that are pinned there.
+        self.size: Size = self.ledger.capacity_bytes if self.ledger else 0, up.pinned
 
     def fits(self, rows: int) -> bool:
         """Room for that many more. An empty engine takes any job: it would never fit otherwise."""

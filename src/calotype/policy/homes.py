@@ -15,10 +15,8 @@ from copy import copy
 from itertools import chain, islice
 
 from calotype.core.events import ModelKnown
-from calotype.policy.engines import Claim, Engine, Load
+from calotype.policy.engines import Claim, Engine, Load, Size
 from calotype.policy.ledger import Ledger
-
-Size = tuple[int, tuple[str, ...]]  # bytes for models on a device, and those pinned there
 
 _LOOKED_AT = 32  # idle engines of each size, and as many busy ones, among which a load is placed
 
@@ -57,7 +55,7 @@ class Homes:
         self._count(engine, 1)
         if engine.ledger is None:
             return
-        size = _size(engine)
+        size = engine.size
         self._sizes[size] = self._sizes.get(size, 0) + 1
         self.engines += 1
         self.version += 1
@@ -69,7 +67,7 @@ class Homes:
         self._count(engine, -1)
         if engine.ledger is None:
             return
-        size = _size(engine)
+        size = engine.size
         self._sizes[size] -= 1
         if not self._sizes[size]:
             del self._sizes[size]
@@ -95,7 +93,7 @@ class Homes:
             return False
         if engine is None:
             return any(self._fits(size, known) for size in self._sizes)
-        return engine.ledger is not None and self._fits(_size(engine), known)
+        return engine.ledger is not None and self._fits(engine.size, known)
 
     def is_elsewhere(self, engines: Iterable[Engine], model: str, avoid: tuple[str, ...]) -> bool:
         """Whether another engine than those is a home of the model."""
@@ -218,7 +216,7 @@ class Homes:
 
     def _put(self, engine: Engine, *, is_ready: bool) -> None:
         assert engine.ledger is not None, "an engine that loads nothing on demand"
-        name, size = engine.name, _size(engine)
+        name, size = engine.name, engine.size
         idle, busy = self._idle.setdefault(size, {}), self._busy.setdefault(size, {})
         if is_ready and not engine.rows:
             busy.pop(name, None)
@@ -233,8 +231,3 @@ class Homes:
             self.unpinned[name] = engine
         else:
             self.unpinned.pop(name, None)
-
-
-def _size(engine: Engine) -> Size:
-    assert engine.ledger is not None, "an engine that loads nothing on demand"
-    return engine.ledger.capacity_bytes, engine.pinned

@@ -36,7 +36,15 @@ def bytes_of(known: ModelKnown) -> int:
 class Ledger:
     """The models that a device holds, and what is free beside them."""
 
-    __slots__ = ("_models", "_parts", "budget_bytes", "free_bytes", "reserves", "weights_bytes")
+    __slots__ = (
+        "_models",
+        "_parts",
+        "budget_bytes",
+        "capacity_bytes",
+        "free_bytes",
+        "reserves",
+        "weights_bytes",
+    )
 
     def __init__(
         self,
@@ -46,6 +54,8 @@ class Ledger:
     ) -> None:
         """``free_bytes`` is negative if it doesn't all fit."""
         self.budget_bytes, self.reserves = budget_bytes, reserves
+        # What models may take: the budget without the reserves.
+        self.capacity_bytes = budget_bytes - sum(line.bytes for line in reserves)
         self._models = {known.model: known for known in models}
         self._parts: dict[str, Component] = {
             part.id: part for known in self._models.values() for part in known.components
@@ -60,11 +70,6 @@ class Ledger:
     def models(self) -> tuple[str, ...]:
         """The models it holds, in the order they came."""
         return tuple(self._models)
-
-    @property
-    def capacity_bytes(self) -> int:
-        """What models may take: the budget without the reserves."""
-        return self.budget_bytes - sum(line.bytes for line in self.reserves)
 
     @property
     def room_bytes(self) -> int:

@@ -13,9 +13,10 @@ on all its homes together, than another load would take. Three steps after each 
    models that have to leave, and once their rows are done the load begins. A promoted job claims
    at once. So a cold model's job waits no longer than its turn, that patience, the longest job on
    that engine and the load.
-3. **For those to come.** On an idle engine, while nobody waits that could be helped: the model that
-   is nowhere and saves most waiting by what is to be expected (``predict``), if it saves more than
-   those that make room for it, by more than the load. It never evicts what a waiting job needs.
+3. **For those to come.** On an idle engine, while nobody waits that could be helped: the model of
+   which another home saves most waiting by what is to be expected (``predict``), if it saves more
+   than those that make room for it, by more than the load. It evicts nothing that a waiting job
+   needs.
 
 What was loaded for waiting jobs stays until one of them has started there. What couldn't be loaded
 is tried again, on another engine first, and rests behind a breaker after some failures in a row.
@@ -131,6 +132,7 @@ class Loads:
         wanting = [kind for kind in self._queue.kinds if self._is_wanting(kind)]
         if not wanting:
             self._since.clear()
+            self._in_vain.clear()
             return False
         left = [kind for kind in wanting if self._in_vain.get(kind) != self._fleet.homes.version]
         while left and (found := self._queue.first(left)):
@@ -149,10 +151,10 @@ class Loads:
 
     def _short(self, wanting: list[str]) -> list[str]:
         """Of kinds that want a model, those that have none, or fewer homes than they are due."""
-        counts = self._fleet.homes.counts
-        homes = {kind: counts.get(self._model(kind), 0) for kind in wanting}
+        homes = {kind: self._homes(kind) for kind in wanting}
         if not any(homes.values()):
             return wanting
+        counts = self._fleet.homes.counts
         due, whole = self._queue.due(), sum(counts.get(model, 0) for model in self._waiting)
         return [
             kind
@@ -163,16 +165,19 @@ class Loads:
     def _model(self, kind: str) -> str:
         return self._elsewhere.get(kind, (kind, ()))[0]
 
-    def _is_wanting(self, kind: str) -> bool:
+    def _homes(self, kind: str) -> int:
+        """How many homes a kind's jobs can start on; 0 if they avoid them all and need not."""
         model, avoid = self._elsewhere.get(kind, (kind, ()))
-        homes = self._fleet.homes
+        count, fleet = self._fleet.homes.counts.get(model, 0), self._fleet
+        if count and avoid and fleet.has_other(model, avoid):
+            return count if fleet.is_home_elsewhere(model, avoid) else 0
+        return count
+
+    def _is_wanting(self, kind: str) -> bool:
+        homes, model = self._fleet.homes, self._model(kind)
         if not homes.could_hold(model):
             return False
-        count = homes.counts.get(model, 0)
-        is_barred = bool(avoid) and self._fleet.has_other(model, avoid)
-        if is_barred and not self._fleet.is_home_elsewhere(model, avoid):
-            return True
-        if not count:
+        if not (count := self._homes(kind)):
             return True
         if count >= homes.engines:
             return False
@@ -181,11 +186,11 @@ class Loads:
     def _load_beside(self, entry: Entry) -> bool:
         """Load a waiting job's model where it takes nothing from others that wait, if it can be."""
         known = self._fleet.homes.known[entry.job.model]
-        is_cold = not self._fleet.homes.counts.get(known.model)
+        is_cold = not self._homes(entry.kind)
         best: tuple[tuple[float, float], int, int] | None = None
         place: tuple[Engine, tuple[str, ...]] | None = None
         for engine in self._places(known, entry):
-            if not (is_cold or engine.is_open or entry.avoid):
+            if not (is_cold or engine.is_open):
                 continue  # another home is of use where rows are free
             victims = self._victims(engine)
             evict = engine.ledger.plan(known, victims) if engine.ledger else None
@@ -204,11 +209,11 @@ class Loads:
 
     def _in_turn(self, entry: Entry, why: str, short: list[str]) -> None:
         """Claim an engine for the job whose turn it is, once others have passed it long enough."""
-        counts, rules = self._fleet.homes.counts, self._queue.rules
+        rules = self._queue.rules
         first, model = entry.kind, entry.job.model
         kept = {}
         for kind in short:  # one that has homes is patient only while it is first
-            if kind == first or not counts.get(self._model(kind)):
+            if kind == first or not self._homes(kind):
                 kept[kind] = self._since.get(kind, (self._now, self.started))
         self._since = kept
         since, started = kept[first]
@@ -273,31 +278,43 @@ class Loads:
 
     def _for_those_to_come(self) -> None:
         self._predict_at = self._now + PREDICTION_S
-        homes, saves = self._fleet.homes, self.keeper.saves
-        absent = [known for known in homes.known.values() if known.model not in homes.counts]
-        gains = sorted(
-            ((saves(known, self._now), known) for known in absent), key=lambda it: -it[0]
-        )
+        homes, gains = self._fleet.homes, list[tuple[float, ModelKnown]]()
+        for known in homes.known.values():
+            count = homes.counts.get(known.model, 0)
+            if count < homes.engines:
+                gains.append((self.keeper.saves(known, count, self._now), known))
+        gains.sort(key=lambda it: -it[0])
         for gain, known in gains[:_FORESEEN]:
-            if gain * PREDICTION_WORTH_S <= known.load_s:
-                continue
-            best, place = 0.0, None
-            for engine in homes.ready(known, idle_only=True):
-                if engine.ledger is None or not self._may_try(engine, known.model):
-                    continue
-                evict = engine.ledger.plan(known, self._victims(engine))
-                if evict is None:
-                    continue
-                lost = sum(
-                    saves(homes.known[name], self._now) / homes.counts[name] for name in evict
-                )
-                load_s = engine.ledger.load_s(known, engine.host)
-                left = (gain - lost) * PREDICTION_WORTH_S - load_s
-                if left > best:
-                    best, place = left, (engine, evict)
-            if place is not None:
-                self._begin(*place, known, "predicted")
+            if self._load_ahead(known, gain):
                 return
+
+    def _load_ahead(self, known: ModelKnown, gain: float) -> bool:
+        """Load a model where it saves most more than what makes room, if that is worth a load."""
+        best, place = 0.0, None
+        if gain * PREDICTION_WORTH_S <= known.load_s:
+            return False
+        for engine in self._fleet.homes.ready(known, idle_only=True):
+            if known.model in engine.models or not self._may_try(engine, known.model):
+                continue
+            evict = engine.ledger.plan(known, self._victims(engine)) if engine.ledger else None
+            if evict is None or engine.ledger is None:
+                continue
+            lost = sum(self._kept_by(name) for name in evict)
+            load_s = engine.ledger.load_s(known, engine.host)
+            left = (gain - lost) * PREDICTION_WORTH_S - load_s
+            if left > best:
+                best, place = left, (engine, evict)
+            if not evict:
+                break
+        if place is None:
+            return False
+        self._begin(*place, known, "predicted")
+        return True
+
+    def _kept_by(self, model: str) -> float:
+        """Seconds of waiting that the last home of a model saves each second."""
+        homes = self._fleet.homes
+        return self.keeper.saves(homes.known[model], homes.counts[model] - 1, self._now)
 
     # What is worth what.
 

@@ -39,7 +39,8 @@ def device_bytes(device: str) -> int:
     size_gb = float(given[1]) if given else DEVICES_GB.get(device)
     if size_gb is None:
         known = ", ".join(DEVICES_GB)
-        raise InvalidInput(f"device {device!r} is none of {known}, and no 24GB", field="device")
+        said = f"device {device!r} is none of {known}, and no size as 24GB"
+        raise InvalidInput(said, field="device")
     return amount("device", size_gb)
 
 
