@@ -164,7 +164,7 @@ def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_table(["list", "hashes"], [[it["name"], f"{it['hashes']:,}"] for it in found])
+        print_table(["list", "hashes"], [[str(it["name"]), f"{it['hashes']:,}"] for it in found])
 
 
 @app.command("eval")

@@ -351,23 +351,6 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
     @property
-    def safety_path(self) -> Path | None:
-        """The file of policies and picture checks, if there is one."""
-        usual = self.home / "safety.toml"
-        return self.safety or (usual if usual.is_file() else None)
-
-    @property
-    def hashes_folder(self) -> Path:
-        """Where the lists of known pictures lie that were added by command."""
-        return self.home / "hashes"
-
-    @property
-    def hash_lists(self) -> list[Path]:
-        """Every list of known pictures, and every folder of some."""
-        added = [self.hashes_folder] if self.hashes_folder.is_dir() else []
-        return added + ([self.blocked_pictures] if self.blocked_pictures else [])
-
-    @property
     def server_file(self) -> Path:
         """What a running server says of itself: ``{pid, url, started_at}``."""
         return self.home / "server.json"
