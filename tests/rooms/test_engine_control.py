@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,29 @@ def spoilt(folder: Path, name: str, value: float) -> Path:
     weights[name].view(-1)[0] = value
     save_file(weights, file)
     return folder
+
+
+@pytest.mark.parametrize("index", ["", ".fp16"])
+def test_a_control_of_half_precision_or_in_parts_is_read(studio: Studio, index: str) -> None:
+    path, drawer = studio.folder / f"parts-{next(CALLS)}", studio.drawer("sdxl")
+    make_control(drawer, path, 1)
+    plain = path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(plain)
+    plain.rename(path / "diffusion_pytorch_model.fp16.safetensors")
+    wanted = RowControl(path.name, str(path), "build", 0)
+    half = load_control(wanted, drawer.model).net.net.state_dict()
+    (path / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    names = sorted(weights)
+    for at in (0, 1):
+        save_file({name: weights[name] for name in names[at::2]}, path / f"{at}.safetensors")
+    parts = {name: f"{at % 2}.safetensors" for at, name in enumerate(names)}
+    told = json.dumps({"weight_map": parts})
+    (path / f"diffusion_pytorch_model.safetensors.index{index}.json").write_text(told)
+    in_parts = load_control(wanted, drawer.model).net.net.state_dict()
+    assert half.keys() == in_parts.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(half[name], tensor)
+        assert torch.equal(in_parts[name], tensor)
 
 
 def broken_control(studio: Studio, fault: str) -> Path:
