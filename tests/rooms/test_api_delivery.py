@@ -148,6 +148,22 @@ async def test_too_many_forms_at_one_time_are_put_off(
     assert (await client.get(fresh["url"])).status_code == 200  # what is there is served
 
 
+async def test_a_form_whose_picture_was_taken_away_meanwhile_is_not_kept(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, gallery = await made(client, seed=8), app.state.platform.gallery
+    real = gallery.pictures.put
+
+    async def put(name: str, data: bytes) -> None:
+        await real(name, data)
+        await gallery.removals.delete(image["id"], by="another")
+
+    monkeypatch.setattr(gallery.pictures, "put", put)
+    problem(await client.get(image["urls"]["jpeg"]), 404)
+    names = [name async for page in gallery.pictures.names() for name in page]
+    assert not [name for name in names if image["id"] in name]
+
+
 async def test_only_listed_sizes_and_forms_can_be_asked_for(
     anyone: httpx.AsyncClient, image: dict[str, Any]
 ) -> None:

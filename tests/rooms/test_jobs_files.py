@@ -7,11 +7,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Column, MetaData, Table, insert, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from calotype.core.errors import Conflict, NotFound
 from calotype.core.ids import new_id
 from calotype.core.nouns import Image, ImageFile, Tier
+from calotype.delivery.names import id_of
+from calotype.jobs import tables
+from calotype.jobs.database import migrate
 from calotype.jobs.files import RemovalKind
+from calotype.jobs.postgresql import with_driver
 from calotype.jobs.store import JobStore
 from tests.rooms.test_jobs import ALLOWED, SPEC
 
@@ -29,7 +35,9 @@ async def done(store: JobStore, tenant: str = "ada", tier: Tier = Tier.FAST) -> 
     await store.append(lease, "step", PREVIEW)
     image_id = new_id("img")
     files = tuple(file_of(image_id, form) for form in ("png", "webp"))
-    image = Image(image_id, 0, 7, 64, 64, "0" * 64, "1" * 64, ("png", "webp"), files, verdict=ALLOWED)
+    image = Image(
+        image_id, 0, 7, 64, 64, "0" * 64, "1" * 64, ("png", "webp"), files, verdict=ALLOWED
+    )
     await store.succeed(lease, [image])
     return image
 
@@ -149,3 +157,46 @@ async def test_the_hashes_of_what_was_signed_are_kept_when_it_is_taken_away(
     await store.files.take_away(image.id, RemovalKind.DELETED, by="x", reason="")
     assert await store.files.sha256s(image.id) == {"0" * 64}
     assert await store.files.sha256s("img_of_nobody") == set()
+
+
+async def test_pictures_from_before_there_were_records_are_found_on(database_url: str) -> None:
+    engine = create_async_engine(with_driver(make_url(database_url)))
+    image_id, at = new_id("img"), datetime.now(UTC)
+    job = {
+        "number": 1,
+        "id": "job_1",
+        "tenant": "ada",
+        "user": "",
+        "tier": "fast",
+        "spec": {},
+        "state": "succeeded",
+        "created_at": at,
+        "attempt": 1,
+        "token": 1,
+        "log_length": 0,
+    }
+    image = {
+        "id": image_id,
+        "job_id": "job_1",
+        "index": 0,
+        "seed": 7,
+        "width": 64,
+        "height": 64,
+        "sha256": "a" * 64,
+        "pixels_sha256": "b" * 64,
+        "formats": ["png", "webp"],
+    }
+    async with engine.begin() as conn:
+        await conn.run_sync(migrate, "0010")
+        for name, row in (("jobs", job), ("images", image)):
+            of_then = [Column(each, tables.metadata.tables[name].c[each].type) for each in row]
+            await conn.execute(insert(Table(name, MetaData(), *of_then)).values(row))
+    await engine.dispose()
+    store = await JobStore.open(database_url)
+    found = await store.files.of(image_id)
+    await store.close()
+    assert found is not None
+    # Of the WebP nothing tells the hash: it is made anew when somebody asks.
+    (file,) = found.files
+    assert file == ImageFile("png", 0, f"{image_id[-2:]}/{image_id}.png", "a" * 64, 0)
+    assert id_of(file.name) == image_id

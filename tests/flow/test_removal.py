@@ -1,0 +1,147 @@
+"""Pictures taken away: what a crash leaves undone, what a tier keeps no longer, who is told.
+
+The store, the folders, the signatures and the cache's address are real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from calotype.core.errors import Conflict, NotFound, OperatorError
+from calotype.core.ids import new_id
+from calotype.core.nouns import Image, ImageFile, Tier
+from calotype.delivery.names import stored_name
+from calotype.delivery.store import PictureStore
+from calotype.flow.purges import Purges, headers_of
+from calotype.flow.removal import Removals
+from calotype.jobs.store import JobStore
+from calotype.provenance import certificates, receipts
+from calotype.provenance.certificates import SigningIdentity
+from tests.receiver import Receiver, answered, receiving
+from tests.rooms.test_jobs import ALLOWED, SPEC
+
+DATA = b"a signed picture"
+
+
+@dataclass
+class House:
+    """A store with its folders, and a cache in front that is told."""
+
+    store: JobStore
+    pictures: PictureStore
+    apart: PictureStore
+    identity: SigningIdentity
+    cache: Receiver
+    forgotten: list[str] = field(default_factory=list)
+
+    def removals(self, **kept_days: float) -> Removals:
+        return Removals(
+            self.store,
+            self.pictures,
+            self.apart,
+            self.forgotten.append,
+            self.identity,
+            purges=Purges(self.cache.url, {"Authorization": "Bearer secret"}),
+            kept_days={Tier(tier): days for tier, days in kept_days.items()},
+        )
+
+    async def made(self, tier: Tier = Tier.FAST) -> Image:
+        """A delivered picture with its file."""
+        job = await self.store.insert("ada", tier, SPEC)
+        lease = await self.store.lease(job.id, "engine-0")
+        image_id, sha256 = new_id("img"), hashlib.sha256(DATA).hexdigest()
+        file = ImageFile("png", 0, stored_name(tier.value, image_id, sha256, "png"), sha256, 1)
+        await self.pictures.put(file.name, DATA)
+        image = Image(image_id, 0, 7, 64, 64, sha256, "1" * 64, ("png",), (file,), verdict=ALLOWED)
+        await self.store.succeed(lease, [image])
+        return image
+
+    def told(self) -> list[str]:
+        return [came.headers["surrogate-key"] for came in self.cache.came]
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+    identity = certificates.ensure_development(tmp_path / "signing", now=datetime.now(UTC))
+    folders = [PictureStore.local(tmp_path / name) for name in ("pictures", "apart")]
+    async with receiving() as cache:
+        yield House(store, *folders, identity, cache)
+    await store.close()
+
+
+async def test_what_a_crash_left_undone_is_done_by_the_next_start(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await house.made()
+
+    async def killed(name: str) -> None:
+        raise OperatorError("the server was killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.pictures, "delete", killed)
+        with pytest.raises(OperatorError):
+            await house.removals().delete(image.id, by="key k")
+    found = await house.store.files.of(image.id)
+    assert found is not None
+    assert (found.is_removed, found.files) == (True, ()), "nobody gets it from now on"
+    assert await house.pictures.exists(image.files[0].name)
+    await house.removals().take_up()
+    assert not await house.pictures.exists(image.files[0].name)
+    receipt = await house.removals().receipt(image.id, tenant="ada")
+    told = receipts.check(receipt, anchors_pem=house.identity.anchors_pem)
+    assert told["files"] == [{"form": "png", "side": 0, "sha256": image.sha256}]
+
+
+async def test_a_tier_keeps_its_pictures_as_long_as_it_says(house: House) -> None:
+    old, other = await house.made(Tier.RELAX), await house.made(Tier.TURBO)
+    assert await house.removals(relax=1.0).expire() == 0
+    assert await house.removals(relax=1e-9).expire() == 1
+    assert not await house.pictures.exists(old.files[0].name)
+    assert await house.pictures.exists(other.files[0].name)
+    removal = await house.store.files.removal(old.id)
+    assert (removal.kind.value, removal.by) == ("expired", "retention")
+    assert removal.receipt is not None
+    assert house.forgotten == [old.id]
+
+
+async def test_caches_are_told_until_they_have_heard_it(house: House) -> None:
+    one, other = await house.made(), await house.made()
+    house.cache.answer = lambda came: answered(503)
+    await house.removals().delete(one.id, by="x")
+    assert house.told() == [one.id]
+    house.cache.answer = lambda came: answered(200)
+    await house.removals().withdraw(other.id, by="x", reason="looked at")
+    assert house.told()[1:] == [f"{one.id} {other.id}"]
+    (first, *_) = house.cache.came
+    assert first.headers["authorization"] == "Bearer secret"
+    assert first.body == f'{{"tags":["{one.id}"]}}'.encode()
+    await house.removals().take_up()
+    assert len(house.cache.came) == 2
+
+
+async def test_a_withdrawn_picture_can_be_deleted_and_not_released_then(house: House) -> None:
+    image, removals = await house.made(), house.removals()
+    name = image.files[0].name
+    await removals.withdraw(image.id, by="operator", reason="")
+    assert (await house.pictures.exists(name), await house.apart.exists(name)) == (False, True)
+    with pytest.raises(NotFound):
+        await removals.receipt(image.id, tenant="ada")
+    await removals.delete(image.id, by="operator")
+    assert (await house.pictures.exists(name), await house.apart.exists(name)) == (False, False)
+    with pytest.raises(Conflict):
+        await removals.release(image.id)
+
+
+def test_headers_of_a_purge_are_read_or_refused() -> None:
+    assert headers_of("Fastly-Key: abc; X-Two: a:b") == {"Fastly-Key": "abc", "X-Two": "a:b"}
+    assert headers_of(None) == {}
+    for wrong in ("no colon", ": value", "Name:"):
+        with pytest.raises(OperatorError):
+            headers_of(wrong)
