@@ -29,8 +29,6 @@ from calotype.engine.families.base import Model
 PREVIEW_PX_MAX = 192  # longer side of a preview
 COARSE_PX = 32  # the same of a coarse one ...
 _COARSE_BLUR_PX = 1.0  # ... whose pixels are spread by a Gaussian of this deviation
-COARSE_PX = 32  # the same of a coarse one ...
-_COARSE_BLUR_PX = 1.0  # ... whose pixels are spread by a Gaussian of this deviation
 STEPS_PER_PREVIEW_MIN = 4  # each is written to a log and sent to a page
 _WEBP_QUALITY = 60
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
