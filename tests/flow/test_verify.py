@@ -69,7 +69,9 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         made = []
         for seed in range(2):
             manifest = manifest_of(IMAGE.format(seed))
-            raw = Raw(scene(seed).tobytes(), SIDE, SIDE, {"finite": 1.0} | INSIDE, manifest, uses=USES)
+            raw = Raw(
+                scene(seed).tobytes(), SIDE, SIDE, {"finite": 1.0} | INSIDE, manifest, uses=USES
+            )
             made.append(await finisher.finish(raw))
         entries = [each.entry for each in made if each.entry is not None]
         await store.hash_log.append(entries)

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -168,10 +167,10 @@ async def test_storage_that_fails_is_the_operators_fault(tmp_path: Path) -> None
 
 
 @pytest.fixture
-async def away(bucket: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PictureStore]:
+def away(bucket: str, monkeypatch: pytest.MonkeyPatch) -> PictureStore:
     """A store whose server isn't there."""
     monkeypatch.setattr("calotype.delivery.store._RETRIES_MAX", 0)
-    yield PictureStore.bucket(bucket, below="pictures", endpoint="http://127.0.0.1:9")
+    return PictureStore.bucket(bucket, below="pictures", endpoint="http://127.0.0.1:9")
 
 
 async def test_a_presigned_address_gives_that_file_and_no_other(s3: S3, bucket: str) -> None:
