@@ -99,6 +99,48 @@ def test_a_file_that_changes_afterwards_changes_nothing(file: Path, tmp_path: Pa
     assert all(torch.equal(found[name], tensor) for name, tensor in load_file(file).items())
 
 
+@pytest.fixture
+def frozen(file: Path, tmp_path: Path) -> Path:
+    """The same file, that nobody may write to."""
+    copy = tmp_path / "frozen.safetensors"
+    copy.write_bytes(file.read_bytes())
+    copy.chmod(0o444)
+    return copy
+
+
+@pytest.mark.usefixtures("pieces")
+def test_a_file_that_nobody_may_write_to_is_mapped(frozen: Path) -> None:
+    told: list[int] = []
+    with Reader(CPU, lambda done, _: told.append(done)) as reader:
+        found = reader.read(frozen, as_it_is)
+        reader.wait()
+    expected = load_file(frozen)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert told[-1] == sum(tensor.nbytes for tensor in expected.values())
+    places = [
+        range(*(int(it, 16) for it in line.split()[0].split("-")))
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(frozen.name)
+    ]
+    mapped = [n for n, it in found.items() if any(it.data_ptr() in place for place in places)]
+    assert len(mapped) == len(found) - 1, "all but the one of no bytes"
+    assert found["one"].untyped_storage().nbytes() == 4, "each is counted by itself"
+    found["one"] += 1.0
+    assert float(load_file(frozen)["one"]) == 7.0, "what is written to it stays here"
+
+
+@pytest.mark.usefixtures("pieces")
+def test_what_is_wanted_otherwise_than_a_file_has_it_is_read(frozen: Path) -> None:
+    with Reader(CPU) as reader:
+        found = reader.read(frozen, lambda _, dtype: torch.float32 if dtype.itemsize > 1 else dtype)
+        reader.wait()
+    expected = {
+        name: it.float() if it.itemsize > 1 else it for name, it in load_file(frozen).items()
+    }
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_a_file_that_is_cut_short_meanwhile_is_told(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

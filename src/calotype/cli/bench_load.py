@@ -82,6 +82,7 @@ def _middle(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
         "seconds": statistics.median(seconds),
         "seconds_min": min(seconds),
         "seconds_max": max(seconds),
+        "cpu_s": statistics.median(run["cpu_s"] for run in runs),
         "bytes": runs[0]["bytes"],
         "kept": runs[0]["kept"],
         "peak_bytes": max(run["peak_bytes"] for run in runs),
@@ -150,13 +151,14 @@ def _print(result: dict[str, Any]) -> None:
                     name,
                     f"{one['seconds']:.2f} s",
                     f"{one['seconds_min']:.2f} .. {one['seconds_max']:.2f}",
+                    f"{one['cpu_s']:.2f} s",
                     f"{one['bytes'] / one['seconds'] / 1e9:.2f} GB/s",
                     f"{one['seconds'] / ours:.2f}",
                     f"{one['peak_bytes'] / one['kept']:.2f}",
                 )
             )
     title = f"{result['model']}, {result['warm']['ours']['bytes'] / 1e9:.2f} GB of files"
-    titles = ("cache", "how", "median", "all", "speed", "times ours", "peak / weights")
+    titles = ("cache", "how", "median", "all", "of CPU", "speed", "times ours", "peak / weights")
     print_table(titles, rows, title)
     if result["lora"]:
         say(f"a LoRA of {result['lora']['bytes'] / 1e6:.0f} MB: {result['lora']['seconds']:.2f} s")

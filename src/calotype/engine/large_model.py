@@ -134,11 +134,13 @@ def write_noise(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
     chance = np.random.default_rng([*file.name.encode()])
+    file.unlink(missing_ok=True)
     with file.open("wb") as stream:
         stream.write(len(head).to_bytes(8, "little") + head)
         for begin in range(0, at, _NOISE_BYTES):
             noise = np.frombuffer(chance.bytes(min(_NOISE_BYTES, at - begin)), np.uint16)
             stream.write((noise & _SIGN_AND_FRACTION | _EXPONENT).tobytes())
+    file.chmod(0o444)  # as the registry's files are: nobody may write to them
 
 
 def main() -> None:

@@ -1,11 +1,15 @@
-"""Weights from files straight into the memory where they stay: header first, then every byte once.
+"""Weights from files to where they stay: header first, then each byte once, or not at all.
 
-Nothing is mapped. A mapped parameter would cost no copy, but a file that is cut short under it
-ends the process (SIGBUS), one that is written to changes pictures without a word, the kernel may
-drop its pages and read them again in mid-pass, and it begins wherever the file puts it: PyTorch's
-own memory begins at multiples of 64 bytes, and products of weights that don't may round otherwise,
-so a model's pictures would depend on how its file is laid out. ``docs/pool.md`` has what that
-costs.
+A file that nobody may write to is taken at its word: on a CPU, tensors that stay as they are in it
+are *mapped*, and their bytes are the page cache's own. That copies nothing, and engines on one
+machine that load the same file have it in memory once. All other files are *read*: one that is cut
+short under a mapping ends the process (SIGBUS), and one that is written to would change pictures
+without a word. The registry's own copies are read-only. Measured: ``docs/pool.md``.
+
+Mapped weights begin wherever the file puts them, others at multiples of 64 bytes. That changed bits
+for products of one row in float32 only, where they began at an odd multiple of 8 bytes (1,200
+linear layers and 288 convolutions tried, on 2 cores); no linear layer here sees a single row
+(``buckets.steady``).
 
 On a GPU the bytes go through pinned memory, two buffers a thread, each thread with a stream of its
 own: one buffer is filled from the file while the other is on its way. That path has been read
@@ -15,6 +19,8 @@ carefully and never run: there was no GPU.
 from __future__ import annotations
 
 import ctypes
+import errno
+import mmap
 import os
 import sys
 import threading
@@ -27,7 +33,7 @@ from typing import Any, Self
 import torch
 
 from calotype.core.errors import ModelBroken
-from calotype.core.headers import Header, Tensor
+from calotype.core.headers import Tensor
 from calotype.files.headers import read_header
 
 Progress = Callable[[int, int], None]  # bytes read, and of how many
@@ -50,9 +56,18 @@ _THREADS = 4  # a disk answers several at once; more brought nothing
 _PIECE_BYTES = 16 * 1024**2  # read at one time
 _SPANS_MAX = 512  # tensors in one piece: the kernel takes 1,024
 _ALIGNED = 64  # bytes, of what is converted: so its kernels see what they like
-_HUGE_BYTES = 2 * 1024**2
-_MADV_HUGEPAGE = 14
-_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+_WRITABLE = 0o222  # by somebody
+_POPULATE_READ = 22  # Linux 5.14: have these pages mapped, and wait for them
+_LIBC: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A tensor that is wanted."""
+
+    begin: int  # of its bytes in the file
+    dtype: torch.dtype  # in the file
+    memory: torch.Tensor  # (numbers,), where it stays
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ class _Piece:
     name: str
     begin: int  # in the file
     spans: tuple[_Span, ...]  # one after the other
+    is_mapped: bool = False  # they lie in the page cache, or will
 
 
 class Reader:
@@ -115,17 +131,24 @@ class Reader:
         except OSError as error:
             raise ModelBroken(f"{path.name} can't be read: {error.strerror}") from error
         self._files.append(file)
+        mapped = self._map(file)
         found: dict[str, torch.Tensor] = {}
-        chosen: list[tuple[Tensor, torch.dtype, torch.Tensor]] = []
+        to_read: list[_Chosen] = []
+        to_map: list[_Chosen] = []
         for name, tensor in header.tensors.items():
-            dtype = _dtype(path, name, tensor)
+            dtype, begin = _dtype(path, name, tensor), header.data_at + tensor.begin
             if (to := wanted(name, dtype)) is None:
                 continue
-            found[name] = _memory(tensor.shape, to, self._device)
-            chosen.append((tensor, dtype, found[name].view(-1)))
+            if mapped and tensor.numbers and to == dtype and begin % dtype.itemsize == 0:
+                memory = torch.frombuffer(mapped, dtype=dtype, count=tensor.numbers, offset=begin)
+                to_map.append(_Chosen(begin, dtype, memory))
+            else:
+                memory = torch.empty(tensor.numbers, dtype=to, device=self._device)
+                to_read.append(_Chosen(begin, dtype, memory))
+            found[name] = memory.view(tensor.shape)
         if self._device.type == "cuda":  # what had this memory before is done with it
             torch.cuda.current_stream(self._device).synchronize()
-        pieces = [*_pieces(file, path.name, header, chosen)]
+        pieces = [*_pieces(file, path.name, to_read), *_pieces(file, path.name, to_map, True)]
         with self._counting:
             self._total += sum(span.bytes for piece in pieces for span in piece.spans)
         self._futures += [self._pool.submit(self._fill, piece) for piece in pieces]
@@ -139,12 +162,26 @@ class Reader:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
+    def _map(self, file: int) -> mmap.mmap | None:
+        """The whole file, if it may be; what would be written to it here stays here."""
+        status = os.fstat(file)
+        if self._device.type != "cpu" or _LIBC is None or status.st_mode & _WRITABLE:
+            return None
+        return mmap.mmap(file, status.st_size, access=mmap.ACCESS_COPY)
+
     def _fill(self, piece: _Piece) -> None:
+        if piece.is_mapped:
+            _populate(piece)
+            self._tell(piece)
+            return
         direct = [it.to.dtype == it.dtype and it.to.device.type == "cpu" for it in piece.spans]
         if all(direct):
             _read(piece, [_raw(span.to) for span in piece.spans])
         else:
             self._staging().fill(piece)
+        self._tell(piece)
+
+    def _tell(self, piece: _Piece) -> None:
         with self._counting:
             self._done += sum(span.bytes for span in piece.spans)
             if self._progress is not None:
@@ -196,29 +233,40 @@ class _Staging:
 
 
 def _pieces(
-    file: int,
-    name: str,
-    header: Header,
-    chosen: Sequence[tuple[Tensor, torch.dtype, torch.Tensor]],
+    file: int, name: str, chosen: Sequence[_Chosen], is_mapped: bool = False
 ) -> Iterator[_Piece]:
     """What is read at one time: a part of a large tensor, or small ones that lie side by side."""
-    begin = end = header.data_at
+    begin = end = 0
     spans: list[_Span] = []
-    for tensor, dtype, memory in chosen:
-        step = _PIECE_BYTES // dtype.itemsize
-        for at in range(0, memory.numel(), step):
-            span = _Span(memory[at : at + step], dtype)
-            here = header.data_at + tensor.begin + at * dtype.itemsize
+    for one in chosen:
+        step = _PIECE_BYTES // one.dtype.itemsize
+        for at in range(0, one.memory.numel(), step):
+            span = _Span(one.memory[at : at + step], one.dtype)
+            here = one.begin + at * one.dtype.itemsize
             is_full = end - begin + span.bytes > _PIECE_BYTES or len(spans) == _SPANS_MAX
             if spans and (here != end or is_full):
-                yield _Piece(file, name, begin, tuple(spans))
+                yield _Piece(file, name, begin, tuple(spans), is_mapped)
                 spans = []
             if not spans:
                 begin = here
             spans.append(span)
             end = here + span.bytes
     if spans:
-        yield _Piece(file, name, begin, tuple(spans))
+        yield _Piece(file, name, begin, tuple(spans), is_mapped)
+
+
+def _populate(piece: _Piece) -> None:
+    """Have a piece of a mapping in memory, and wait for it."""
+    first, last = piece.spans[0].to, piece.spans[-1].to
+    begin = first.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    count = last.data_ptr() + last.nbytes - begin
+    os.posix_fadvise(piece.file, piece.begin, count, os.POSIX_FADV_WILLNEED)  # all at once
+    if not _LIBC.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(count), _POPULATE_READ):
+        return
+    if ctypes.get_errno() != errno.EINVAL:  # the file isn't as long any more, or its disk fails
+        raise ModelBroken(f"{piece.name} can't be read: {os.strerror(ctypes.get_errno())}")
+    for span in piece.spans:  # an older kernel: page by page
+        _raw(span.to)[:: mmap.PAGESIZE].tobytes()
 
 
 def _read(piece: _Piece, parts: list[memoryview]) -> None:
@@ -241,17 +289,6 @@ def _read(piece: _Piece, parts: list[memoryview]) -> None:
 def _raw(tensor: torch.Tensor) -> memoryview:
     """The memory of a tensor (n,) on the CPU."""
     return memoryview(tensor.view(torch.uint8).numpy())
-
-
-def _memory(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A tensor of no particular values; a large one in huge pages, which come 512 at a time."""
-    tensor = torch.empty(tuple(shape), dtype=dtype, device=device)
-    if device.type == "cpu" and _LIBC is not None and tensor.nbytes >= 2 * _HUGE_BYTES:
-        begin = -(-tensor.data_ptr() // _HUGE_BYTES) * _HUGE_BYTES
-        end = (tensor.data_ptr() + tensor.nbytes) // _HUGE_BYTES * _HUGE_BYTES
-        # Advice: a kernel that can't, doesn't.
-        _LIBC.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_HUGEPAGE)
-    return tensor
 
 
 def _dtype(path: Path, name: str, tensor: Tensor) -> torch.dtype:

@@ -59,7 +59,8 @@ class Model(ABC):
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
         self.pixels_per_latent = int(pipeline.vae_scale_factor)  # each way
         self.autoencoder = Autoencoder(self.vae, self.pixels_per_latent)
-        steady(self.denoiser)
+        for module in (self.denoiser, *self.encoders):
+            steady(module)
         self.loras = LoraBank(self.denoiser)
 
     @property

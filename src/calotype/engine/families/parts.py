@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from calotype.core.errors import ModelBroken
 
+_INITS = ("torch.nn.init", "transformers.initialization")
+_DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_)
 _CLIP = "text_model."  # transformers 5.6 took this level out of CLIPTextModel; files have either
 
 
@@ -25,14 +27,21 @@ class WithoutWeights(TorchFunctionMode):  # type: ignore[misc]  # torch is not f
     """Weights, which layers make by ``torch.empty``, get no memory; tables are computed as ever.
 
     ``torch.device("meta")`` would take the tables' memory, too (positions, rotary angles), and
-    what no file has would have to be made again for each kind of layer.
+    what no file has would have to be made again for each kind of layer. First values aren't drawn:
+    for a tensor without memory PyTorch does that in Python, half of the time that SDXL's took.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        where = {"device": "meta"} if func is torch.empty else {}
-        return func(*args, **{**(kwargs or {}), **where})
+        named = kwargs or {}
+        if func is torch.empty:
+            return func(*args, **{**named, "device": "meta"})
+        if func in _DRAWS or getattr(func, "__module__", "") in _INITS:
+            tensor = args[0] if args else named["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **named)
 
 
 def without_weights(kind: Any, folder: Path) -> Any:

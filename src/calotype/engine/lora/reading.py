@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from calotype.core import limits
-from calotype.core.errors import AdapterBroken
+from calotype.core.errors import AdapterBroken, ModelBroken
 from calotype.engine.lora.header import Header, read_header
 from calotype.engine.lora.layers import Layer, Layers
 from calotype.engine.lora.names import Part, Place, place_of
+from calotype.engine.weights import Reader
 
 _RANK_CLASS_MIN = 4
 
@@ -128,13 +127,13 @@ def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors, read and not mapped: a file cut short meanwhile must not end the process."""
+    """All tensors, as they are in the file."""
     try:
-        tensors: dict[str, torch.Tensor] = safetensors.torch.load(path.read_bytes())
-    except SafetensorError as error:
-        raise AdapterBroken(f"the file is damaged or cut short: {error}"[:300]) from error
-    except OSError as error:
-        raise AdapterBroken(f"the file can't be read: {error.strerror}") from error
+        with Reader(torch.device("cpu")) as reader:
+            tensors = reader.read(path, lambda _, dtype: dtype)
+            reader.wait()
+    except ModelBroken as error:
+        raise AdapterBroken(f"the file is damaged or cut short: {error.detail}"[:300]) from error
     return tensors
 
 
@@ -161,18 +160,25 @@ def _pair(
     told: Mapping[str, Any],
     dtype: torch.dtype,
 ) -> Pair:
-    down, up = (tensors[parts.keys[part]].float() for part in (Part.DOWN, Part.UP))
+    down, up = (tensors[parts.keys[part]] for part in (Part.DOWN, Part.UP))
     rank = len(down)
-    up = up * _scale(layer, parts, tensors, told, rank)
+    if (scale := _scale(layer, parts, tensors, told, rank)) != 1.0:
+        up = up.float() * scale
     down, up = down.view(rank, *layer.shape[1:]).to(dtype), up.view(-1, rank).to(dtype)
-    if not (down.isfinite().all() and up.isfinite().all()):
+    if not (_is_finite(down) and _is_finite(up)):
         raise AdapterBroken(f"{layer.name}: the LoRA has numbers that aren't finite")
     padded = max(_RANK_CLASS_MIN, 1 << (rank - 1).bit_length())
-    down = torch.cat((down, down.new_zeros(padded - rank, *down.shape[1:])))
-    up = torch.cat((up, up.new_zeros(len(up), padded - rank)), dim=1)
+    if padded > rank:
+        down = torch.cat((down, down.new_zeros(padded - rank, *down.shape[1:])))
+        up = torch.cat((up, up.new_zeros(len(up), padded - rank)), dim=1)
     if layer.is_convolution:
         return Pair(down, up[:, :, None, None], padded)
     return Pair(down.T.contiguous(), up.T.contiguous(), padded)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all of it is, in one pass: a NaN is the smallest and the largest."""
+    return all(math.isfinite(float(it)) for it in tensor.aminmax())
 
 
 def _scale(
