@@ -139,7 +139,7 @@ def test_a_checkpoint_in_one_file_takes_its_configuration_from_a_model_that_is_h
     with pytest.raises(InvalidInput, match="other shapes than those of wide"):
         add(home, file, name="other", config=wide)
     old = make_base(tmp_path / "old", kind="StableDiffusionPipeline")
-    with pytest.raises(InvalidInput, match="the checkpoint is of sdxl, and old of Stable"):
+    with pytest.raises(InvalidInput, match="the checkpoint is of sdxl, and old of sd15"):
         add(home, file, name="other", config=old)
     partial = {name: it for name, it in checkpoint().items() if "first_stage" not in name}
     file.write_bytes(tensors(partial))

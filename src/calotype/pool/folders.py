@@ -6,7 +6,7 @@ loaded: only JSON and headers are read, and bytes are hashed. It knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -165,9 +165,8 @@ def model_files(folder: Path) -> list[Path]:
     return _files(folder, names)
 
 
-def _parts(folder: Path) -> tuple[Family, list[str]]:
-    """A folder's family, and the names of its components."""
-    index = read_json(folder / INDEX)
+def family_in(index: Mapping[str, Any]) -> Family:
+    """The family that a pipeline's index names; raises ModelBroken."""
     kind = index.get("_class_name")
     family = PIPELINES.get(kind) if isinstance(kind, str) else None
     if family is None:
@@ -176,6 +175,13 @@ def _parts(folder: Path) -> tuple[Family, list[str]]:
             field="_class_name",
             limit=[*PIPELINES],
         )
+    return family
+
+
+def _parts(folder: Path) -> tuple[Family, list[str]]:
+    """A folder's family, and the names of its components."""
+    index = read_json(folder / INDEX)
+    family = family_in(index)
     return family, _components(folder, index, family)
 
 

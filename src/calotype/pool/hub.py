@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, ModelBroken, OperatorError
-from calotype.core.families import PIPELINES, SINGLE_FILE
+from calotype.core.families import SINGLE_FILE
 from calotype.core.references import check_name
 from calotype.core.weights import SUFFIX, WHY_NO_PICKLE, is_inside, is_pickle
 from calotype.files.weights import read_json, weights_in
 from calotype.pool.components import has_weights
 from calotype.pool.files import CARD, counting
-from calotype.pool.folders import INDEX
+from calotype.pool.folders import INDEX, family_in
 from calotype.pool.hub_errors import disk_error, endpoint_now, explained
 from calotype.pool.intake import Added, Wish, check_free, take_in
 from calotype.pool.kinds import ModelKind
@@ -265,14 +265,7 @@ def _wanted(repository: Repository, fetching: _Fetching, file: str | None) -> li
 def _of_pipeline(repository: Repository, fetching: _Fetching) -> Iterator[str]:
     """The files of a diffusers pipeline's components."""
     index = fetching.json(INDEX)
-    kind = index.get("_class_name")
-    family = PIPELINES.get(kind) if isinstance(kind, str) else None
-    if family is None:
-        raise ModelBroken(
-            f"pipeline class {str(kind)[:100]!r} isn't supported",
-            field="_class_name",
-            limit=[*PIPELINES],
-        )
+    family = family_in(index)
     parts = [name for name, what in index.items() if isinstance(what, list) and is_inside(name)]
     lacks = False
     for part in parts:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, ModelBroken, OperatorError
-from calotype.core.families import PIPELINES, SINGLE_FILE
+from calotype.core.families import SINGLE_FILE
 from calotype.core.references import check_name
 from calotype.core.weights import SUFFIX
 from calotype.files.headers import read_header
@@ -27,7 +27,7 @@ from calotype.pool.adapters import read_adapter
 from calotype.pool.checkpoints import parts_in
 from calotype.pool.files import FileHashes
 from calotype.pool.fitting import layer_shapes
-from calotype.pool.folders import INDEX, base_in, model_files, read_folder
+from calotype.pool.folders import INDEX, base_in, family_in, model_files, read_folder
 from calotype.pool.kinds import ADAPTERS, WORDS, ModelKind
 from calotype.pool.parts import read_part
 from calotype.pool.recognise import Found, recognise
@@ -137,11 +137,10 @@ def _configuration(found: Found, config: Path | None) -> dict[str, Path]:
             field="config",
             limit=found.family,
         )
-    kind = read_json(config / INDEX).get("_class_name")
-    theirs = PIPELINES.get(kind) if isinstance(kind, str) else None
-    if theirs is None or theirs.name != found.family:
+    theirs = family_in(read_json(config / INDEX))
+    if theirs.name != found.family:
         raise InvalidInput(
-            f"the checkpoint is of {found.family}, and {config.name} of {str(kind)[:100]}",
+            f"the checkpoint is of {found.family}, and {config.name} of {theirs.name}",
             field="config",
             limit=found.family,
         )
