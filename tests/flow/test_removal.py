@@ -70,9 +70,9 @@ class House:
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
     identity = certificates.ensure_development(tmp_path / "signing", now=datetime.now(UTC))
-    folders = [PictureStore.local(tmp_path / name) for name in ("pictures", "apart")]
+    pictures, apart = (PictureStore.local(tmp_path / name) for name in ("pictures", "apart"))
     async with receiving() as cache:
-        yield House(store, *folders, identity, cache)
+        yield House(store, pictures, apart, identity, cache)
     await store.close()
 
 

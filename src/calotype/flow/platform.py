@@ -83,6 +83,7 @@ class Platform:
         store: JobStore,
         registry: ModelRegistry,
         identity: SigningIdentity,
+        *,
         adapters: AdapterRegistry | None = None,
         safeguards: Safeguards | None = None,
     ) -> None:
@@ -153,7 +154,8 @@ class Platform:
         identity = await asyncio.to_thread(identity_of, settings)
         store = await JobStore.open(settings.database)
         await store.serve_alone()
-        platform = cls(settings, store, catalogue.models, identity, catalogue.adapters, safeguards)
+        models, adapters = catalogue.models, catalogue.adapters
+        platform = cls(settings, store, models, identity, adapters=adapters, safeguards=safeguards)
         platform.new_key = await local_key.ensure(
             store, settings.key_path, tenant=FIRST_TENANT, scopes=SCOPES
         )
