@@ -6,8 +6,11 @@ The engine's tensors are counted every 50 ms in its own process (``meter``), bes
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ from calotype.engine.loop import Engine
 from calotype.pool.loading import RESERVES
 from tests.rooms.engine_bench import threads
 from tests.rooms.engine_models import CPU, make_model
-from tests.serving import Server, running_server
+from tests.serving import Server, engine_pid, running_server
 
 METER = Path(__file__).parent / "meter"
 POLICY = """
@@ -163,6 +166,24 @@ def assert_within_the_budget(place: Place) -> None:
     ledger = place.where()["engines"][0]["bytes"]
     assert ledger["weights"] > 0
     assert sum(ledger.values()) <= place.budget
+
+
+def test_what_is_wanted_most_is_loaded_before_it_is_asked_for(place: Place) -> None:
+    """An engine that is begun anew has what comes first by name, and not what people want."""
+    for _ in range(4):
+        assert "image_finished" in place.draw(MODELS[1])
+    os.kill(engine_pid(place.server), signal.SIGKILL)
+    deadline = time.monotonic() + 240
+    while not any(load["why"] == "predicted" for load in place.decided("LoadModel")):
+        assert time.monotonic() < deadline, place.where()
+        time.sleep(0.2)
+    while MODELS[1] not in warm(place.where()):
+        assert time.monotonic() < deadline, place.where()
+        time.sleep(0.2)
+    before = place.where()["counts"]["warm_hits"]
+    assert "loading" not in place.draw(MODELS[1])
+    assert place.where()["counts"]["warm_hits"] == before + 1
+    assert_within_the_budget(place)
 
 
 def test_a_model_that_fits_nowhere_is_refused_with_the_arithmetic(place: Place) -> None:

@@ -12,7 +12,6 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/models/where")
-async def where(platform: CalledPlatform, key: CallerKey) -> dict[str, Any]:
+async def where(platform: CalledPlatform, _key: CallerKey) -> dict[str, Any]:
     """Say what each engine has warm, loads and holds in bytes, and how often models were warm."""
-    del key
     return platform.where()

@@ -247,10 +247,10 @@ class Keeper:
         if (order := self._loading.next(now, again=again)) is not None:
             for name in order.evict:
                 self._loading.unloaded(name)
-                await process.write(UnloadModel(name))
+                await process.write(UnloadModel(name), wait=False)  # it may be in a turn
             command = load_command(order.model)
             self._life.sent(command, now)
-            await process.write(command)
+            await process.write(command, wait=False)
         elif self._state is EngineState.STARTING and self._loading.is_over:
             self._move(EngineState.READY, self._said_of_models())
             self._life.ready_at = now
