@@ -115,6 +115,8 @@ def _show(client: Client, job: dict[str, Any]) -> None:
             progress.update(task, completed=sum(done.values()), description=_say(kind, data))
 
 
+# Of pictures, by the ending of the file that they are saved to.
+FORMS = {".png": "png", ".webp": "webp", ".avif": "avif", ".jpg": "jpeg", ".jpeg": "jpeg"}
 _WORDS = {  # for events that aren't about the place in the line
     "promoted": "in line; it has waited its tier's maximum, and goes before others",
     "loading": "its model is being loaded",
@@ -141,9 +143,9 @@ def _failure(job: dict[str, Any]) -> CalotypeError:
 
 
 def _write(client: Client, image: dict[str, Any], path: Path) -> Path:
-    url = image["webp_url"] if path.suffix == ".webp" else image["url"]
+    url = image["url"] if path.suffix == ".png" else image["urls"][FORMS[path.suffix]]
     if url is None:
-        raise JobEnded(f"the server keeps no {path.suffix[1:]} of this picture")
+        raise JobEnded("the picture was taken away")
     content = client.download(url)
     with _writing(path):
         path.write_bytes(content)

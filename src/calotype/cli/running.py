@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--output", help="File to write, .png or .webp; else calotype-<seed>.png here."
+        "-o", "--output", help="A .png, .webp, .avif or .jpg; else calotype-<seed>.png here."
     ),
 ]
 
@@ -53,9 +53,12 @@ def run_job(
 
 def check_output(output: Path | None) -> None:
     """Refuse a file that can't be written, before anything is made."""
+    from calotype.cli.making import FORMS
+
     if output is None:
         return
-    if output.suffix not in (".png", ".webp"):
-        raise typer.BadParameter(f"{output} has to end in .png or .webp", param_hint="-o")
+    if output.suffix not in FORMS:
+        endings = ", ".join(FORMS)
+        raise typer.BadParameter(f"{output} has to end in one of {endings}", param_hint="-o")
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="-o")
