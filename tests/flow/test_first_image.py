@@ -294,7 +294,8 @@ def test_accepted_jobs_outlive_the_server(tmp_path: Path) -> None:
 
 
 def pictures_in(home: Path) -> set[str]:
-    return {path.stem for path in (home / "pictures").rglob("*.*")}
+    """Ids of pictures: a file is called ID.SHA256.FORM."""
+    return {path.name.partition(".")[0] for path in (home / "pictures").rglob("*.*")}
 
 
 def test_a_server_whose_store_fails_ends_with_1_and_says_why(tmp_path: Path) -> None:
