@@ -43,7 +43,7 @@ def test_loads_are_measured_from_the_disk_and_from_memory(
         assert 0.9 * size < one["kept"] < 2.5 * size  # in float32, of float16
         assert one["seconds_min"] <= one["seconds"] <= one["seconds_max"]
         assert one["resident"] == 1.0 if cache == "warm" else one["resident"] < 0.5
-    assert result["warm"]["keep"]["peak_bytes"] >= size
+    assert result["warm"]["keep"]["peak_bytes"] > 0.9 * size
     assert result["lora"] is None
 
 

@@ -7,8 +7,8 @@ short under a mapping ends the process (SIGBUS), and one that is written to woul
 without a word. The registry's own copies are read-only. Measured: ``docs/pool.md``.
 
 Mapped weights begin wherever the file puts them, others at multiples of 64 bytes. That changed bits
-for products of one row in float32 only, where they began at an odd multiple of 8 bytes (1,200
-linear layers and 288 convolutions tried, on 2 cores); no linear layer here sees a single row
+for products of one row in float32 only, where they began at no multiple of 16 bytes (1,200 linear
+layers and 288 convolutions tried, on 2 cores); no linear layer here sees a single row
 (``buckets.steady``).
 
 On a GPU the bytes go through pinned memory, two buffers a thread, each thread with a stream of its
@@ -52,7 +52,7 @@ DTYPES = {  # by their names in a header
     "F32": torch.float32,
     "F64": torch.float64,
 }
-_THREADS = 4  # a disk answers several at once; more brought nothing
+_THREADS = 4  # a disk answers several at once
 _PIECE_BYTES = 16 * 1024**2  # read at one time
 _SPANS_MAX = 512  # tensors in one piece: the kernel takes 1,024
 _ALIGNED = 64  # bytes, of what is converted: so its kernels see what they like
