@@ -97,7 +97,7 @@ def _rows(model: ModelInfo, folder: Path) -> Iterator[tuple[RunRow, bytes]]:
         size = 192 if number % 5 == 4 else model.width
         chance = np.random.default_rng(number)
         photo = chance.integers(0, 256, (size, size, 3), dtype=np.uint8).tobytes()
-        half = np.repeat(np.uint8([0, 255]), size * size // 2).tobytes()
+        half = np.repeat(np.array([0, 255], np.uint8), size * size // 2).tobytes()
         row = RunRow(
             row=f"row/{number}",
             model=model.name,
@@ -123,8 +123,8 @@ def _rows(model: ModelInfo, folder: Path) -> Iterator[tuple[RunRow, bytes]]:
             case 4:
                 yield replace(row, source=0, strength=0.8, pictures=(seen,)), photo
             case 5:
-                masked = {"source": 0, "mask": 1, "strength": 0.8, "pictures": (seen, mask)}
-                yield replace(row, **masked), photo + half
+                pictures = (seen, mask)
+                yield replace(row, source=0, mask=1, strength=0.8, pictures=pictures), photo + half
             case _:
                 yield row, b""
 

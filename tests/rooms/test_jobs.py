@@ -50,9 +50,7 @@ ALLOWED = Verdict(VerdictKind.ALLOW, "looks", "1", score=0.1, policy="pg13-1-abc
 def pictures(job: str) -> list[Image]:
     hashes, formats = ("a" * 64, "b" * 64), ("png", "webp")
     return [
-        Image(
-            f"img_{job}_{i}", i, SPEC.image_seed(i), 64, 128, *hashes, formats, verdict=ALLOWED
-        )
+        Image(f"img_{job}_{i}", i, SPEC.image_seed(i), 64, 128, *hashes, formats, verdict=ALLOWED)
         for i in range(SPEC.n)
     ]
 

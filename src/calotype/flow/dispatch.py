@@ -96,7 +96,7 @@ class Dispatcher:
         when the job is written.
         """
         return await self._turns.whole(
-            self._queue(job_id or new_id("job"), tenant, tier, spec, once, user)
+            self._queue(job_id or new_id("job"), tenant, tier, spec=spec, once=once, user=user)
         )
 
     async def cancel(self, job_id: str, *, by: str) -> Job:
@@ -147,6 +147,7 @@ class Dispatcher:
         job_id: str,
         tenant: str,
         tier: Tier,
+        *,
         spec: Spec,
         once: IdempotencyKey | None,
         user: str,

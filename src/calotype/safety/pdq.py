@@ -96,7 +96,7 @@ def _window(place: int, window: int, count: int) -> slice:
     return slice(max(place + after + 1 - window, 0), min(place + after, count - 1) + 1)
 
 
-def _quality(greys: Floats) -> int:
+def _quality(greys: NDArray[np.floating]) -> int:
     """How much changes from grey to grey, 0..100, in the reference's whole numbers."""
     total = 0
     for axis in (0, 1):
