@@ -22,6 +22,8 @@ from calotype.engine.components import Components
 from calotype.engine.families.loading import load_model
 from calotype.engine.families.parts import without_weights
 from calotype.engine.tensors import bytes_of, storages, tensors_of
+from calotype.pool.files import FileHashes
+from calotype.pool.folders import read_folder
 from tests.rooms.engine_loras import lora, peft_name, random_tensors, save
 from tests.rooms.engine_models import CPU, make_model, plain_pipeline
 
@@ -190,6 +192,17 @@ def test_models_share_the_parts_they_have_in_common_and_nothing_else(
     assert bytes_in(one, other) < bytes_in(one) + 1.1 * weights
     file = twins[1] / "unet" / "diffusion_pytorch_model.safetensors"
     assert told[-1] < file.stat().st_size, "what is there isn't read again"
+
+
+def test_what_the_registry_tells_of_a_model_is_enough_to_share_its_parts(
+    twins: tuple[Path, Path],
+) -> None:
+    components, hashes, models = Components(), FileHashes(), list[Any]()
+    for folder in twins:
+        info = read_folder(folder, hashes)
+        told = LoadModel(info.name, info.path, info.build, components=info.components)
+        models.append(load_model(told, CPU, None, components))
+    assert shared(*models) == [False, True, True, True]
 
 
 @pytest.mark.parametrize("quantise", ["", "int8"])
