@@ -68,6 +68,9 @@ def test_an_engine_without_a_budget_loads_nothing() -> None:
     pool.up(budget=0, models=("m",))
     assert pool.tell(queued("cold", model="x")) == []
     assert pool.line.next_deadline() is None
+    assert not pool.line.loads_on_demand
+    pool.up("e1", budget=10)
+    assert pool.line.loads_on_demand
 
 
 def test_a_model_of_which_nothing_was_told_is_loaded_nowhere_until_it_is() -> None:

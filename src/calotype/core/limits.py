@@ -66,6 +66,7 @@ FLOOR_LAG_S_MAX = 10.0  # device-seconds, for each engine, that a tier may be be
 AFFINITY_PASSES_MAX = 64  # for each engine: jobs that may pass one whose model isn't warm ...
 AFFINITY_S_MAX = 10.0  # ... for at most this long, or as long as its load takes
 PREDICTION_S = 5.0  # between two looks at what is to be expected
+LINE_TICK_S = 60.0  # a line that loads models is told of the time so often though nothing happens
 PREDICTION_WORTH_S = 1_800.0  # what is loaded before it is asked for has to pay in this time
 POSITIONS_EXACT_MAX = 10_000  # jobs waiting; with more, a place in the line is an upper estimate
 FORECAST_STARTS_MAX = 256  # that the policy is run forward for time estimates; beyond: extrapolated

@@ -136,8 +136,16 @@ class LiveLine:
             self._tools.recorder.told(event, now, decisions)
         self.watch(event, now, decisions)
         self._tools.store.keep(LINE, self._standing)
-        self._alarm.set(self._line.next_deadline())
+        self._alarm.set(self._due(now))
         return decisions
+
+    def _due(self, now: float) -> float | None:
+        """When to tell the line that time has passed; each minute where it loads by foresight."""
+        deadline = self._line.next_deadline()
+        if not self._line.loads_on_demand:
+            return deadline
+        tick = now + limits.LINE_TICK_S
+        return tick if deadline is None else min(deadline, tick)
 
     async def tell(self, event: PolicyEvent) -> None:
         """Tell the line, and carry out what it decides."""

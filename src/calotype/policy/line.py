@@ -9,8 +9,9 @@ What the shell owes it:
 - One end for each attempt: ``JobSettled``, or ``AttemptFailed``, or the engine's ``EngineGone``.
   Events carry no token, so the shell drops reports of attempts that are over (by the token in the
   row's id) before they come here.
-- ``ModelKnown`` before the first job that needs the model, and ``TimePassed`` each minute though
-  nothing is due: what is to be expected changes with the time of day.
+- ``ModelKnown`` before the first job that needs the model, and ``TimePassed`` every
+  ``LINE_TICK_S`` though nothing is due, if ``loads_on_demand``: what is to be expected changes with
+  the time of day.
 - A running job's ``JobCancelled`` frees its rows at once, so send ``CancelRow`` before carrying out
   the decisions. A ``JobSettled`` may follow: it corrects the charge to what was really used.
 - After a restart: ``Line(standing)`` if the standing was kept, then ``JobQueued`` for each
@@ -95,6 +96,11 @@ class Line:
     def waiting(self) -> int:
         """Jobs that wait."""
         return len(self._waiting)
+
+    @property
+    def loads_on_demand(self) -> bool:
+        """Whether an engine is up that is told what to load."""
+        return self._fleet.homes.engines > 0
 
     def on(self, event: PolicyEvent, now: float) -> list[Decision]:
         """Take in a fact; answer what to do, in order. ``now`` in seconds, never going back."""

@@ -23,7 +23,7 @@ from calotype.core.events import (
     PolicyEvent,
     TimePassed,
 )
-from calotype.core.limits import LEASE_S
+from calotype.core.limits import LEASE_S, LINE_TICK_S
 from calotype.policy.ledger import Ledger, bytes_of
 from calotype.policy.line import Line
 from calotype.policy.predict import Keeper
@@ -37,7 +37,6 @@ from calotype.sim.record import Record
 
 # What can happen, besides a job's arrival.
 _JOIN, _END, _TOLD, _DOWN, _GONE, _UP, _OUTAGE, _WARM = range(8)
-_TICK_S = 60.0  # between two words that time has passed
 _NOISE = 0.08  # what a job takes differs from what was predicted: standard deviation of its log
 
 
@@ -103,8 +102,8 @@ class World:
             coming_s = coming.at_s if coming is not None else float("inf")
             then = min(event_s, coming_s)
             deadline = self._line.next_deadline()
-            if coming is not None and then - self._told_at > _TICK_S:
-                tick = self._told_at + _TICK_S
+            if coming is not None and then - self._told_at > LINE_TICK_S:
+                tick = self._told_at + LINE_TICK_S
                 deadline = tick if deadline is None else min(tick, deadline)
             if deadline is not None and deadline < then:
                 self.now = max(self.now, deadline)
