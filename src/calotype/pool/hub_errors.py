@@ -53,7 +53,7 @@ def explained(name: str) -> Iterator[None]:
         raise OperatorError(f"{place} answers {status} for {name}", field="repository") from error
     except httpx2.HTTPError as error:
         raise OperatorError(
-            f"{place} can't be reached ({type(error).__name__}): {name} stays where it is; what was"
+            f"{place} can't be reached ({type(error).__name__}); what was"
             " fetched is kept, and the same command goes on with it",
             field="HF_ENDPOINT",
         ) from error
