@@ -174,16 +174,16 @@ def test_a_row_whose_numbers_run_away_fails_alone_and_for_good(bench: Bench) -> 
 def test_when_a_pass_fails_its_rows_may_be_tried_again_and_the_engine_lives_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def out_of_memory(forwards: Forwards) -> torch.Tensor:
-        raise torch.OutOfMemoryError(f"no room for {len(forwards)} forwards")
+    def broken(forwards: Forwards) -> torch.Tensor:
+        raise RuntimeError(f"no kernel for {len(forwards)} forwards")
 
     bench.start(run_row("a"), run_row("b"))
     with monkeypatch.context() as patch:
-        patch.setattr(bench.model, "denoise", out_of_memory)
+        patch.setattr(bench.model, "denoise", broken)
         bench.engine.tick()
     assert bench.failure("a").retryable
     assert bench.failure("b").retryable
-    assert "no room for 4 forwards" in bench.failure("b").reason
+    assert "no kernel for 4 forwards" in bench.failure("b").reason
     bench.finish(run_row("c"))
     assert bench.pixels("c")
 
