@@ -159,7 +159,7 @@ def test_a_preview_is_less_than_a_hundredth_of_the_smallest_pass(vignette: Model
 def test_a_preview_that_fails_is_left_out_and_the_picture_is_made_all_the_same(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(latents: torch.Tensor) -> bytes:
+    def broken(latents: torch.Tensor, **_: bool) -> bytes:
         raise RuntimeError(f"no preview of {tuple(latents.shape)}")
 
     bench = Bench(tiny)
