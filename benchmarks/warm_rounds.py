@@ -271,8 +271,8 @@ class Rounds:
                 if any(row.model == name for row, _ in self._waiting.values()):
                     self._settle()
                     if name not in self._engine._models:
-                        for model in [*self._engine._models]:
-                            self._drop(model.name)
+                        for here in [model.name for model in self._engine._models]:
+                            self._drop(here)  # by name: a model in hand would be alive
                         self._engine.load(self._loads[name])
                     self._ask()
                     self._settle()
