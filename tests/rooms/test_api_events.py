@@ -23,7 +23,6 @@ from calotype.settings import Settings
 from tests.rooms.api import ULID, caller, problem, refusal
 
 IS_DRAWN = True
-IS_DRAWN = True
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
