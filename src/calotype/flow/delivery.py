@@ -106,8 +106,8 @@ class Delivery:
 
     def _keep(self, name: str, data: bytes) -> None:
         """Have a file at hand, in place of those that were read longest ago."""
-        if len(data) > limits.FILES_HOT_BYTES_MAX // 8:
-            return
+        if name in self._hot or len(data) > limits.FILES_HOT_BYTES_MAX // 8:
+            return  # read several times at once: it counts once
         self._hot[name] = data
         self._hot_bytes += len(data)
         while self._hot_bytes > limits.FILES_HOT_BYTES_MAX:
