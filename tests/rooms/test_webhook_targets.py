@@ -47,7 +47,12 @@ PRIVATE = (
     "2002:a9fe:a9fe::1",
     "64:ff9b::7f00:1",  # NAT64
     "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::",  # NAT64 of one network's own
     "64:ff9b:1::a00:1",
+    "64:ff9b:1:a9fe:a9:fe08:808:808",
+    "fec0::1",  # of a site, as once was
+    "::10.0.0.1",  # "compatible", as once was
+    "4000::1",  # nobody's
     "2001:0:5ef5:79fd:0:59d:a0e5:f5ff",  # Teredo
     "2001:db8::1",
     "2606:4700::5efe:10.0.0.1",  # ISATAP
@@ -60,7 +65,16 @@ def test_a_private_address_is_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "1.1.1.1",
+        "8.8.8.8",
+        "2606:4700::1111",
+        "::ffff:1.1.1.1",
+        "64:ff9b::1.1.1.1",
+    ],
+)
 def test_a_public_address_is(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 

@@ -5,8 +5,9 @@ is judged, the connection goes to one that was judged, and the peer it reached i
 byte is sent. So a name that changes its mind in between (DNS rebinding) gains nothing. Proxies of
 the environment are never used.
 
-Not public is what ``ipaddress`` doesn't call global, and every IPv6 address that carries such an
-IPv4 address: mapped, 6to4 (RFC 3056), Teredo (RFC 4380), NAT64 (RFC 6052), ISATAP (RFC 5214).
+Not public is what ``ipaddress`` doesn't call global, every IPv6 address outside of what IANA gives
+out (2000::/3) but NAT64's (RFC 6052), and every one that carries such an IPv4 address: mapped, 6to4
+(RFC 3056), Teredo (RFC 4380), NAT64, ISATAP (RFC 5214).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from calotype.core.errors import InvalidInput
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_PUBLIC_V6 = (ipaddress.IPv6Network("2000::/3"), _NAT64)
 # Of IANA's special-purpose registries, what not every release of Python calls private.
 _SPECIAL = tuple(
     ipaddress.ip_network(each)
@@ -45,6 +47,7 @@ def is_public(address: Address) -> bool:
     """Whether an address, and each that it carries, belongs to everybody."""
     return all(
         each.is_global
+        and (each.version == 4 or any(each in network for network in _PUBLIC_V6))
         and not each.is_multicast
         and not any(each in network for network in _SPECIAL if network.version == each.version)
         for each in _carried(address)
@@ -158,7 +161,7 @@ def _carried(address: Address) -> list[Address]:
         found += [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         last = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         is_isatap = int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
-        if is_isatap or any(address in network for network in _NAT64):
+        if is_isatap or address in _NAT64:
             found.append(last)
     # A mapped address is what it carries, and nothing by itself.
     mapped = getattr(address, "ipv4_mapped", None)
