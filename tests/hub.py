@@ -28,6 +28,7 @@ class Repo:
     files: Mapping[str, bytes]
     licence: str | None = "apache-2.0"
     is_gated: bool = False
+    commit: str = COMMIT  # as it is told
     lies: Mapping[str, bytes] = field(default_factory=dict)  # sent in place of a file's bytes
     stops_at: int | None = None  # bytes of a large file after which nothing comes any more, once
 
@@ -114,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = {
             "id": name,
-            "sha": COMMIT,
+            "sha": repo.commit,
             "private": False,
             "gated": "manual" if repo.is_gated else False,
             "tags": [],

@@ -91,6 +91,7 @@ def repos(tmp_path: Path) -> dict[str, Repo]:
         "us/judge": Repo(as_files(make_classifier(tmp_path / "judge")), licence=None),
         "us/inks": Repo({"a.safetensors": tensors(lora()), "b.safetensors": tensors(lora())}),
         "us/pickled": Repo({"model.ckpt": b"a pickle", "config.json": b"{}"}),
+        "us/climber": Repo({"a.safetensors": tensors(lora())}, commit="../../../up"),
     }
 
 
@@ -160,6 +161,7 @@ def test_a_gated_repository_is_explained_and_its_token_is_for_the_hub_alone(
         (("us/inks", *ACCEPT), 2, "has 2 files that could be meant: say which"),
         (("us/inks", "--file", "c.safetensors", *ACCEPT), 2, "has no 'c.safetensors'"),
         (("us/pickled", *ACCEPT), 1, "nothing that could be used: a pickle can run code"),
+        (("us/climber", *ACCEPT), 1, "doesn't say which commit of us/climber it has"),
         (("us/dream", "--kind", "lora", *ACCEPT), 2, "is a model, not a LoRA"),
         (("us/dream", "--name", "../up", *ACCEPT), 2, "can't be a name"),
     ],

@@ -10,6 +10,7 @@ tells of it before it is used.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from calotype.pool.recognise import beside, kind_of_config
 from calotype.pool.versions import Versions
 
 UNKNOWN = "unknown"  # the licence of a repository that doesn't say
+_COMMIT = r"[0-9a-f]{40,64}"
 _DOWNLOADS = "downloads"
 _PART = ".part"
 _BLOCK_BYTES = 1 << 20
@@ -87,7 +89,7 @@ def look(name: str, revision: str | None) -> Repository:
         for it in info.siblings or ()
         if it.size is not None and _is_plain(it.rfilename)
     }
-    if not info.sha:
+    if not re.fullmatch(_COMMIT, info.sha or ""):  # it is to be a folder's name
         raise OperatorError(f"{endpoint} doesn't say which commit of {name} it has")
     return Repository(
         name=name,
