@@ -15,6 +15,7 @@ from calotype.core.ids import new_id
 from calotype.core.nouns import ImageFile
 from calotype.delivery.names import stored_name
 from calotype.flow.delivery import Delivery
+from calotype.jobs.files import Delivered
 from tests.flow.dispatch_bench import StubFinisher
 from tests.flow.test_removal import House, house
 
@@ -43,3 +44,24 @@ async def test_a_file_that_is_read_many_times_at_once_is_counted_once(
         await delivery.read(each)
     assert delivery.at_hand(many) is None, "eight of ten bytes have room"
     assert all(delivery.at_hand(each) is not None for each in others)
+
+
+async def test_what_was_looked_up_before_a_removal_is_not_known_after_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery, image = delivery_of(house), await house.made()
+    removals, look_up = house.removals(delivery.forget), house.store.files.of
+
+    async def deleted_meanwhile(image_id: str) -> Delivered | None:
+        picture = await look_up(image_id)
+        await removals.delete(image_id, by="key k")
+        return picture
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store.files, "of", deleted_meanwhile)
+        await delivery.find(image.id)
+    assert delivery.known(image.id) is None
+    found = await delivery.find(image.id)
+    assert found is not None
+    assert found.is_removed
+    assert delivery.known(image.id) == found

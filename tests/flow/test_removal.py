@@ -6,7 +6,7 @@ The store, the folders, the signatures and the cache's address are real.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,12 +40,12 @@ class House:
     cache: Receiver
     forgotten: list[str] = field(default_factory=list)
 
-    def removals(self, **kept_days: float) -> Removals:
+    def removals(self, forget: Callable[[str], None] | None = None, **kept_days: float) -> Removals:
         return Removals(
             self.store,
             self.pictures,
             self.apart,
-            self.forgotten.append,
+            forget or self.forgotten.append,
             self.identity,
             purges=Purges(self.cache.url, {"Authorization": "Bearer secret"}),
             kept_days={Tier(tier): days for tier, days in kept_days.items()},

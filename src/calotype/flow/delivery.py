@@ -41,6 +41,7 @@ class Delivery:
     def __init__(self, store: JobStore, finisher: Finisher, pictures: PictureStore) -> None:
         self._store, self._finisher, self._pictures = store, finisher, pictures
         self._known: OrderedDict[str, _Known] = OrderedDict()  # by image id, last used last
+        self._forgotten = 0  # how often something was: what was looked up before may be out of date
         self._hot: OrderedDict[str, bytes] = OrderedDict()  # files by name, last used last
         self._hot_bytes = 0
         self._making: dict[tuple[str, str, int], asyncio.Task[ImageFile]] = {}
@@ -50,11 +51,13 @@ class Delivery:
 
         What other processes change (the command line) shows within PICTURE_KNOWN_S.
         """
-        now, known = time.monotonic(), self._known.get(image_id)
+        now, known, forgotten = time.monotonic(), self._known.get(image_id), self._forgotten
         if known is not None and now < known.until:
             self._known.move_to_end(image_id)
             return known.picture
         picture = await self._store.files.of(image_id)
+        if self._forgotten != forgotten:
+            return picture
         self._known[image_id] = _Known(picture, now + limits.PICTURE_KNOWN_S)
         self._known.move_to_end(image_id)
         while len(self._known) > limits.PICTURES_KNOWN_MAX:
@@ -63,6 +66,7 @@ class Delivery:
 
     def forget(self, image_id: str) -> None:
         """Look the picture up anew when it is asked for next: something about it changed."""
+        self._forgotten += 1
         known = self._known.pop(image_id, None)
         for file in known.picture.files if known is not None and known.picture else ():
             if (dropped := self._hot.pop(file.name, None)) is not None:
