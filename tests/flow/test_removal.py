@@ -5,6 +5,7 @@ The store, the folders, the signatures and the cache's address are real.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from calotype.core.errors import Conflict, NotFound, OperatorError
 from calotype.core.ids import new_id
 from calotype.core.nouns import Image, ImageFile, Tier
 from calotype.delivery.names import stored_name
-from calotype.delivery.store import PictureStore
+from calotype.delivery.store import Damaged, PictureStore
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
+from calotype.jobs.files import Removal, RemovalKind
 from calotype.jobs.store import JobStore
 from calotype.provenance import certificates, receipts
 from calotype.provenance.certificates import SigningIdentity
@@ -109,6 +111,42 @@ async def test_a_tier_keeps_its_pictures_as_long_as_it_says(house: House) -> Non
     assert (removal.kind.value, removal.by) == ("expired", "retention")
     assert removal.receipt is not None
     assert house.forgotten == [old.id]
+
+
+async def test_a_damaged_file_holds_up_no_other_removal(house: House) -> None:
+    damaged, other, old = await house.made(), await house.made(), await house.made(Tier.RELAX)
+    await house.pictures._write(damaged.files[0].name, b"another")
+    for image in (damaged, other):
+        await house.store.files.take_away(
+            image.id, RemovalKind.WITHDRAWN, by="operator", reason="looked at"
+        )
+    removals = house.removals(relax=1e-9)
+    with pytest.raises(Damaged):
+        await removals.withdraw(damaged.id, by="operator", reason="looked at")
+    await removals.take_up()
+    assert [removal.image_id for removal in await house.store.files.unended()] == [damaged.id]
+    assert await house.apart.exists(other.files[0].name)
+    assert await house.pictures.exists(damaged.files[0].name), "nothing of it is lost"
+    assert await removals.expire() == 1
+    assert not await house.pictures.exists(old.files[0].name)
+
+
+async def test_pictures_expire_also_while_what_was_stopped_cannot_go_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await house.made(Tier.RELAX)
+
+    async def broken() -> list[Removal]:
+        raise RuntimeError("a row that nobody can read")
+
+    monkeypatch.setattr(house.store.files, "unended", broken)
+    has_expired = asyncio.Event()
+    removals = house.removals(lambda image_id: has_expired.set(), relax=1e-9)
+    going = asyncio.create_task(removals.expire_for_ever())
+    await asyncio.wait_for(has_expired.wait(), 10)
+    going.cancel()
+    await asyncio.wait([going])
+    assert (await house.store.files.removal(old.id)).kind is RemovalKind.EXPIRED
 
 
 async def test_caches_are_told_until_they_have_heard_it(house: House) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from calotype.core import limits
-from calotype.core.errors import InternalError, NotFound
+from calotype.core.errors import CalotypeError, InternalError, NotFound
 from calotype.core.nouns import ImageFile, Tier
 from calotype.delivery.store import PictureStore
 from calotype.flow.purges import Purges
@@ -84,7 +84,7 @@ class Removals:
     async def take_up(self) -> None:
         """Go on with what was stopped half way."""
         for removal in await self._store.files.unended():
-            await self._end(removal)
+            await self._tried(removal)
         if self._purges is not None:
             await self._purges.tell(self._store)
 
@@ -99,19 +99,20 @@ class Removals:
             ):
                 for image_id in due:
                     taken = await self._take(image_id, RemovalKind.EXPIRED, "retention", reason)
-                    await self._end(taken)
+                    await self._tried(taken)
                 count += len(due)
+        if count:
+            log.info("pictures_expired", count=count)
         return count
 
     async def expire_for_ever(self) -> None:
         """Look every PICTURE_SWEEP_S for what has to go, and for what was stopped half way."""
         while True:
-            try:
-                await self.take_up()
-                if count := await self.expire():
-                    log.info("pictures_expired", count=count)
-            except Exception:  # what can't go now is looked at again in an hour
-                log.exception("pictures_not_taken_away")
+            for work in (self.take_up, self.expire):
+                try:
+                    await work()
+                except Exception:  # what can't go now is looked at again in an hour
+                    log.exception("pictures_not_taken_away")
             await asyncio.sleep(limits.PICTURE_SWEEP_S)
 
     async def _take(
@@ -122,6 +123,13 @@ class Removals:
         )
         self._forget(image_id)
         return removal
+
+    async def _tried(self, removal: Removal) -> None:
+        """End a removal among others; one that can't be, say of a damaged file, holds up none."""
+        try:
+            await self._end(removal)
+        except CalotypeError:
+            log.exception("picture_not_taken_away", image=removal.image_id)
 
     async def _end(self, removal: Removal) -> dict[str, Any]:
         """Have the files where they belong, say so, and tell caches. Doing it again does no harm.
