@@ -18,7 +18,7 @@ from calotype.core import limits
 from calotype.core.errors import InvalidInput, LeaseLost, NotFound, TooMany
 from calotype.core.nouns import Job, Tier
 from calotype.delivery.targets import NotPublic
-from calotype.flow.hooks import JITTER, WAITS_S, Hooks
+from calotype.flow.hooks import JITTER, REST_S_MAX, WAITS_S, Hooks
 from calotype.jobs.store import JobStore
 from calotype.jobs.webhooks import KINDS, MessageState, Webhook
 from tests.flow.dispatch_bench import SPEC, eventually
@@ -181,6 +181,36 @@ async def test_a_slow_receiver_holds_up_no_other(house: House) -> None:
         await eventually(lambda: other.came)
         assert len(begun) == 2
         assert len(house.receiver.came) == 1
+
+
+async def test_many_messages_of_one_webhook_hold_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it rests nor when it is well; a look finds fewer than it has."""
+    monkeypatch.setattr(limits, "WEBHOOK_MESSAGES_AT_ONCE", 20)
+    monkeypatch.setattr(limits, "WEBHOOK_MESSAGES_EACH", 5)
+    hook = await house.hook("ada", ("queued",))
+    for _ in range(21):
+        await house.store.insert("ada", Tier.FAST, SPEC)
+    house.receiver.answer = lambda came: answered(503)
+    async with receiving() as other:
+        await house.hooks.create("bob", other.url, ALL)
+        await house.send()
+        assert len(house.receiver.came) == 1
+        await house.job("bob")
+        await house.send()
+        assert len(other.came) == 3
+        assert len(house.receiver.came) == 1, "it rests"
+        house.receiver.answer = lambda came: answered(200)
+        await house.job("bob")
+        house.now[0] += REST_S_MAX
+        begun = await house.hooks.begin_due()
+        assert len(begun) == 2
+        await asyncio.gather(*begun)
+        assert len(house.receiver.came) == 1 + limits.WEBHOOK_MESSAGES_EACH
+        await house.send()
+        assert len(other.came) == 6
+    assert {each.state for each in await house.messages(hook)} == {MessageState.SENT}
 
 
 async def test_after_a_change_both_secrets_sign_for_a_day(house: House) -> None:

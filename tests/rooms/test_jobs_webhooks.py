@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from calotype.core import limits
 from calotype.core.errors import IllegalMove, InvalidInput, NotFound
 from calotype.core.nouns import Job, Tier
 from calotype.jobs.store import JobStore
@@ -72,6 +73,21 @@ async def test_of_a_job_only_the_next_message_is_due(store: JobStore) -> None:
             await taken(store, message)
     assert await due(store) == []
     assert await store.webhooks.next_due() is None
+
+
+async def test_of_each_webhook_a_few_are_due_and_none_of_those_left_out(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WEBHOOK_MESSAGES_EACH", 2)
+    many = await store.webhooks.create("ada", URL, ["cancelled"])
+    one = await store.webhooks.create("bob", URL, ["cancelled"])
+    jobs = [await cancelled(store) for _ in range(3)]
+    other = await cancelled(store, "bob")
+    found = await store.webhooks.due(LATER, 3)
+    assert [message.job_id for _, message in found] == [jobs[0].id, jobs[1].id, other.id]
+    found = await store.webhooks.due(LATER, 3, apart_from=[many.id])
+    assert [hook.id for hook, _ in found] == [one.id]
+    assert await store.webhooks.due(LATER, 3, apart_from=[many.id, one.id]) == []
 
 
 async def test_what_was_given_up_is_replayed_and_what_is_over_is_forgotten(store: JobStore) -> None:

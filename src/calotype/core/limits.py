@@ -163,6 +163,7 @@ WEBHOOK_ANSWER_BYTES_MAX = 64 * 1024  # read of an answer; of a longer one the r
 WEBHOOK_POLL_S = 1.0  # between two looks for what is due
 WEBHOOKS_AT_ONCE_MAX = 64  # webhooks that are sent to at one time, one message each
 WEBHOOK_MESSAGES_AT_ONCE = 200  # due messages looked up at once
+WEBHOOK_MESSAGES_EACH = 20  # of them, of one webhook
 WEBHOOK_MESSAGES_KEPT_S = 30 * 24 * 3600.0  # after they were sent, or given up
 WEBHOOK_MESSAGES_KEPT_MAX = 10_000  # of one webhook that are looked through for a replay
 WEBHOOK_SECRETS_OVERLAP_S = 24 * 3600.0  # after a change both secrets sign

@@ -105,13 +105,16 @@ class Hooks:
     async def begin_due(self) -> list[asyncio.Task[None]]:
         """Begin to send what is due to webhooks that have nothing under way; the tasks that do."""
         now, by_hook = self._clock(), dict[str, list[tuple[Webhook, Message]]]()
-        for hook, message in await self.kept.due(now, limits.WEBHOOK_MESSAGES_AT_ONCE):
+        self._rests = {each: until for each, until in self._rests.items() if now < until}
+        busy = [*self._working, *self._rests]
+        for hook, message in await self.kept.due(
+            now, limits.WEBHOOK_MESSAGES_AT_ONCE, apart_from=busy
+        ):
             by_hook.setdefault(hook.id, []).append((hook, message))
         begun = []
         for hook_id, due in by_hook.items():
-            is_full = len(self._working) >= limits.WEBHOOKS_AT_ONCE_MAX
-            if hook_id in self._working or is_full or now < self._rests.get(hook_id, 0.0):
-                continue
+            if len(self._working) >= limits.WEBHOOKS_AT_ONCE_MAX:
+                break
             task = asyncio.create_task(self._send_all(due))
             self._working[hook_id] = task
             task.add_done_callback(partial(self._done, hook_id))

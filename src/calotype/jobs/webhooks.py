@@ -7,7 +7,7 @@ tried when is said by who sends; here it is only kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -157,8 +157,14 @@ class Webhooks:
 
     # The outbox.
 
-    async def due(self, now: float, most: int) -> list[tuple[Webhook, Message]]:
-        """Messages to be sent now, those of the longest wait first; of each job its next only."""
+    async def due(
+        self, now: float, most: int, *, apart_from: Collection[str] = ()
+    ) -> list[tuple[Webhook, Message]]:
+        """Messages to be sent now, those of the longest wait first; of each job its next only.
+
+        Of each webhook a few, and none of those named by ``apart_from``: so one with many messages
+        is in nobody's way.
+        """
         out, earlier = tables.webhook_messages, tables.webhook_messages.alias()
         hooks = tables.webhooks
         waiting = MessageState.WAITING.value
@@ -168,12 +174,19 @@ class Webhooks:
             earlier.c.seq < out.c.seq,
             earlier.c.state == waiting,
         )
-        query = (
-            select(out)
+        order = (out.c.due_at, out.c.at, out.c.seq)
+        place = func.row_number().over(partition_by=out.c.webhook_id, order_by=order)
+        ranked = (
+            select(out, place.label("place"))
             .join(hooks, hooks.c.id == out.c.webhook_id)
             .where(out.c.state == waiting, out.c.due_at <= now, hooks.c.disabled_at.is_(None))
-            .where(~is_behind)
-            .order_by(out.c.due_at, out.c.at, out.c.seq)
+            .where(out.c.webhook_id.not_in(apart_from), ~is_behind)
+            .subquery()
+        )
+        query = (
+            select(*(ranked.c[column.name] for column in out.c))
+            .where(ranked.c.place <= limits.WEBHOOK_MESSAGES_EACH)
+            .order_by(ranked.c.due_at, ranked.c.at, ranked.c.seq)
             .limit(most)
         )
         async with self._database.reading() as conn:
