@@ -257,6 +257,8 @@ async def test_setting_up_has_its_bounds(house: House) -> None:
         await house.hook()
     with pytest.raises(TooMany):
         await house.hook()
+    with pytest.raises(TooMany):  # and no name is looked up for it
+        await house.hooks.create("ada", "https://no-such-host.invalid/")
     hook = (await house.store.webhooks.every("ada"))[0]
     await house.job()
     await house.store.webhooks.remove(hook.id, tenant="ada")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 from typing import Any
 
 import httpcore
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calotype.core import limits
 from calotype.core.errors import InvalidInput
 from calotype.delivery.targets import (
     GuardedBackend,
@@ -160,7 +162,7 @@ class Names:
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
 
-    async def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
+    def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
         address = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
@@ -183,8 +185,7 @@ async def test_a_name_that_changes_its_mind_gains_nothing(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, came = listener
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "getaddrinfo", Names("93.184.216.34", "127.0.0.1"))
+    monkeypatch.setattr(socket, "getaddrinfo", Names("93.184.216.34", "127.0.0.1"))
     await check_target(f"https://rebinding.example:{port}/", allow_private=False)
     with pytest.raises(NotPublic):
         await GuardedBackend(allow_private=False).connect_tcp("rebinding.example", port)
@@ -220,3 +221,39 @@ async def test_a_host_that_is_not_found_is_refused() -> None:
         await check_target("https://no-such-host.invalid/", allow_private=False)
     with pytest.raises(httpcore.ConnectError):
         await GuardedBackend(allow_private=False).connect_tcp("no-such-host.invalid", 443)
+
+
+async def test_a_name_server_that_does_not_answer_holds_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer, begun = threading.Event(), list[str]()
+
+    def silent(host: str, *_: Any, **__: Any) -> list[Any]:
+        begun.append(host)
+        answer.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(limits, "LOOKUP_S_MAX", 0.2)
+    try:
+        asked = [check_target(f"https://{n}.example/", allow_private=False) for n in range(50)]
+        for refused in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(refused, InvalidInput)
+            assert "no answer within 0.2 s" in refused.detail
+        assert len(begun) <= limits.LOOKUPS_AT_ONCE_MAX
+        assert await asyncio.to_thread(len, begun) == len(begun), "others' threads are free"
+    finally:
+        answer.set()
+
+
+async def test_where_a_private_name_is_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", Names("10.1.2.3"))
+    with pytest.raises(NotPublic) as refused:
+        await check_target("https://vault.example/", allow_private=False)
+    assert "10.1.2.3" not in str(refused.value.problem())
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+async def test_what_no_host_can_be_called_is_refused(host: str) -> None:
+    with pytest.raises(InvalidInput, match="can't be a host's name"):
+        await check_target(f"https://{host}/", allow_private=False)

@@ -16,6 +16,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +36,10 @@ _SPECIAL = tuple(
     for each in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20", "5f00::/16")
 )
 _ISATAP = (0x5EFE, 0x200_5EFE)  # bits 64 to 95, before the IPv4 address
+
+# Names are looked up by threads of their own: a name server that doesn't answer holds up nothing
+# but other look-ups.
+_lookups = ThreadPoolExecutor(limits.LOOKUPS_AT_ONCE_MAX, thread_name_prefix="look-up")
 
 
 class NotPublic(InvalidInput):
@@ -89,9 +95,15 @@ async def check_target(url: str, *, allow_private: bool) -> None:
 
 
 async def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
-    """The addresses of a host, all of them judged. Raises OSError, or NotPublic."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """The addresses of a host, all of them judged. Raises OSError, InvalidInput, or NotPublic."""
+    loop, look_up = asyncio.get_running_loop(), partial(socket.getaddrinfo, type=socket.SOCK_STREAM)
+    try:
+        async with asyncio.timeout(limits.LOOKUP_S_MAX):
+            found = await loop.run_in_executor(_lookups, look_up, host, port)
+    except TimeoutError as error:
+        raise OSError(f"no answer within {limits.LOOKUP_S_MAX:g} s") from error
+    except UnicodeError as error:  # an empty label, or one too long
+        raise _invalid(f"{host[:80]} can't be a host's name", "a host's name") from error
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
     if not allow_private:
         _check_all(host, addresses)
@@ -151,7 +163,8 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 def _check_all(host: str, addresses: list[str]) -> None:
     for text in addresses:
         if not is_public(ipaddress.ip_address(text.partition("%")[0])):
-            raise NotPublic(f"{host} is at {text}, which isn't public", field="url", limit="public")
+            # Where it is instead is nothing to tell a stranger: it may be a name of our network.
+            raise NotPublic(f"{host} isn't at a public address", field="url", limit="public")
 
 
 def _carried(address: Address) -> list[Address]:

@@ -68,6 +68,7 @@ class Hooks:
         Raises InvalidInput, NotPublic, TooMany.
         """
         wanted = checked(KINDS_FIRST if kinds is None else kinds)
+        await self.kept.check_room(tenant)  # before strangers' names are looked up
         await check_target(url, allow_private=self._allow_private)
         hook = await self.kept.create(tenant, url, wanted)
         return hook, secret_of(self._master, hook.id, hook.changed)

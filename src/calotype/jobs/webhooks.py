@@ -87,10 +87,7 @@ class Webhooks:
 
         async def write() -> Webhook:
             async with self._database.writing() as conn:
-                held = select(func.count()).where(tables.webhooks.c.tenant == tenant)
-                if (await conn.execute(held)).scalar_one() >= limits.WEBHOOKS_PER_TENANT_MAX:
-                    most = limits.WEBHOOKS_PER_TENANT_MAX
-                    raise TooMany(f"a tenant can have {most} webhooks", limit=most)
+                await _check_room(conn, tenant)
                 values = {**vars(hook)}
                 del values["kinds"]
                 await conn.execute(insert(tables.webhooks).values(values))
@@ -98,6 +95,11 @@ class Webhooks:
             return hook
 
         return await self._database.finish(write())
+
+    async def check_room(self, tenant: str) -> None:
+        """Raise TooMany unless a tenant can have one more."""
+        async with self._database.reading() as conn:
+            await _check_room(conn, tenant)
 
     async def get(self, webhook_id: str, *, tenant: str | None = None) -> Webhook:
         """One webhook (of this tenant). Raises NotFound."""
@@ -306,6 +308,12 @@ def checked(kinds: Sequence[str]) -> tuple[str, ...]:
         told = f"there is no event {unknown[0][:40]}" if unknown else "name an event at least"
         raise InvalidInput(told, field="events", limit=list(KINDS))
     return wanted
+
+
+async def _check_room(conn: AsyncConnection, tenant: str) -> None:
+    held, most = tables.webhooks.c.tenant == tenant, limits.WEBHOOKS_PER_TENANT_MAX
+    if (await conn.execute(select(func.count()).where(held))).scalar_one() >= most:
+        raise TooMany(f"a tenant can have {most} webhooks", limit=most)
 
 
 async def _one(conn: AsyncConnection, webhook_id: str, tenant: str | None) -> Webhook:
