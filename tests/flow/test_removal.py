@@ -21,6 +21,7 @@ from calotype.delivery.names import stored_name
 from calotype.delivery.store import Damaged, PictureStore
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
+from calotype.flow.sweep import sweep_apart
 from calotype.jobs.files import Removal, RemovalKind
 from calotype.jobs.store import JobStore
 from calotype.provenance import certificates, receipts
@@ -175,6 +176,17 @@ async def test_a_withdrawn_picture_can_be_deleted_and_not_released_then(house: H
     assert (await house.pictures.exists(name), await house.apart.exists(name)) == (False, False)
     with pytest.raises(Conflict):
         await removals.release(image.id)
+
+
+async def test_what_another_database_withdrew_is_left_apart(house: House) -> None:
+    await house.made()
+    sha256 = hashlib.sha256(DATA).hexdigest()
+    evidence = stored_name("fast", "img_01ARZ3NDEKTSV4RRFFQ69G5FAV", sha256, "png")  # of 2016
+    leftover = stored_name("fast", new_id("img"), sha256, "png")
+    for name in (evidence, leftover):
+        await house.apart.put(name, DATA)
+    assert await sweep_apart(house.store, house.apart) == 1
+    assert (await house.apart.exists(evidence), await house.apart.exists(leftover)) == (True, False)
 
 
 def test_headers_of_a_purge_are_read_or_refused() -> None:

@@ -20,7 +20,9 @@ from fastapi import FastAPI
 from PIL import Image
 
 from calotype.core import limits
+from calotype.core.ids import new_id
 from calotype.delivery.formats import FORMS
+from calotype.delivery.names import stored_name
 from calotype.flow.sweep import sweep_apart
 from calotype.provenance import receipts
 from calotype.provenance.certificates import CHAIN_FILE
@@ -334,8 +336,7 @@ async def test_a_withdrawn_picture_lies_apart_until_it_is_released(
     problem(await anyone.get(image["url"]), 404)
     apart = [name async for page in gallery._apart.names() for name in page]
     assert sorted(name.rpartition(".")[2] for name in apart) == ["png", "webp"]
-    left = apart[0].replace(image["id"], "img_01ARZ3NDEKTSV4RRFFQ69G5FAV")
-    left = left.replace(f"/{image['id'][-2:]}/", "/AV/")
+    left = stored_name("fast", new_id("img"), image["sha256"], "png")
     await gallery._apart.put(left, b"of a release that was killed half way")
     assert await sweep_apart(app.state.platform._store, gallery._apart) == 1
     await gallery.removals.release(image["id"])
@@ -391,3 +392,26 @@ async def test_too_many_questions_at_one_time_are_put_off(
     answer = await anyone.post("/v1/images/verify", content=b"x")
     problem(answer, 429)
     assert answer.headers["retry-after"]
+
+
+async def test_a_file_that_is_still_being_sent_has_its_place_and_its_time(
+    anyone: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "VERIFIES_WAITING_MAX", 1)
+    asked, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x"
+        asked.set()
+        await may_go_on.wait()
+        yield b"y"
+
+    sending = asyncio.create_task(anyone.post("/v1/images/verify", content=slowly()))
+    await asked.wait()
+    problem(await anyone.post("/v1/images/verify", content=b"x"), 429)
+    may_go_on.set()
+    assert (await sending).status_code == 200
+    may_go_on.clear()
+    monkeypatch.setattr(limits, "VERIFY_BODY_S_MAX", 0.05)
+    problem(await anyone.post("/v1/images/verify", content=slowly()), 408)
+    assert (await anyone.post("/v1/images/verify", content=b"x")).status_code == 200

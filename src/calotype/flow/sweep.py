@@ -6,6 +6,8 @@ at that moment: their files go with the sweep of the next start.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import structlog
 
 from calotype.delivery.names import id_of
@@ -27,7 +29,7 @@ async def sweep(store: JobStore, pictures: PictureStore) -> int:
         return 0
     swept = 0
     async for page in pictures.names():
-        ours = {name for name in page if _time_of(id_of(name) or "") >= _time_of(first_job)}
+        ours = _since(first_job, page)
         for name in sorted(ours - await store.files.named(ours)):
             await discard(pictures, name)
             swept += 1
@@ -39,11 +41,12 @@ async def sweep(store: JobStore, pictures: PictureStore) -> int:
 async def sweep_apart(store: JobStore, apart: PictureStore) -> int:
     """Delete what lies apart and isn't withdrawn (any more), and return how many; as above."""
     await apart.delete_drafts()
-    if await store.first_job_id() is None:
+    first_job = await store.first_job_id()
+    if first_job is None:
         return 0
     withdrawn, swept = await store.files.withdrawn(), 0
     async for page in apart.names():
-        for name in sorted(set(page) - withdrawn):
+        for name in sorted(_since(first_job, page) - withdrawn):
             await discard(apart, name)
             swept += 1
     return swept
@@ -55,6 +58,11 @@ async def discard(pictures: PictureStore, name: str) -> None:
         await pictures.delete(name)
     except Exception:  # whoever cleans up must get to the end of it
         log.exception("file_left", name=name)
+
+
+def _since(first_job: str, names: Iterable[str]) -> set[str]:
+    """Those of the files whose picture was made after a store's first job was sent."""
+    return {name for name in names if _time_of(id_of(name) or "") >= _time_of(first_job)}
 
 
 def _time_of(identifier: str) -> str:
