@@ -286,6 +286,22 @@ def test_two_kinds_that_want_all_engines_share_them_without_loading_all_the_time
     assert min(counts) > 0.35 * sum(counts)
 
 
+def test_one_that_no_engine_can_make_room_for_now_holds_up_no_other() -> None:
+    pool = Pool(M, X, needs("slow", 40, 1000.0), needs("giant", 40))
+    pool.up("big", budget=40)
+    pool.tell(queued("loads", model="slow"))
+    pool.up("small", budget=10, models=("m",))
+    for at in range(100):
+        pool.tell(queued(f"m{at}", cost_s=5.0))
+    pool.tell(queued("first", model="giant"))
+    pool.tell(queued("second", model="x"))
+    pool.run(100.0)
+    assert by_engine(pool.loads)["big"] == ["slow"], "no room for the giant until it is there"
+    assert 10.0 < pool.started_at["second"] < 30.0
+    pool.run()
+    assert "first" in pool.started_at
+
+
 # Failures
 
 

@@ -109,6 +109,11 @@ class Homes:
         """Whether an engine that may be told to load has no rows."""
         return any(self._idle.values())
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether an engine may be told to load."""
+        return self.has_idle or any(self._busy.values())
+
     # What lies where.
 
     def learn(self, known: ModelKnown, engines: Iterable[Engine]) -> None:

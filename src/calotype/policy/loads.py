@@ -11,8 +11,8 @@ on all its homes together, than another load would take. Three steps after each 
    as long as the load takes). Then, when it is first of those that have no home, or fewer than the
    shares of tiers and tenants make due, an engine is *claimed*: nothing more starts there of the
    models that have to leave, and once their rows are done the load begins. A promoted job claims
-   at once. So a cold model's job waits no longer than its turn, that patience, the longest job on
-   that engine and the load.
+   at once. If no engine can be claimed for it, the next one has its turn. So a cold model's job
+   waits no longer than its turn, that patience, the longest job on that engine and the load.
 3. **For those to come.** On an idle engine, while nobody waits that could be helped: the model of
    which another home saves most waiting by what is to be expected (``predict``), if it saves more
    than those that make room for it, by more than the load. It evicts nothing that a waiting job
@@ -45,6 +45,7 @@ from calotype.policy.queue import Queue
 Elsewhere = Mapping[str, tuple[str, tuple[str, ...]]]  # by kind: the model, engines to avoid
 
 _ROUNDING = 0.25  # of a home that a kind may have more than it is due: less would change hands
+_TURNS = 32  # kinds that are tried at most, if no engine could make room for those before
 _FORESEEN = 4  # models that save most, of which one is loaded if any is worth it
 
 
@@ -142,11 +143,7 @@ class Loads:
                 wanting = [kind for kind in wanting if self._is_wanting(kind)]
             else:
                 self._in_vain[entry.kind] = self._fleet.homes.version
-        short = self._short(wanting)
-        if short and (found := self._queue.first(short)):
-            self._in_turn(*found, short)
-        else:
-            self._since.clear()
+        self._in_turn(self._short(wanting))
         return bool(wanting)
 
     def _short(self, wanting: list[str]) -> list[str]:
@@ -207,23 +204,42 @@ class Loads:
         self._begin(*place, known)
         return True
 
-    def _in_turn(self, entry: Entry, why: str, short: list[str]) -> None:
-        """Claim an engine for the job whose turn it is, once others have passed it long enough."""
-        rules = self._queue.rules
-        first, model = entry.kind, entry.job.model
-        kept = {}
-        for kind in short:  # one that has homes is patient only while it is first
-            if kind == first or not self._homes(kind):
-                kept[kind] = self._since.get(kind, (self._now, self.started))
-        self._since = kept
-        since, started = kept[first]
-        load_s = self._fleet.homes.known[model].load_s
+    def _in_turn(self, short: list[str]) -> None:
+        """Claim an engine for the kind whose turn it is, once others have passed it long enough.
+
+        While no engine could make room for it, it is the next one's turn.
+        """
+        since = {kind: self._patience(kind) for kind in short if not self._homes(kind)}
+        left = list(short)
+        for _ in range(_TURNS):
+            if not left or (found := self._queue.first(left)) is None:
+                break
+            entry, why = found
+            # One that has homes is patient only while it is first.
+            mine = since.setdefault(entry.kind, self._patience(entry.kind))
+            if why != "promoted" and self._is_patient(entry.job.model, *mine):
+                break
+            if self._claim(entry):
+                del since[entry.kind]
+                break
+            if not self._fleet.homes.has_ready:
+                break
+            left.remove(entry.kind)
+        self._since = since
+
+    def _patience(self, kind: str) -> tuple[float, int]:
+        return self._since.get(kind, (self._now, self.started))
+
+    def _is_patient(self, model: str, since: float, started: int) -> bool:
+        """Whether others may still pass the jobs of a model that is wanted since then."""
+        rules, homes = self._queue.rules, self._fleet.homes
+        load_s = homes.known[model].load_s
         until = since + max(rules.affinity_s_max, load_s) if rules.affinity_s_max else since
-        passes_max = rules.affinity_passes_max * self._fleet.homes.engines
-        if why != "promoted" and self._now < until and self.started - started < passes_max:
+        passes_max = rules.affinity_passes_max * homes.engines
+        if self._now < until and self.started - started < passes_max:
             self._wake(until)
-        elif self._claim(entry):
-            del self._since[first]
+            return True
+        return False
 
     def _claim(self, entry: Entry) -> bool:
         known = self._fleet.homes.known[entry.job.model]
