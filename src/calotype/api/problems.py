@@ -58,6 +58,14 @@ class WrongMediaType(CallerError):
     status = 415
 
 
+class BodyTooSlow(CallerError):
+    """The body didn't come whole in its time."""
+
+    kind = "body-too-slow"
+    title = "The body took too long to come"
+    status = 408
+
+
 class ProblemResponse(JSONResponse):
     """An error's body, with its status and the headers that HTTP wants beside it."""
 
