@@ -165,13 +165,20 @@ async def test_caches_are_told_until_they_have_heard_it(house: House) -> None:
     assert len(house.cache.came) == 2
 
 
-async def test_a_withdrawn_picture_can_be_deleted_and_not_released_then(house: House) -> None:
+async def test_a_withdrawn_picture_is_deleted_by_the_operator_only_and_not_released_then(
+    house: House,
+) -> None:
     image, removals = await house.made(), house.removals()
     name = image.files[0].name
     await removals.withdraw(image.id, by="operator", reason="")
     assert (await house.pictures.exists(name), await house.apart.exists(name)) == (False, True)
     with pytest.raises(NotFound):
         await removals.receipt(image.id, tenant="ada")
+    with pytest.raises(Conflict, match="withdrawn"):
+        await removals.delete(image.id, by="key k", tenant="ada")
+    with pytest.raises(NotFound):
+        await removals.delete(image.id, by="key k", tenant="another")
+    assert await house.apart.exists(name), "the tenant's word doesn't end what is kept as evidence"
     await removals.delete(image.id, by="operator")
     assert (await house.pictures.exists(name), await house.apart.exists(name)) == (False, False)
     with pytest.raises(Conflict):

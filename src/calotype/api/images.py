@@ -58,7 +58,10 @@ async def delete_image(
     image_id: str,
     reason: Annotated[str, Query(max_length=500)] = "",
 ) -> dict[str, Any]:
-    """Delete a delivered picture for good, and return the signed receipt; again, the same one."""
+    """Delete a delivered picture for good, and return the signed receipt; again, the same one.
+
+    One that the operator has withdrawn can't be: 409.
+    """
     return await platform.gallery.removals.delete(
         image_id, tenant=key.tenant, by=f"key {key.id}", reason=reason
     )

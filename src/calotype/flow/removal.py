@@ -53,7 +53,8 @@ class Removals:
     ) -> dict[str, Any]:
         """Delete a picture for good, and return the signed receipt; again, the same receipt.
 
-        Raises NotFound if there is none (of this tenant).
+        Raises NotFound if there is none (of this tenant), Conflict if a tenant asks and the
+        operator has withdrawn it.
         """
         return await self._end(await self._take(image_id, RemovalKind.DELETED, by, reason, tenant))
 

@@ -156,7 +156,8 @@ class PictureFiles:
         """From now on nobody is given this picture (of this tenant, if one is named).
 
         Its previews leave the log, and but for one that is withdrawn its sketch the hash log. One
-        that was withdrawn can be deleted; else doing it again changes nothing. Raises NotFound.
+        that was withdrawn can be deleted, but not by its tenant; else doing it again changes
+        nothing. Raises NotFound, Conflict.
         """
 
         async def write() -> Removal:
@@ -165,6 +166,8 @@ class PictureFiles:
                 known = await _removal(conn, image_id)
                 is_again = known is not None and known.kind is RemovalKind.WITHDRAWN
                 is_for_good = kind is not RemovalKind.WITHDRAWN
+                if is_again and tenant is not None:
+                    raise Conflict(f"the operator has withdrawn {image_id}", field="image_id")
                 if known is not None and not (is_again and is_for_good):
                     return known
                 files = known.files if known else await _files(conn, image_id)
