@@ -185,6 +185,33 @@ async def test_a_withdrawn_picture_is_deleted_by_the_operator_only_and_not_relea
         await removals.release(image.id)
 
 
+async def test_a_release_that_fails_leaves_no_copy_in_delivery(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, removals = await house.made(), house.removals()
+    name, bring_back = image.files[0].name, house.store.files.bring_back
+    await removals.withdraw(image.id, by="operator", reason="")
+
+    async def released_meanwhile(image_id: str) -> Removal:
+        await bring_back(image_id)
+        return await bring_back(image_id)
+
+    async def deleted_meanwhile(image_id: str) -> Removal:
+        await removals.delete(image_id, by="operator")
+        await house.pictures.put(name, DATA)  # the release's last copy came after it
+        return await bring_back(image_id)
+
+    monkeypatch.setattr(house.store.files, "bring_back", released_meanwhile)
+    with pytest.raises(Conflict):
+        await removals.release(image.id)
+    assert await house.pictures.exists(name), "it is given out again"
+    await removals.withdraw(image.id, by="operator", reason="")
+    monkeypatch.setattr(house.store.files, "bring_back", deleted_meanwhile)
+    with pytest.raises(Conflict):
+        await removals.release(image.id)
+    assert not await house.pictures.exists(name)
+
+
 async def test_what_another_database_withdrew_is_left_apart(house: House) -> None:
     await house.made()
     sha256 = hashlib.sha256(DATA).hexdigest()

@@ -18,6 +18,7 @@ from calotype.core.errors import CalotypeError, InternalError, NotFound
 from calotype.core.nouns import ImageFile, Tier
 from calotype.delivery.store import PictureStore
 from calotype.flow.purges import Purges
+from calotype.flow.sweep import discard
 from calotype.jobs.files import Removal, RemovalKind
 from calotype.jobs.store import JobStore
 from calotype.provenance import receipts
@@ -67,10 +68,17 @@ class Removals:
 
     async def release(self, image_id: str) -> None:
         """Give a withdrawn picture out again. Raises NotFound, Conflict."""
-        removal = await self._store.files.removal(image_id)
-        for file in removal.files:
-            await _moved(file, self._apart, self._pictures)
-        await self._store.files.bring_back(image_id)
+        removal, copied = await self._store.files.removal(image_id), list[str]()
+        try:
+            for file in removal.files:
+                if await _moved(file, self._apart, self._pictures):
+                    copied.append(file.name)
+            await self._store.files.bring_back(image_id)
+        except CalotypeError:
+            # Deleted meanwhile: no copy outlives the receipt. Released meanwhile: it has records.
+            for name in sorted(set(copied) - await self._store.files.named(copied)):
+                await discard(self._pictures, name)
+            raise
         self._forget(image_id)
         for file in removal.files:
             await self._apart.delete(file.name)
@@ -170,15 +178,16 @@ class Removals:
         return receipts.signed(body, self._identity)
 
 
-async def _moved(file: ImageFile, here: PictureStore, there: PictureStore) -> None:
-    """Copy a file; it may have been moved already."""
+async def _moved(file: ImageFile, here: PictureStore, there: PictureStore) -> bool:
+    """Copy a file, and return whether it was there; it may have been moved already."""
     try:
         data = await here.get(file.name)
     except NotFound:
         if not await there.exists(file.name):
             log.error("file_missing", name=file.name)
-        return
+        return False
     await there.put(file.name, data)
+    return True
 
 
 async def _deleted(file: ImageFile, store: PictureStore) -> None:
