@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from calotype.core.errors import ModelBroken
+from calotype.core.errors import ModelBroken, TooMany
 from calotype.core.messages import LoadModel
 from calotype.engine.encodings import Encodings
-from calotype.engine.families import compiling
+from calotype.engine.families import compiling, loading
 from calotype.engine.families.loading import load_model
 from calotype.engine.families.quantising import quantise
 from calotype.engine.forwards import Forwards
@@ -93,6 +93,17 @@ def test_an_option_that_is_not_known_is_refused(
     with pytest.raises(ModelBroken) as caught:
         load(folders["flux"], **options)
     assert caught.value.field == field
+
+
+def test_a_load_without_memory_is_no_fault_of_the_model(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: Any) -> None:
+        torch.empty(1 << 56)
+
+    monkeypatch.setattr(loading, "fill", too_large)
+    with pytest.raises(TooMany, match="flux: no memory for its weights"):
+        load(folders["flux"])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ import diffusers
 import torch
 import transformers
 
-from calotype.core.errors import ModelBroken
+from calotype.core.errors import ModelBroken, TooMany
 from calotype.core.families import FAMILIES, PIPELINES, SINGLE_FILE, UNUSED
 from calotype.core.messages import LoadModel
 from calotype.core.weights import is_index, parts_of, weights_entry
@@ -40,6 +40,7 @@ from calotype.engine.families.sd3 import SD3
 from calotype.engine.families.sd15 import SD15
 from calotype.engine.families.sdxl import SDXL
 from calotype.engine.libraries import without_progress
+from calotype.engine.memory import is_out_of_memory
 from calotype.engine.weights import Progress, Reader
 
 _MODELS = {model.family: model for model in (SD15, SDXL, SD3, Flux)}
@@ -69,9 +70,10 @@ def load_model(
 ) -> Model:
     """Read a model's folder into memory; raise ModelBroken with the reason if that can't be done.
 
-    Weights become what the command says, but the decoder always float32: SDXL's overflows in half
-    precision. What another model of ``components`` has already isn't read again. ``progress`` is
-    called from other threads. May run in any thread, one load at a time.
+    Raises TooMany if there is no memory for it. Weights become what the command says, but the
+    decoder always float32: SDXL's overflows in half precision. What another model of
+    ``components`` has already isn't read again. ``progress`` is called from other threads. May run
+    in any thread, one load at a time.
     """
     folder = Path(command.path)
     try:
@@ -98,6 +100,8 @@ def load_model(
     except ModelBroken as error:
         raise ModelBroken(f"{command.name}: {error.detail}", field=error.field) from error
     except Exception as error:  # damaged files fail in each library's own way
+        if is_out_of_memory(error):  # which is nothing that is wrong with the model
+            raise TooMany(f"{command.name}: no memory for its weights ({error})") from error
         raise ModelBroken(f"{command.name}: {type(error).__name__}: {error}") from error
     model = MODELS[kind](command.name, command.build, pipeline, device)
     compile_parts(model, command.compile)
