@@ -117,6 +117,8 @@ def test_a_pipeline_is_pulled_with_what_counts_of_it(
     assert not [it for it in asked if ".bin" in it or "fp16" in it or "outside" in it]
     info = catalogue_of(home).models.get("dream")
     assert (info.build, info.licence) == (told["version"], "apache-2.0")
+    weights = Path(info.path) / "unet/diffusion_pytorch_model.safetensors"
+    assert weights.stat().st_mode & 0o222 == 0, "nobody may write to it, so an engine may map it"
     root = home / "models" / ".registry"
     assert not [it for it in root.rglob("*") if "downloads" in it.parts and it.is_file()]
 

@@ -28,7 +28,7 @@ from calotype.pool.components import has_weights
 from calotype.pool.files import CARD, counting
 from calotype.pool.folders import INDEX, family_in
 from calotype.pool.hub_errors import disk_error, endpoint_now, explained
-from calotype.pool.intake import Added, Wish, check_free, take_in
+from calotype.pool.intake import READ_ONLY, Added, Wish, check_free, take_in
 from calotype.pool.kinds import ModelKind
 from calotype.pool.parts import CONFIG
 from calotype.pool.recognise import beside, kind_of_config
@@ -226,6 +226,8 @@ class _Fetching:
                 limit=known.sha256 or known.git_sha1,
             )
         part.rename(target)
+        # What is registered is a hard link to it. Only now: a part is written to if it goes on.
+        target.chmod(READ_ONLY)
         return target
 
 

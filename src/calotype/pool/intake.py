@@ -34,7 +34,7 @@ from calotype.pool.recognise import Found, recognise
 from calotype.pool.versions import FileRecord, Record, Versions
 
 Mode = Literal["copy", "hard-link", "link"]
-_READ_ONLY = 0o444
+READ_ONLY = 0o444  # nobody changes such a file, so an engine may map it (engine.weights)
 _BLOCK_BYTES = 1 << 20
 
 
@@ -208,7 +208,7 @@ def _place(source: Path, target: Path, mode: Mode, hashes: FileHashes) -> FileRe
                 f"{source.name} reads differently once it is copied: the disk is at fault",
                 field=source.name,
             )
-        target.chmod(_READ_ONLY)  # nobody changes it, so an engine may map it (engine.weights)
+        target.chmod(READ_ONLY)
     digest, status = hashes.of(target).hex(), target.stat()
     return FileRecord(bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest)
 
