@@ -164,7 +164,8 @@ async def test_no_job_is_lost_while_models_come_and_go_and_engines_are_killed(
             await bench.delivered_once(job)
         assert bench.dispatcher.fault is None
         counts = bench.dispatcher.warmth.counts
-        assert counts.loads >= counts.evictions >= 1
+        # Each load evicts one; a kill in mid-load leaves one that failed.
+        assert counts.loads + counts.loads_failed >= counts.evictions >= 1
         for engine in bench.engines.values():
             assert len(engine.models) <= 2
 
