@@ -17,7 +17,8 @@ import pytest
 from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.nouns import VerdictKind
-from calotype.flow.finish import TRIES, Finished, Finisher, Raw
+from calotype.delivery.formats import encode
+from calotype.flow.finish import TRIES, Finished, Finisher, Raw, Wanted
 from calotype.provenance import certificates
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import SigningFailed
@@ -103,3 +104,16 @@ async def test_what_can_not_be_signed_comes_back_as_no_file(tmp_path: Path) -> N
             await finisher.finish(raw(finite=1.0))
     finally:
         finisher.stop()
+
+
+async def test_a_claim_that_was_kept_with_a_picture_in_it_is_left_out(tmp_path: Path) -> None:
+    """A release before took such claims in."""
+    identity = certificates.ensure_development(tmp_path, now=datetime.now(UTC))
+    png = encode(np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8), "png")
+    kept = b"\0\0\0\x10jumb\0\0\0\x08bidb"
+    finisher = Finisher(1, identity, MARK_KEY)
+    try:
+        brought = await finisher.bring(Wanted(png, SIDE, SIDE, 3, "pic_1", kept))
+    finally:
+        finisher.stop()
+    assert brought.ingredient not in (None, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -9,19 +10,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import c2pa
 import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from calotype.core.errors import InvalidInput, OperatorError
 from calotype.delivery.formats import FORMS, encode
 from calotype.provenance import certificates, receipts, xmp
 from calotype.provenance.certificates import CHAIN_FILE, KEY_FILE, ROOT_FILE, ROOT_KEY_FILE
-from calotype.provenance.ingredients import archive
+from calotype.provenance.ingredients import archive, has_picture
 from calotype.provenance.signing import GENERATED, Signer, SigningFailed, source_type
 from calotype.provenance.verification import verify
 from tests.rooms.test_provenance import MANIFEST, NOW, picture, pixels_of
@@ -194,6 +198,48 @@ def test_a_source_that_was_changed_spoils_no_claim_of_ours(folder: Path) -> None
     signed = Signer(identity).sign(picture("png"), "png", MANIFEST, ingredients=[kept])
     report = verify(signed, anchors_pem=identity.anchors_pem, serials=identity.serials)
     assert report.state == "trusted"
+
+
+@pytest.mark.parametrize("how", ["nothing", "thumbnail", "icon", "text"])
+def test_a_claim_with_a_picture_in_it_is_not_taken_over(folder: Path, how: str) -> None:
+    """Nobody has judged it; only the file's hash is told then."""
+    small, sent = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(small, "JPEG")
+    actions = {"actions": [{"action": "c2pa.created", "digitalSourceType": GENERATED}]}
+    assertions: list[dict[str, Any]] = [{"label": "c2pa.actions.v2", "data": actions}]
+    generator: dict[str, Any] = {"name": "Stranger"}
+    claim: dict[str, Any] = {"claim_generator_info": [generator], "assertions": assertions}
+    held = {"format": "image/jpeg", "identifier": "small.jpg"}
+    if how == "thumbnail":
+        claim["thumbnail"] = held
+    elif how == "icon":
+        generator["icon"] = held
+    elif how == "text":
+        data = {"picture": base64.b64encode(small.getvalue()).decode()}
+        assertions.append({"label": "org.stranger", "data": data})
+    chain, key = ((folder / name).read_bytes() for name in (CHAIN_FILE, KEY_FILE))
+    with (
+        c2pa.Context.from_dict({"builder": {"thumbnail": {"enabled": False}}}) as context,
+        c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", chain, key, None)) as signer,
+        c2pa.Builder(claim, context) as builder,
+    ):
+        builder.add_resource("small.jpg", io.BytesIO(small.getvalue()))
+        builder.sign(signer, "image/png", io.BytesIO(picture("png")), sent)
+    assert verify(sent.getvalue(), anchors_pem=None).state != "none"
+    kept = archive(sent.getvalue(), "png", "pic_1")
+    assert (kept is not None) == (how == "nothing")
+
+
+@given(st.binary(max_size=200))
+def test_nothing_in_an_archive_breaks_the_look_for_pictures(data: bytes) -> None:
+    for archived in (data, (len(data) + 8).to_bytes(4) + b"jumb" + data):
+        assert has_picture(archived) in (True, False)
+
+
+def test_boxes_are_looked_into_however_deep() -> None:
+    for inside, says in ((b"cbor", False), (b"bidb", True)):
+        around = b"".join(n.to_bytes(4) + b"jumb" for n in range(80_000, 8, -8))
+        assert has_picture(around + (8).to_bytes(4) + inside) is says
 
 
 def test_what_is_no_ingredient_is_left_out() -> None:

@@ -36,7 +36,7 @@ from calotype.delivery import formats, inputs
 from calotype.flow.examine import Seen, examine
 from calotype.provenance import fingerprint, xmp
 from calotype.provenance.certificates import SigningIdentity
-from calotype.provenance.ingredients import archive
+from calotype.provenance.ingredients import archive, has_picture
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer, SigningFailed, source_type
 from calotype.provenance.verification import verify
@@ -319,6 +319,8 @@ def _bring(wanted: Wanted) -> Brought:
     allowed = verdict.kind is VerdictKind.ALLOW
     size = (wanted.width, wanted.height, wanted.channels)
     ingredient = wanted.ingredient
+    if ingredient is not None and has_picture(ingredient):  # kept by a release that took it
+        ingredient = None
     if ingredient is None and wanted.title and allowed:
         ingredient = archive(wanted.file, "png", wanted.title, anchors_pem=_tools[0].anchors_pem)
     raw = inputs.brought(pixels, *size) if allowed else b""

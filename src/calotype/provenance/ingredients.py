@@ -2,12 +2,14 @@
 
 An ingredient is kept as C2PA's own archive: the claim that came with a file, what it was worth when
 it was looked at, and the file's hash; not the file. It may be a stranger's, so it is made where
-strangers' files are read.
+strangers' files are read. Pictures inside of a claim (thumbnails, icons) were judged by nobody, so
+a claim that holds one isn't taken over into ours. The format: JUMBF (ISO 19566-5), C2PA 2.x.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import c2pa
@@ -15,11 +17,20 @@ import c2pa
 from calotype.provenance.signing import MEDIA_TYPES
 
 BYTES_MAX = 256 * 1024  # a longer history is left out, and only the file's hash told
+_PLAIN = (b"jumd", b"json", b"cbor", b"c2sh", b"free")  # JUMBF boxes that hold no file
+_DATA_BOXES = b"c2pa.databoxes"  # an older way to hold one, in CBOR
+_PICTURES = (  # how they begin, as bytes and in base64
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"WEBPVP8", b"ftypavif",
+    b"iVBORw0KGgo", b"/9j/", b"UklGR",
+)  # fmt: skip
 _EMPTY = {"claim_generator_info": [{"name": "Calotype"}], "assertions": []}
 
 
 def archive(data: bytes, form: str, title: str, *, anchors_pem: str | None = None) -> bytes | None:
-    """The archive of a file in one of MEDIA_TYPES; None if it can't be one, or is too large."""
+    """The archive of a file in one of MEDIA_TYPES; None if it can't be one, or mayn't be kept.
+
+    It mayn't if it is too large, or has a picture in it.
+    """
     settings: dict[str, Any] = {
         "builder": {"thumbnail": {"enabled": False}},
         "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
@@ -37,4 +48,30 @@ def archive(data: bytes, form: str, title: str, *, anchors_pem: str | None = Non
             builder.write_ingredient_archive(title, made)
     except c2pa.C2paError:  # whatever is in a stranger's claim: the picture can be used without
         return None
-    return made.getvalue() if made.tell() <= BYTES_MAX else None
+    found = made.getvalue()
+    return found if len(found) <= BYTES_MAX and not has_picture(found) else None
+
+
+def has_picture(archived: bytes) -> bool:
+    """Whether an archive has a picture in it, or anything that could be one."""
+    if any(begin in archived for begin in _PICTURES) or _DATA_BOXES in archived:
+        return True
+    return any(kind not in _PLAIN for kind in _kinds(archived))
+
+
+def _kinds(data: bytes) -> Iterator[bytes]:
+    """The types of the boxes that have none inside; b"" for what is no whole box."""
+    at, ends = 0, [len(data)]  # of the boxes around, however deep a stranger nests them
+    while ends:
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if at == ends[-1]:
+            ends.pop()
+        elif not 8 <= size <= ends[-1] - at:
+            yield b""
+            return
+        elif kind == b"jumb":
+            ends.append(at + size)
+            at += 8
+        else:
+            yield kind
+            at += size
