@@ -89,7 +89,7 @@ def look(name: str, revision: str | None) -> Repository:
         for it in info.siblings or ()
         if it.size is not None and _is_plain(it.rfilename)
     }
-    if not re.fullmatch(_COMMIT, info.sha or ""):  # it is to be a folder's name
+    if info.sha is None or not re.fullmatch(_COMMIT, info.sha):  # it is to be a folder's name
         raise OperatorError(f"{endpoint} doesn't say which commit of {name} it has")
     return Repository(
         name=name,
