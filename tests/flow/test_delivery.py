@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,13 @@ from calotype.core.ids import new_id
 from calotype.core.nouns import ImageFile
 from calotype.delivery.names import stored_name
 from calotype.flow.delivery import Delivery
+from calotype.flow.gallery import removals
+from calotype.flow.removal import Removals
 from calotype.jobs.files import Delivered
+from calotype.settings import Settings
 from tests.flow.dispatch_bench import StubFinisher
 from tests.flow.test_removal import House, house
+from tests.receiver import Came, answered
 
 __all__ = ["house"]
 
@@ -50,11 +55,11 @@ async def test_what_was_looked_up_before_a_removal_is_not_known_after_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delivery, image = delivery_of(house), await house.made()
-    removals, look_up = house.removals(delivery.forget), house.store.files.of
+    taking, look_up = house.removals(delivery.forget), house.store.files.of
 
     async def deleted_meanwhile(image_id: str) -> Delivered | None:
         picture = await look_up(image_id)
-        await removals.delete(image_id, by="key k")
+        await taking.delete(image_id, by="key k")
         return picture
 
     with monkeypatch.context() as patch:
@@ -65,3 +70,47 @@ async def test_what_was_looked_up_before_a_removal_is_not_known_after_it(
     assert found is not None
     assert found.is_removed
     assert delivery.known(image.id) == found
+
+
+async def test_caches_are_told_of_what_another_process_took_away_once_it_is_shown_no_more(
+    house: House,
+) -> None:
+    delivery, image = delivery_of(house), await house.made()
+    known = []
+
+    def asked_again(came: Came) -> bytes:
+        known.append(delivery.known(image.id))
+        return answered(200)
+
+    house.cache.answer = asked_again
+    await delivery.find(image.id)
+    beside = Removals(house.store, house.pictures, house.apart, lambda _: None, house.identity)
+    await beside.delete(image.id, by="operator")
+    assert delivery.known(image.id) is not None
+    await house.removals(delivery.forget).take_up()
+    assert known == [None]
+
+
+async def test_a_process_beside_a_server_tells_caches_when_that_has_noticed(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PICTURE_KNOWN_S", 0.1)
+    image, loop, settings = await house.made(), asyncio.get_running_loop(), Settings(home=tmp_path)
+    beside = removals(
+        settings.model_copy(update={"purge_url": house.cache.url}),
+        house.store,
+        house.identity,
+        pictures=house.pictures,
+        apart=house.apart,
+        forget=None,
+    )
+    at, told = loop.time(), list[float]()
+
+    def heard(came: Came) -> bytes:
+        told.append(loop.time())
+        return answered(200)
+
+    house.cache.answer = heard
+    await beside.delete(image.id, by="operator")
+    assert len(told) == 1
+    assert told[0] - at >= limits.PICTURE_KNOWN_S

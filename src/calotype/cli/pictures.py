@@ -84,7 +84,7 @@ def _with_removals(home: Path | None, work: Callable[[Removals], Awaitable[T]]) 
                 identity,
                 pictures=pictures,
                 apart=apart,
-                forget=lambda image_id: None,
+                forget=None,
             )
         )
 

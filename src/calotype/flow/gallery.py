@@ -122,17 +122,18 @@ def removals(
     *,
     pictures: PictureStore,
     apart: PictureStore,
-    forget: Callable[[str], None],
+    forget: Callable[[str], None] | None,
 ) -> Removals:
-    """What takes pictures away, by the settings."""
+    """What takes pictures away, by the settings; ``forget`` is None beside a server, not in it."""
     headers, url = headers_of(settings.purge_headers), settings.purge_url
+    wait_s = limits.PICTURE_KNOWN_S if forget is None else 0.0
     return Removals(
         store,
         pictures,
         apart,
-        forget,
+        forget or (lambda image_id: None),
         identity,
-        purges=Purges(url, headers) if url else None,
+        purges=Purges(url, headers, wait_s=wait_s) if url else None,
         kept_days=settings.kept_days,
     )
 

@@ -8,7 +8,7 @@ Cache-Tag and Surrogate-Key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import httpx
 import structlog
@@ -23,15 +23,25 @@ log = structlog.get_logger("calotype.purges")
 class Purges:
     """The operator's caches, by the address that purges them."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        self._url, self._headers = url, dict(headers)
+    def __init__(self, url: str, headers: Mapping[str, str], *, wait_s: float = 0.0) -> None:
+        """``wait_s``: how long a server beside may still show what was taken away here.
+
+        Caches are told after that, or they would ask it and keep the picture again.
+        """
+        self._url, self._headers, self._wait_s = url, dict(headers), wait_s
         self._telling = asyncio.Lock()
 
-    async def tell(self, store: JobStore) -> None:
-        """Tell of all pictures of which caches weren't told; what fails is told the next time."""
+    async def tell(self, store: JobStore, forget: Callable[[str], None]) -> None:
+        """Tell of all pictures of which caches weren't told; what fails is told the next time.
+
+        ``forget`` is told first: another process may have taken them away just now.
+        """
         async with self._telling:
+            await asyncio.sleep(self._wait_s)
             while removals := await store.files.unpurged(limits.PURGED_AT_ONCE_MAX):
                 ids = [removal.image_id for removal in removals]
+                for image_id in ids:
+                    forget(image_id)
                 if not await self._told(ids):
                     return
                 for image_id in ids:

@@ -95,7 +95,7 @@ class Removals:
         for removal in await self._store.files.unended():
             await self._tried(removal)
         if self._purges is not None:
-            await self._purges.tell(self._store)
+            await self._purges.tell(self._store, self._forget)
 
     async def expire(self) -> int:
         """Take away what its tier keeps no longer; return how many."""
@@ -159,7 +159,7 @@ class Removals:
         await self._store.files.end(removal.image_id, receipt)
         log.info("picture_taken_away", image=removal.image_id, kind=removal.kind.value)
         if self._purges is not None:
-            await self._purges.tell(self._store)
+            await self._purges.tell(self._store, self._forget)
         return receipt or {}
 
     def _receipt(self, removal: Removal) -> dict[str, Any]:
