@@ -137,6 +137,15 @@ async def test_an_engine_that_dies_of_a_load_is_begun_anew_and_others_go_on(
         await bench.delivered_once(await bench.queue(of(B)))
 
 
+async def test_a_model_that_an_engine_has_lost_by_itself_is_loaded_again(tmp_path: Path) -> None:
+    async with with_room(tmp_path, A) as bench:
+        await bench.delivered_once(await bench.queue(of(A, prompt="drop")))
+        assert bench.engines["engine-0"].models == ("tiny",)
+        job = await bench.queue(of(A))
+        assert (await bench.delivered_once(job)).attempt == 1
+        assert "loading" in await kinds(bench, job)
+
+
 async def test_models_that_share_components_take_room_once(tmp_path: Path) -> None:
     shared = ("encoders", PART)
     one, two = (model(name, shared, (f"denoiser of {name}", PART // 2)) for name in ("one", "two"))

@@ -98,11 +98,33 @@ def test_what_made_room_is_not_loaded_again_by_itself() -> None:
     loading.ask(Order(C, ("a",), is_asked=True))
     order = loading.next(0.0)
     assert order is not None
-    loading.unloaded("a")
+    loading.leaves("a")
+    assert loading.unloaded("a"), "as it was told"
     assert loading.loaded("c") == order
     assert loading.warm == ["b", "c"]
     assert loading.next(1.0, again=True) is None
     assert loading.next(1.0) is None
+
+
+def test_what_is_there_as_it_is_asked_for_is_answered_at_once() -> None:
+    loading = Loading("engine-0", [A, B])
+    loading.begin()
+    loaded(loading)
+    changed = replace(B, build="another")
+    answers = []
+    for wanted in (B, changed):
+        order = Order(wanted, ("a",), is_asked=True)
+        loading.ask(order)
+        assert loading.next(0.0) == order
+        answers.append(loading.is_there(order))
+    assert answers == [True, False]
+    assert loading.loaded("b") is not None
+    assert not loading.unloaded("b"), "nobody told it to"
+    assert loading.warm == ["a"]
+    order = Order(changed, is_asked=True)
+    loading.ask(order)
+    assert loading.next(1.0) == order
+    assert not loading.is_there(order)
 
 
 def test_reserves_are_shares_of_the_budget() -> None:
@@ -166,6 +188,19 @@ async def test_a_load_without_room_or_files_is_told_and_the_engine_goes_on(
         assert health.models_failed == {}, "it may be tried again"
         await pool.send("engine-0", replace(row(), model="a"))
         await take(reports, RowDone)
+
+
+async def test_what_is_warm_already_is_told_so_and_not_loaded_again() -> None:
+    async with pool_with_room(A, B) as pool:
+        reports = await started(pool)
+        await pool.load("engine-0", B, evict=["a"])
+        (health,) = pool.health()
+        assert (health.models, health.loading) == (("b",), None)
+        warm = (await take(reports, ModelWarm))[-1].message
+        assert isinstance(warm, ModelWarm)
+        assert (warm.model, warm.is_asked, warm.measured) == ("b", True, None)
+        await pool.load("engine-0", C)
+        assert (await take(reports, ModelWarm))[-1].message.model == "c"  # type: ignore[union-attr]
 
 
 async def test_an_engine_that_is_killed_in_a_load_answers_it_and_begins_as_at_first() -> None:

@@ -17,9 +17,17 @@ from calotype.core.events import (
     EnginePaused,
     EngineResumed,
     EngineUp,
+    ModelGone,
     PolicyEvent,
 )
-from calotype.core.messages import MemoryShort, RowDone, RowFailed, RowStarted, StepDone
+from calotype.core.messages import (
+    MemoryShort,
+    ModelUnloaded,
+    RowDone,
+    RowFailed,
+    RowStarted,
+    StepDone,
+)
 from calotype.flow.attempt import Attempt
 from calotype.flow.line import LiveLine
 from calotype.flow.warm import Warmth
@@ -67,6 +75,9 @@ class Engines:
                 case ModelNotLoaded() as failed:
                     async with self._line.turns.take():
                         await self._warmth.not_loaded(report.engine, failed)
+                case ModelUnloaded(name=name):
+                    log.warning("model_gone", engine=report.engine, model=name)
+                    await self._tell(ModelGone(report.engine, name))
                 case MemoryShort() as short:
                     self._warmth.ran_short(report.engine, short)
                 case RowStarted() | StepDone() | RowDone() | RowFailed():

@@ -101,10 +101,11 @@ class Warmth:
     async def loaded(self, engine: str, warm: ModelWarm) -> None:
         """An engine has another model."""
         self._line.costs.begin({warm.model: warm.cost} if warm.cost else {})
-        if warm.is_asked and self._loading.pop(engine, None) is not None and warm.measured:
+        if warm.is_asked and self._loading.pop(engine, None) is not None:
             self.counts.loads += 1
-            self.counts.bytes_loaded += warm.measured.bytes
-            self.counts.load_s += warm.measured.load_s
+            if warm.measured:
+                self.counts.bytes_loaded += warm.measured.bytes
+                self.counts.load_s += warm.measured.load_s
         await self.learn([warm.measured] if warm.measured else [])
         await self._line.tell(ModelWarmed(engine, warm.model))
 

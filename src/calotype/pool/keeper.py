@@ -74,6 +74,7 @@ class Keeper:
         self._restarting = asyncio.Event()  # of the process that runs
         self._process: EngineProcess | None = None
         self._life = Life()
+        self._answers = asyncio.Queue[ModelWarm]()  # to what was asked for and is there
 
     async def keep(self) -> None:
         """Keep the engine until ``stop`` is called; then end its process and return."""
@@ -81,6 +82,7 @@ class Keeper:
         while not self._stopping.is_set():
             self._life = Life()
             self._loading.begin()
+            self._answers = asyncio.Queue()
             self._restarting.clear()
             self._move(EngineState.STARTING)
             reason, exit_code = await self._live()
@@ -175,7 +177,8 @@ class Keeper:
         stopping = asyncio.create_task(self._stopping.wait())
         restarting = asyncio.create_task(self._restarting.wait())
         reason, wait_s = "it was stopped", 0.0
-        tasks = (listening, watching, stopping, restarting)
+        answering = asyncio.create_task(self._answer())
+        tasks = (listening, watching, stopping, restarting, answering)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if listening in done:
@@ -232,8 +235,10 @@ class Keeper:
                     rests = self._loading.has_given_up(name)
                     await self._emit(ModelNotLoaded(name, reason, is_full, rests))
                 await self._load_next(process)
-            case ModelUnloaded():
-                pass  # it isn't counted on since it was told to
+            case ModelUnloaded(name=name):
+                is_told = self._loading.unloaded(name)  # then nobody counts on it any more
+                if not is_told and self._state is not EngineState.STARTING:
+                    await self._emit(message)
             case MemoryShort():
                 await self._emit(message)
             case RowStarted() | StepDone() | RowDone() | RowFailed():
@@ -241,13 +246,24 @@ class Keeper:
             case _:
                 raise InternalError(f"the engine sent a command: {type(message).__name__}")
 
+    async def _answer(self) -> None:
+        """Hand on answers of our own: who asks is in a turn, and mustn't wait for the reader."""
+        while True:
+            await self._emit_report(Report(self._name, await self._answers.get()))
+
     async def _load_next(self, process: EngineProcess, *, again: bool = False) -> None:
         """Have the engine load the next model; it is warm once there is none."""
         now = asyncio.get_running_loop().time()
         if (order := self._loading.next(now, again=again)) is not None:
             for name in order.evict:
-                self._loading.unloaded(name)
+                self._loading.leaves(name)
                 await process.write(UnloadModel(name), wait=False)  # it may be in a turn
+            if self._loading.is_there(order):
+                name = order.model.name
+                warm = ModelWarm(name, self._life.costs.get(name), is_asked=True)
+                self._answers.put_nowait(warm)
+                await self._load_next(process, again=again)
+                return
             command = load_command(order.model)
             self._life.sent(command, now)
             await process.write(command, wait=False)

@@ -67,6 +67,8 @@ class Loading:
         self._planned = self._models
         self._asked: deque[Order] = deque()
         self._tried: set[str] = set()  # of the planned, by this process
+        self._held: dict[str, ModelInfo] = {}  # as it was loaded, of each warm one
+        self._leaving: list[str] = []  # told to be forgotten, not answered yet
         self.current: Coming | None = None  # told to load, not answered yet
         self.warm: list[str] = []
         self.failed: dict[str, str] = {}  # model -> reason, in words for those that wait
@@ -75,6 +77,8 @@ class Loading:
         """Another process: it has nothing warm, and what failed may be asked for again."""
         self._asked.clear()
         self._tried.clear()
+        self._held.clear()
+        self._leaving.clear()
         self.current, self._ledger = None, None
         self.warm, self.failed = [], {}
         self._planned = self._models
@@ -149,7 +153,18 @@ class Loading:
         if name in self.warm:
             self.warm.remove(name)
         self.warm.append(name)
-        return self._answered()
+        if (order := self._answered()) is not None:
+            self._held[name] = order.model
+        return order
+
+    def is_there(self, order: Order) -> bool:
+        """Whether what is asked for is warm as it is; then it counts as answered."""
+        name = order.model.name
+        if not order.is_asked or name not in self.warm or self._held.get(name) != order.model:
+            return False
+        self._tell(self._breakers.succeeded(load(self._engine, name)))
+        self._answered()
+        return True
 
     def refused(self, name: str, reason: str, now: float, *, is_full: bool = False) -> Order | None:
         """The engine can't load it, or (``is_full``) only has no room; the order this answers."""
@@ -161,8 +176,21 @@ class Loading:
             self._failed(name, reason)
         return self._answered()
 
-    def unloaded(self, name: str) -> None:
-        """The engine is told to forget it: it counts on it no longer."""
+    def leaves(self, name: str) -> None:
+        """The engine is told to forget it: nobody counts on it any longer."""
+        self._leaving.append(name)
+        self._forget(name)
+
+    def unloaded(self, name: str) -> bool:
+        """The engine has it no longer; whether it was told to forget it."""
+        if name in self._leaving:
+            self._leaving.remove(name)
+            return True
+        self._forget(name)
+        return False
+
+    def _forget(self, name: str) -> None:
+        self._held.pop(name, None)
         if name in self.warm:
             self.warm.remove(name)
         if self._ledger is not None:

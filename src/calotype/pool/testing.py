@@ -7,6 +7,7 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 - ``hang``: no more heartbeats, and no more of anything, after the first step
 - ``stick``: heartbeats, but no more steps, after the first one
 - ``forget``: heartbeats and other rows' steps, but nothing ever comes of this row
+- ``drop``: its model is unloaded after the first step, though nobody said so
 - ``fail``, ``fail-for-good``: RowFailed after the first step, retryable or not
 - ``garbage``: bytes that are no frame
 - ``preview``: 64 KiB of preview with every step
@@ -196,6 +197,8 @@ class FakeEngine:
             threading.Event().wait()
         if "garbage" in words:
             self._wire.sendall(b"\0\0\0\2[]" + bytes(BLOB_HEAD_BYTES))
+        if "drop" in words and self._models.pop(run.model, None) is not None:
+            self._send(ModelUnloaded(run.model))
         if "fail" in words or "fail-for-good" in words:
             del self._rows[run.row]
             self._send(RowFailed(run.row, "failed as told", "fail" in words))
