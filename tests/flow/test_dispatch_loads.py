@@ -120,6 +120,23 @@ async def test_a_load_that_fails_again_and_again_is_told_and_given_up_and_nothin
         assert bench.dispatcher.fault is None
 
 
+async def test_a_model_that_finds_no_room_once_it_is_read_is_given_up_and_told_why(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "greedy"
+    folder.mkdir()
+    (folder / "model_index.json").touch()
+    (folder / "full").touch()
+    greedy = model("greedy", path=folder)
+    async with with_room(tmp_path, A, B, greedy) as bench:
+        job = await bench.ended(await bench.queue(of(greedy)))
+        assert job.state is JobState.FAILED
+        assert "bytes are needed" in (job.error or {})["detail"]
+        assert "not tried again for a while" in (job.error or {})["detail"]
+        assert len(await bench.events(job, "load_failed")) == 3
+        await bench.delivered_once(await bench.queue(of(B)))
+
+
 async def test_an_engine_that_dies_of_a_load_is_begun_anew_and_others_go_on(
     tmp_path: Path,
 ) -> None:

@@ -90,6 +90,20 @@ def test_what_only_has_no_room_has_not_failed_and_waits_until_it_is_asked_for() 
     assert loading.next(2.0) == Order(B, ("a",), is_asked=True)
 
 
+def test_what_has_no_room_where_no_rows_are_rests_after_some_tries() -> None:
+    loading = Loading("engine-0", [A])
+    loading.begin()
+    loaded(loading)
+    for at in range(6):
+        assert not loading.has_given_up("b")
+        loading.ask(Order(B, is_asked=True))
+        assert loading.next(float(at)) is not None
+        loading.refused("b", "9 bytes are needed", float(at), is_full=True, has_rows=at < 3)
+    assert loading.has_given_up("b")
+    assert loading.resting(6.0) == {"b"}
+    assert "9 bytes are needed" in loading.failing(6.0)["b"]
+
+
 def test_what_made_room_is_not_loaded_again_by_itself() -> None:
     loading = Loading("engine-0", [A, B, C])
     loading.begin()

@@ -230,7 +230,8 @@ class Keeper:
                 await self._load_next(process)
             case ModelFailed(name=name, reason=reason, is_full=is_full):
                 now = asyncio.get_running_loop().time()
-                order = self._loading.refused(name, reason, now, is_full=is_full)
+                has_rows = bool(self._life.rows_owed)
+                order = self._loading.refused(name, reason, now, is_full=is_full, has_rows=has_rows)
                 if order is not None and order.is_asked:
                     rests = self._loading.has_given_up(name)
                     await self._emit(ModelNotLoaded(name, reason, is_full, rests))

@@ -166,12 +166,19 @@ class Loading:
         self._answered()
         return True
 
-    def refused(self, name: str, reason: str, now: float, *, is_full: bool = False) -> Order | None:
-        """The engine can't load it, or (``is_full``) only has no room; the order this answers."""
+    def refused(
+        self, name: str, reason: str, now: float, *, is_full: bool = False, has_rows: bool = False
+    ) -> Order | None:
+        """The engine can't load it, or (``is_full``) only has no room; the order this answers.
+
+        No room is a failure, too, if it was asked for and the engine ``has_rows`` none: there is
+        nothing that would leave, and each further try would cost others their place.
+        """
+        is_asked = self.current is not None and self.current.order.is_asked
         if is_full:  # it waits until it is asked for
             self._planned = [model for model in self._planned if model.name != name]
             self._tried.discard(name)
-        else:
+        if not is_full or (is_asked and not has_rows):
             self._tell(self._breakers.failed(load(self._engine, name), reason, now))
             self._failed(name, reason)
         return self._answered()

@@ -15,7 +15,8 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 
 A row that brings a source gives it back as its picture, after its share of the steps.
 ``CALOTYPE_FAKE_STEP_S`` is a step's time in seconds (0.001). A model can be "loaded" if its folder
-has a model_index.json; one with a file named ``crash`` in it ends the engine instead. It takes
+has a model_index.json; one with a file named ``crash`` in it ends the engine instead, and
+one with ``full`` finds no room when it is read. It takes
 ``CALOTYPE_FAKE_LOAD_S`` seconds (0), in which rows go on. With a budget
 (CALOTYPE_ENGINE_MEMORY_BYTES) it counts bytes by components, and refuses what doesn't fit.
 """
@@ -148,7 +149,8 @@ class FakeEngine:
 
     def _loaded(self, load: LoadModel) -> None:
         needed = _bytes([*self._models.values(), load])
-        if self._budget and needed > self._budget:
+        has_no_room = (Path(load.path) / "full").exists()
+        if has_no_room or (self._budget and needed > self._budget):
             self._send(ModelFailed(load.name, f"{needed} bytes are needed", is_full=True))
             return
         self._models[load.name] = load
