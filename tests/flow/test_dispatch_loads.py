@@ -190,7 +190,7 @@ async def test_no_job_is_lost_while_models_come_and_go_and_engines_are_killed(
             await bench.delivered_once(job)
         assert bench.dispatcher.fault is None
         counts = bench.dispatcher.warmth.counts
-        # Each load evicts one; a kill in mid-load leaves one that failed.
+        # Each load evicts one; a kill leaves a load that failed, in its midst or before it.
         assert counts.loads + counts.loads_failed >= counts.evictions >= 1
         for engine in bench.engines.values():
             assert len(engine.models) <= 2

@@ -134,8 +134,9 @@ class Warmth:
             await self.fail_waiting({failed.model: reason})
 
     def gone(self, engine: str) -> None:
-        """The engine's process ended, and what it loaded with it."""
-        self._loading.pop(engine, None)
+        """The engine's process ended, and what it loaded with it, or was to load next."""
+        if self._loading.pop(engine, None) is not None:
+            self.counts.loads_failed += 1
 
     async def came_up(self) -> None:
         """An engine is warm: give up the jobs whose model no engine can load, or hold."""
