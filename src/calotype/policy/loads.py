@@ -159,19 +159,11 @@ class Loads:
             if not count or count + 1 <= due.get(kind, 0.0) * whole + _ROUNDING
         ]
 
-    def _model(self, kind: str) -> str:
-        return self._elsewhere.get(kind, (kind, ()))[0]
-
     def _homes(self, kind: str) -> int:
-        """How many homes a kind's jobs can start on; 0 if they avoid them all and need not."""
-        model, avoid = self._elsewhere.get(kind, (kind, ()))
-        count, fleet = self._fleet.homes.counts.get(model, 0), self._fleet
-        if count and avoid and fleet.has_other(model, avoid):
-            return count if fleet.is_home_elsewhere(model, avoid) else 0
-        return count
+        return self._fleet.homes_beside(*self._elsewhere.get(kind, (kind, ())))
 
     def _is_wanting(self, kind: str) -> bool:
-        homes, model = self._fleet.homes, self._model(kind)
+        homes, (model, _) = self._fleet.homes, self._elsewhere.get(kind, (kind, ()))
         if not homes.could_hold(model):
             return False
         if not (count := self._homes(kind)):
@@ -209,26 +201,21 @@ class Loads:
 
         While no engine could make room for it, it is the next one's turn.
         """
-        since = {kind: self._patience(kind) for kind in short if not self._homes(kind)}
-        left = list(short)
-        for _ in range(_TURNS):
-            if not left or (found := self._queue.first(left)) is None:
+        homes, begun, left = self._fleet.homes, (self._now, self.started), list(short)
+        since = {kind: self._since.get(kind, begun) for kind in short if not self._homes(kind)}
+        for _ in range(min(len(short), _TURNS if homes.has_ready else 1)):
+            if (found := self._queue.first(left)) is None:
                 break
             entry, why = found
             # One that has homes is patient only while it is first.
-            mine = since.setdefault(entry.kind, self._patience(entry.kind))
+            mine = since.setdefault(entry.kind, self._since.get(entry.kind, begun))
             if why != "promoted" and self._is_patient(entry.job.model, *mine):
                 break
             if self._claim(entry):
                 del since[entry.kind]
                 break
-            if not self._fleet.homes.has_ready:
-                break
             left.remove(entry.kind)
         self._since = since
-
-    def _patience(self, kind: str) -> tuple[float, int]:
-        return self._since.get(kind, (self._now, self.started))
 
     def _is_patient(self, model: str, since: float, started: int) -> bool:
         """Whether others may still pass the jobs of a model that is wanted since then."""

@@ -237,6 +237,13 @@ class Fleet:
             for name, one in self._engines.items()
         )
 
+    def homes_beside(self, model: str, avoid: tuple[str, ...]) -> int:
+        """How many homes jobs can start on; 0 if they avoid all that there are, and need not."""
+        count = self.homes.counts.get(model, 0)
+        if count and avoid and self.has_other(model, avoid):
+            return count if self.is_home_elsewhere(model, avoid) else 0
+        return count
+
     def is_home_elsewhere(self, model: str, avoid: tuple[str, ...]) -> bool:
         """Whether an engine that isn't avoided has the model, or is loading it."""
         return self.homes.is_elsewhere(self._engines.values(), model, avoid)
