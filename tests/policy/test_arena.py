@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from calotype.core.limits import FRAGMENTATION_MAX
@@ -29,6 +29,7 @@ def played(steps: list[int | None], fit: Fit) -> Arena:
 
 
 @given(STEPS, FITS)
+@example([1, 0, None], Fit.FIRST)  # what has no bytes lies between two gaps, and parts nothing
 def test_blocks_and_gaps_are_the_memory_without_a_byte_twice(
     steps: list[int | None], fit: Fit
 ) -> None:

@@ -73,7 +73,8 @@ class Arena:
     def gaps(self) -> list[tuple[int, int]]:
         """Where each free block begins, and its bytes, in the order they lie."""
         found, at = [], 0
-        for begin, count in [*self.blocks.values(), (self.size, 0)]:
+        there = [(begin, count) for begin, count in self.blocks.values() if count]
+        for begin, count in [*there, (self.size, 0)]:
             if begin > at:
                 found.append((at, begin - at))
             at = max(at, begin + count)
