@@ -220,13 +220,6 @@ def test_what_is_known_is_told_once_and_again_when_it_is_known_better() -> None:
     known.learn(A, Measured("a", 3.0, PART, 500))
     (news,) = known.news([A, B])
     assert (news.load_s, news.room_bytes) == (3.0, 500)
-    known.learn(A, Measured("a", 2.0, PART, 500, share=0.5))
-    assert known.of(A).load_s == 3.5, "a whole one would have taken 4 s"
-    known.learn(A, Measured("a", 0.5, PART, 500, share=0.1))
-    known.learn(B, Measured("b", 0.5, PART, 700, share=0.0))
-    assert (known.of(A).load_s, known.of(B).load_s) == (3.5, Known().of(B).load_s), "too little"
-    assert known.of(B).room_bytes == 700
-    (news, _) = known.news([A, B])
     again = Known(known.kept())
     assert again.of(A) == news
     assert again.of(replace(A, build="other")).room_bytes == 0, "another build is another model"

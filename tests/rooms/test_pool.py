@@ -22,16 +22,14 @@ from calotype.core.messages import (
     CancelRow,
     EngineReady,
     Heartbeat,
-    LoadModel,
     ModelLoaded,
-    ModelUnloaded,
     RowDone,
     RowFailed,
     RowStarted,
     RunRow,
     StepDone,
 )
-from calotype.core.nouns import Component, ModelInfo, Sampler
+from calotype.core.nouns import ModelInfo, Sampler
 from calotype.core.states import EngineState
 from calotype.pool.launch import Life, Pace
 from calotype.pool.pool import DEVICES_VARIABLE, EnginePool
@@ -238,20 +236,6 @@ def test_engine_that_loads_for_ever_is_stuck_but_a_long_load_is_not() -> None:
     assert "loaded no model" in life.overdue(late_s + 1, Pace())
     life.heard(ModelLoaded("m", 1.0, 1, (2,)), late_s + 2)
     assert not life.overdue(late_s + 2, Pace())
-
-
-def test_what_was_read_of_a_model_is_what_no_other_had() -> None:
-    text = Component("text", "text_encoder", 30)
-    life = Life()
-    for name in "ab":
-        parts = (Component(name, "denoiser", 70), text)
-        life.sent(LoadModel(name, "", name, components=parts), 1.0)
-        life.heard(ModelLoaded(name, 1.0, 100, ()), 2.0)
-    assert [life.measured[name].share for name in "ab"] == [1.0, 0.7]
-    life.heard(ModelUnloaded("a"), 3.0)
-    life.sent(LoadModel("c", "", "c", components=(Component("a", "denoiser", 70), text)), 4.0)
-    life.heard(ModelLoaded("c", 1.0, 100, ()), 5.0)
-    assert life.measured["c"].share == 0.7, "a has left, b has the text encoder"
 
 
 async def test_engine_that_never_speaks_is_killed_and_tried_again() -> None:

@@ -19,7 +19,6 @@ from calotype.pool.reports import EngineHealth, Measured
 NOTE = "models"  # the name of the store's note
 _BYTES_PER_S = 400e6  # from disk, before one load was measured ...
 _PROOF_S = 5.0  # ... and what comes after the reading
-_SHARE_MIN = 0.5  # of a model's bytes: a load that read less says too little of a whole one
 _FADING = 0.5  # weight of the newest measurement against what was known
 
 
@@ -56,11 +55,9 @@ class Known:
 
     def learn(self, model: ModelInfo, measured: Measured) -> None:
         """An engine loaded it."""
-        learnt, load_s = self._learnt.get(model.name), self.of(model).load_s
-        if measured.share >= _SHARE_MIN:
-            is_first = learnt is None or learnt.build != model.build
-            whole_s = measured.load_s / measured.share
-            load_s = whole_s if is_first else load_s + _FADING * (whole_s - load_s)
+        learnt, load_s = self._learnt.get(model.name), measured.load_s
+        if learnt is not None and learnt.build == model.build:
+            load_s = learnt.load_s + _FADING * (load_s - learnt.load_s)
         self._learnt[model.name] = _Learnt(model.build, round(load_s, 3), measured.room_bytes)
 
     def kept(self) -> dict[str, Any]:

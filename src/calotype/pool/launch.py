@@ -15,7 +15,6 @@ from calotype.core.messages import (
     Message,
     ModelFailed,
     ModelLoaded,
-    ModelUnloaded,
     RowDone,
     RowFailed,
     RunRow,
@@ -77,8 +76,6 @@ class Life:
     torch: str | None = None
     budget_bytes: int = 0  # of its device's memory; 0: it names none
     is_loading: bool = False  # a model, told to and not answered yet
-    loads: LoadModel | None = None  # the last that it was told
-    parts: dict[str, dict[str, int]] = field(default_factory=dict)  # bytes by content, by model
     costs: dict[str, CostModel] = field(default_factory=dict)  # of models loaded there, by name
     measured: dict[str, Measured] = field(default_factory=dict)  # the same
     bytes: dict[str, int] = field(default_factory=dict)  # by line, by the last heartbeat
@@ -99,7 +96,6 @@ class Life:
             self.rows_owed.add(message.row)
         elif isinstance(message, LoadModel):
             self.is_loading = True
-            self.loads = message
         elif isinstance(message, CancelRow):
             self.rows_owed.discard(message.row)
 
@@ -115,8 +111,6 @@ class Life:
             self.rows_owed.discard(message.row)
         elif isinstance(message, ModelLoaded | ModelFailed):
             self._answered(message)
-        elif isinstance(message, ModelUnloaded):
-            self.parts.pop(message.name, None)
         self.worked_at = now
 
     def _answered(self, model: ModelLoaded | ModelFailed) -> None:
@@ -124,20 +118,11 @@ class Life:
         if not isinstance(model, ModelLoaded):
             return
         self.measured[model.name] = Measured(
-            model.name, model.seconds, model.bytes, model.room_bytes, self._share_read(model.name)
+            model.name, model.seconds, model.bytes, model.room_bytes
         )
         if model.pass_s:
             curve = Curve(model.buckets, model.pass_s)
             self.costs[model.name] = CostModel.measured(curve, model.size_px, model.image_s)
-
-    def _share_read(self, name: str) -> float:
-        """Of a model that has come, what no other had; what had to leave for it has left."""
-        here = {part for parts in self.parts.values() for part in parts}
-        told = self.loads.components if self.loads is not None else ()
-        parts = self.parts[name] = {part.id: part.bytes for part in told}
-        whole = sum(parts.values())
-        read = sum(count for part, count in parts.items() if part not in here)
-        return read / whole if whole else 1.0
 
     def is_silent(self, now: float, pace: Pace) -> bool:
         """Whether it missed signs of life, though it may yet give one."""

@@ -28,7 +28,6 @@ class Measured:
     load_s: float  # from disk, or as much of it as wasn't there
     bytes: int  # of its weights
     room_bytes: int  # that its largest pass and a decode need beside them
-    share: float = 1.0  # of the bytes, 0..1, what was read: other models had the rest already
 
 
 @dataclass(frozen=True)
