@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 
 INSTALL_S_MAX = 900.0  # a slow mirror may take this long
 
@@ -43,3 +45,14 @@ def install(package: str, what: str) -> None:
         if done.returncode and arguments[0] == "install":
             said = (done.stderr or done.stdout).strip().splitlines()[-3:]
             raise NotInstalledError(f"`{' '.join(command)}` failed: {' '.join(said)}")
+
+
+def ready(find: Callable[[], object], package: str, what: str, why: str) -> int:
+    """Find it or install it, and print where; 1, and what to do, where neither works."""
+    try:
+        if find() is None:
+            install(package, what)
+        print(find() or f"{what} was installed, and is nowhere to be found.")
+    except NotInstalledError as error:
+        print(f"{error}\nInstall {what} yourself: {why}", file=sys.stderr)
+    return 0 if find() else 1

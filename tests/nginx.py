@@ -74,16 +74,5 @@ def _wait_until_open(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"nginx didn't start ({process.poll()})")
 
 
-def main() -> int:
-    """Find or install; print the path. Exit code 1 and what to do where neither works."""
-    try:
-        if find() is None:
-            debian.install("nginx-light", "nginx")
-        print(find() or "nginx was installed, and is nowhere to be found.")
-    except debian.NotInstalledError as error:
-        print(f"{error}\nInstall nginx yourself: one file of tests needs it.", file=sys.stderr)
-    return 0 if find() else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(debian.ready(find, "nginx-light", "nginx", "one file of tests needs it."))

@@ -169,16 +169,5 @@ def _alone(user: dict[str, str], log: Any = subprocess.DEVNULL) -> dict[str, Any
     return {"stdout": log, "stderr": log, "start_new_session": True, **_as(user)}
 
 
-def main() -> int:
-    """Find or install; print the folder. Exit code 1 and what to do where neither works."""
-    try:
-        if find() is None:
-            debian.install("postgresql", "PostgreSQL")
-        print(find() or "PostgreSQL was installed, and its server is nowhere to be found.")
-    except debian.NotInstalledError as error:
-        print(f"{error}\nInstall PostgreSQL's server yourself: tests need it.", file=sys.stderr)
-    return 0 if find() else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(debian.ready(find, "postgresql", "PostgreSQL", "tests need its server."))
