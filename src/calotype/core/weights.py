@@ -27,11 +27,6 @@ def weights_entry(names: Collection[str]) -> str | None:
     return next((name for name in _entries() if name in names), None)
 
 
-def variant_of(entry: str) -> str:
-    """Empty for plain weights, else what stands for their kind in the names: "fp16"."""
-    return next((variant for variant in VARIANTS[1:] if f".{variant}." in entry), "")
-
-
 def is_index(entry: str) -> bool:
     """Whether the weights are the parts that this file names."""
     return entry.endswith(".json")

@@ -28,7 +28,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -323,8 +323,3 @@ def _header(key: str, at: int) -> str:
 
 def _as_dict(kind: Kind) -> dict[str, Any]:
     return {each.name: getattr(kind, each.name) for each in fields(kind)}
-
-
-def with_objectives(plan: FleetPlan, objectives: Mapping[Tier, float]) -> FleetPlan:
-    """The same fleet, held to other objectives."""
-    return replace(plan, objectives={**plan.objectives, **objectives})
