@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from typer.testing import CliRunner
 
 from calotype.cli import app
-from calotype.core.errors import OperatorError
+from calotype.core.errors import InvalidInput, OperatorError
 from calotype.core.nouns import VerdictKind
 from calotype.safety.attacks import splitting
 from calotype.safety.classifier import CHAR_NGRAMS, LABELS, WORD_NGRAMS, TextClassifier
 from calotype.safety.errors import SafetyUnavailable
-from calotype.safety.evaluate import attack, evaluate, interval, prompts
+from calotype.safety.evaluate import SETS, attack, evaluate, interval, prompts
 from calotype.safety.lists import Lists
 from calotype.safety.prompts import PromptCheck
 from calotype.safety.views import views
@@ -160,6 +161,26 @@ def test_every_listed_prompt_of_the_evaluation_is_refused_for_its_category() -> 
         assert CHECK.judge(each["prompt"]).category == each["category"]
     report = evaluate(CHECK)
     assert all(row["count"] == row["of"] for row in report["listed"].values())
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_of_prompts_is_whole_and_says_nothing_that_another_says(name: str) -> None:
+    asked = prompts(name)
+    assert all(each["word"] in each["prompt"] for each in asked["listed"])
+    assert set(asked["reworded"]) == set(LABELS)
+    others = {text for other in SETS if other != name for text in _texts(prompts(other))}
+    assert not others & _texts(asked)
+
+
+def _texts(asked: dict[str, Any]) -> set[str]:
+    reworded = {text for texts in asked["reworded"].values() for text in texts}
+    listed = {each["prompt"] for each in asked["listed"]}
+    return reworded | listed | set(asked["harmless"]["looks_bad"])
+
+
+def test_a_set_that_is_not_there_is_named() -> None:
+    with pytest.raises(InvalidInput, match="fourth"):
+        prompts("fourth")
 
 
 def test_a_search_finds_its_way_past_a_check_that_only_knows_the_word() -> None:

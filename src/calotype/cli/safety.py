@@ -16,6 +16,7 @@ app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_
 hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, list.", no_args_is_help=True)
 app.add_typer(hashes, name="hashes")
 _ENOUGH = 20  # judgements, before times mean anything
+Asked = Annotated[str, typer.Option("--set", help="Of prompts: first, second or third.")]
 
 
 @app.callback()
@@ -168,11 +169,11 @@ def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command("eval")
-def evaluate(*, home: Home = None, as_json: AsJson = False) -> None:
+def evaluate(*, asked: Asked = "first", home: Home = None, as_json: AsJson = False) -> None:
     """Measure recall by category, and harmless prompts that are refused."""
     from calotype.safety.evaluate import evaluate as measured
 
-    report = measured(_check(home))
+    report = measured(_check(home), asked)
     if as_json:
         print_json(report)
         return
@@ -191,13 +192,14 @@ def evaluate(*, home: Home = None, as_json: AsJson = False) -> None:
 def attack(
     *,
     seed: Annotated[int, typer.Option(help="The same seed makes the same attacks.")] = 0,
+    asked: Asked = "first",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Attack the prompt check by disguises and searches, and say how often each one passed."""
     from calotype.safety.evaluate import attack as attacked
 
-    report = attacked(_check(home), seed)
+    report = attacked(_check(home), seed, asked)
     if as_json:
         print_json(report)
         return

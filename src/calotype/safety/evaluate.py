@@ -1,7 +1,9 @@
 """Measures the prompt check: recall, false positives, evasions, searches, and its time.
 
-What it asks is in evaluation.toml, which nobody learns from. It knows no pictures: a bypass here is
-a text that passed, whatever a model would have made of it.
+What it asks is in three sets. The first (evaluation.toml) was looked at while lists and classifier
+were made, so its figures flatter. The second was written afterwards, by others; its results were
+seen once, before the last changes. The third is asked when those are done, and changes nothing. It
+knows no pictures: a bypass here is a text that passed, whatever a model would have made of it.
 """
 
 from __future__ import annotations
@@ -14,19 +16,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from calotype.core.errors import InvalidInput
 from calotype.core.nouns import VerdictKind
 from calotype.safety.attacks import DISGUISES, MISSPELT, splitting, stacked, substituting
 from calotype.safety.prompts import PromptCheck
 
-PROMPTS = Path(__file__).with_name("evaluation.toml")
+SETS = {
+    "first": Path(__file__).with_name("evaluation.toml"),
+    "second": Path(__file__).with_name("evaluation_second.toml"),
+    "third": Path(__file__).with_name("evaluation_third.toml"),
+}
 _STACKED = 20  # pairs of disguises tried on each prompt
 _Search = Callable[[str, str, Callable[[str], bool], random.Random], str | None]
 _SEARCHES: Mapping[str, _Search] = {"splitting": splitting, "substituting": substituting}
 
 
-def prompts() -> dict[str, Any]:
-    """The evaluation's prompts: ``listed``, ``reworded`` by category, ``harmless``."""
-    return tomllib.loads(PROMPTS.read_text(encoding="utf-8"))
+def prompts(name: str = "first") -> dict[str, Any]:
+    """A set's prompts: ``listed``, ``reworded`` by category, ``harmless``; raises InvalidInput."""
+    if name not in SETS:
+        raise InvalidInput(f"there is no set of prompts {name!r}", field="asked", limit=list(SETS))
+    return tomllib.loads(SETS[name].read_text(encoding="utf-8"))
 
 
 def interval(count: int, of: int) -> tuple[float, float]:
@@ -46,15 +55,16 @@ def tally(count: int, of: int) -> dict[str, Any]:
     return {"count": count, "of": of, "low": round(low, 4), "high": round(high, 4)}
 
 
-def evaluate(check: PromptCheck) -> dict[str, Any]:
-    """Recall by category, plain and reworded; harmless prompts refused, by name."""
-    asked = prompts()
+def evaluate(check: PromptCheck, of: str = "first") -> dict[str, Any]:
+    """Recall by category, plain and reworded; harmless prompts refused, by name; of a set."""
+    asked = prompts(of)
     listed: dict[str, list[str]] = {}
     for each in asked["listed"]:
         listed.setdefault(each["category"], []).append(each["prompt"])
     refused = [text for text in asked["harmless"]["looks_bad"] if not _passes(check, text)]
     return {
         "version": check.version,
+        "asked": of,
         "listed": {name: _refused(check, texts) for name, texts in listed.items()},
         "reworded": {name: _refused(check, texts) for name, texts in asked["reworded"].items()},
         "harmless that look bad": tally(len(refused), len(asked["harmless"]["looks_bad"])),
@@ -62,10 +72,10 @@ def evaluate(check: PromptCheck) -> dict[str, Any]:
     }
 
 
-def attack(check: PromptCheck, seed: int) -> dict[str, Any]:
+def attack(check: PromptCheck, seed: int, of: str = "first") -> dict[str, Any]:
     """How often each attack passed, of how many prompts; the same seed gives the same attacks."""
     rng = random.Random(seed)  # noqa: S311 - has to come again, not to be a secret
-    asked = prompts()["listed"]
+    asked = prompts(of)["listed"]
     disguises = {**DISGUISES, **MISSPELT}
     found = {
         name: _passed(check, [_disguised(each, disguise(each["word"])) for each in asked])
@@ -82,9 +92,9 @@ def attack(check: PromptCheck, seed: int) -> dict[str, Any]:
         ]
         variants = [text for text in passed if text is not None]
         found[name] = tally(len(variants), len(asked)) | {"passed": variants}
-    reworded = [text for texts in prompts()["reworded"].values() for text in texts]
+    reworded = [text for texts in prompts(of)["reworded"].values() for text in texts]
     found["reworded by hand"] = _passed(check, reworded)
-    return {"version": check.version, "seed": seed, "attacks": found}
+    return {"version": check.version, "asked": of, "seed": seed, "attacks": found}
 
 
 def speed(check: PromptCheck, chars: int, rounds: int) -> dict[str, float]:
