@@ -26,6 +26,7 @@ from calotype.delivery.names import stored_name
 from calotype.flow.sweep import sweep_apart
 from calotype.provenance import receipts
 from calotype.provenance.certificates import CHAIN_FILE
+from calotype.provenance.log_proofs import audit
 from calotype.provenance.verification import verify
 from calotype.settings import Settings
 from tests.rooms.api import FAKE, HEIGHT, WIDTH, app_in, caller, job_of, problem, refusal
@@ -373,6 +374,37 @@ async def test_everybody_can_ask_where_a_picture_came_from(
         changed = file[:at] + bytes([file[at] ^ 1]) + file[at + 1 :]
         answer = (await anyone.post("/v1/images/verify", content=changed)).json()
         assert answer["verdict"] != "ours", at
+
+
+async def test_everybody_can_have_a_picture_shown_in_the_log_and_the_log_checked(
+    app: FastAPI, anyone: httpx.AsyncClient, client: httpx.AsyncClient
+) -> None:
+    kept = (await anyone.get("/v1/log/head")).json()
+    file = (await anyone.get((await made(client, seed=77))["webp_url"])).content
+    sha256 = hashlib.sha256(file).hexdigest()
+    head = (await anyone.get("/v1/log/head")).json()
+    first, count = kept["head"]["count"], head["head"]["count"]
+    assert count > first
+    assert (await anyone.get("/v1/log/head")).json() == head, "not signed for each who asks"
+    answers = {
+        "entry": await anyone.get(f"/v1/log/entries/{sha256}?count={count}"),
+        "link": await anyone.get(f"/v1/log/consistency?first={first}&count={count}"),
+    }
+    documents = {name: answer.json() for name, answer in answers.items()}
+    documents |= {"kept": kept, "head": head}
+    findings = audit(documents, {"file": sha256}, anchors_pem=roots(app))
+    assert len(findings) == 5
+    assert all(each.is_good for each in findings), findings
+    for address, status in (
+        (f"/v1/log/entries/{'0' * 64}", 404),
+        ("/v1/log/entries/x", 404),
+        (f"/v1/log/entries/{sha256}?count={first}", 422),
+        (f"/v1/log/consistency?first={count + 1}", 422),
+        ("/v1/log/consistency?first=-1", 422),
+        ("/v1/log/consistency", 422),
+        ("/v1/log/consistency?first=1&last=2", 422),
+    ):
+        refusal(await anyone.get(address), status)
 
 
 async def test_hostile_files_get_an_answer_over_http(anyone: httpx.AsyncClient) -> None:

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.exc import DBAPIError
 
-from calotype.core.hash_log import LogEntry, leaf_hash, proves
+from calotype.core.errors import InvalidInput
+from calotype.core.hash_log import LogEntry, is_consistent, leaf_hash, proves
 from calotype.jobs import tables
 from calotype.jobs.store import JobStore
 
@@ -46,6 +47,27 @@ async def test_every_entry_is_found_and_proven(store: JobStore) -> None:
         assert proves(leaf_hash(kept.entry), number, proof.count, proof.path, head)
     assert await log.of_mark(99) is None
     assert await log.of_file("ff" * 32) is None
+
+
+async def test_every_log_there_was_is_shown_to_begin_the_one_there_is(store: JobStore) -> None:
+    log, heads = store.hash_log, [await store.hash_log.head()]
+    for number in range(9):
+        await log.append([entry(number)])
+        heads.append(await log.head())
+    assert [await log.head(count) for count in range(10)] == heads
+    for first in range(10):
+        for count in range(first, 10):
+            told, path = await log.consistency(first, count)
+            assert told == count
+            assert is_consistent(heads[first], heads[count], path)
+    earlier = await log.proof(2, 5)
+    assert (earlier.count, earlier.head) == heads[5]
+    with pytest.raises(ValueError, match="leaf 5 of 5"):
+        await log.proof(5, 5)
+    for asked in (log.head(10), log.proof(0, -1), log.consistency(10), log.consistency(5, 4)):
+        with pytest.raises(InvalidInput) as refused:
+            await asked
+        assert refused.value.limit["min"] == 0
 
 
 async def test_an_image_is_logged_once(store: JobStore) -> None:

@@ -22,6 +22,7 @@ from calotype.cli import (
     generate,
     jobs,
     keys,
+    log,
     logs,
     models,
     pictures,
@@ -56,6 +57,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.command()(verify.verify)
+app.add_typer(log.app, name="log")
 app.add_typer(certificates.app, name="certificates")
 app.add_typer(pictures.app, name="pictures")
 app.add_typer(pictures.links, name="links")

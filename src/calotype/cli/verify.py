@@ -31,7 +31,7 @@ def verify(
     from calotype.provenance import watermark_keys
     from calotype.settings import Settings
 
-    data = _read(file)
+    data = read_bounded(file)
     settings = Settings(home=home)
     anchors_pem, serials = trust_of(settings)
 
@@ -56,7 +56,8 @@ def verify(
         raise typer.Exit(1)
 
 
-def _read(file: Path) -> bytes:
+def read_bounded(file: Path) -> bytes:
+    """A file as large as a picture may be. Raises InvalidInput."""
     from calotype.core import limits
 
     try:

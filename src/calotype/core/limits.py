@@ -156,6 +156,7 @@ PURGED_AT_ONCE_MAX = 30  # pictures in one request to caches; more than some CDN
 PURGE_S_MAX = 10.0  # for such a request
 VERIFIES_AT_ONCE_MAX = 1  # files looked at to tell where they came from; finishing goes on beside
 VERIFIES_WAITING_MAX = 8  # of which others wait, or are still being sent
+LOG_HEAD_S = 60.0  # a signed head of the hash log is shown again for so long, if nothing is added
 VERIFY_BODY_S_MAX = 30.0  # for such a file to be sent
 WEBHOOKS_PER_TENANT_MAX = 10
 WEBHOOK_URL_CHARS_MAX = 2_000

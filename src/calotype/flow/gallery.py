@@ -16,6 +16,7 @@ from calotype.delivery.store import PictureStore
 from calotype.flow.addresses import Addresses
 from calotype.flow.delivery import Delivery
 from calotype.flow.finish import Finisher
+from calotype.flow.log_proofs import LogProofs
 from calotype.flow.pictures import InputPictures
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
@@ -47,6 +48,7 @@ class Gallery:
         self.addresses = Addresses(store, links)
         redirect_s = limits.PRESIGNED_S_MAX if settings.store_redirects else None
         self.showing = Showing(self.delivery, self.inputs, self.addresses, redirect_s=redirect_s)
+        self.log_proofs = LogProofs(store.hash_log, identity)
         self.removals = removals(
             settings,
             store,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from calotype.core import hash_log
+from calotype.core.errors import InvalidInput
 from calotype.core.hash_log import Get, LogEntry, Place
 from calotype.jobs import tables
 from calotype.jobs.database import Database
@@ -96,19 +98,36 @@ class HashLog:
         found = {row.number: _kept(row) for row in rows}
         return [found[number] for number in chosen]
 
-    async def head(self) -> tuple[int, bytes]:
-        """How many entries there are, and the hash over them all: keep it to check the log by."""
+    async def head(self, count: int | None = None) -> tuple[int, bytes]:
+        """How many entries there are, and the hash over them all: keep it to check the log by.
+
+        With ``count``, those of the log when it had so many. Raises InvalidInput.
+        """
         async with self._database.reading() as conn:
-            count = await _count(conn)
+            count = await _as_long(conn, count)
             return count, await _with_nodes(conn, lambda get: hash_log.root(count, get))
 
-    async def proof(self, number: int) -> Proof:
-        """The proof that an entry is in the log as it is now; raises ValueError if it isn't."""
+    async def proof(self, number: int, count: int | None = None) -> Proof:
+        """The proof that an entry is in the log as it is, or was when it had ``count`` entries.
+
+        Raises InvalidInput for a count there never was, ValueError if the entry isn't among them.
+        """
         async with self._database.reading() as conn:
-            count = await _count(conn)
+            count = await _as_long(conn, count)
             path = await _with_nodes(conn, lambda get: hash_log.proof(number, count, get))
             head = await _with_nodes(conn, lambda get: hash_log.root(count, get))
         return Proof(number, count, tuple(path), head)
+
+    async def consistency(self, first: int, count: int | None = None) -> tuple[int, list[bytes]]:
+        """``count``, and the proof that the log of so many entries begins with its ``first``.
+
+        Raises InvalidInput.
+        """
+        async with self._database.reading() as conn:
+            count = await _as_long(conn, count)
+            _check_count(first, count, "first")
+            make = partial(hash_log.consistency, first, count)
+            return count, await _with_nodes(conn, make)
 
     async def _one(self, where: ColumnElement[bool]) -> Kept | None:
         async with self._database.reading() as conn:
@@ -149,6 +168,21 @@ async def _count(conn: AsyncConnection) -> int:
     newest = await conn.execute(select(func.max(tables.hash_log.c.number)))
     number = newest.scalar_one()
     return 0 if number is None else int(number) + 1
+
+
+async def _as_long(conn: AsyncConnection, count: int | None) -> int:
+    """``count``, or how many entries there are; raises InvalidInput if there never were so many."""
+    there = await _count(conn)
+    if count is None:
+        return there
+    _check_count(count, there, "count")
+    return count
+
+
+def _check_count(count: int, most: int, field: str) -> None:
+    if not 0 <= count <= most:
+        limit = {"min": 0, "max": most}
+        raise InvalidInput(f"{field} has to be from 0 to {most}", field=field, limit=limit)
 
 
 async def _with_nodes(conn: AsyncConnection, work: Callable[[Get], T]) -> T:

@@ -1,8 +1,10 @@
-"""Signed statements of this installation that need no picture: that one was deleted.
+"""Signed statements of this installation that need no picture: that one was deleted, or how the
+hash log stood at a time.
 
 The signature is over the body's canonical JSON (RFC 8785 for what is in one: texts, whole numbers,
 lists and objects), by the key that signs pictures; the certificate chain comes with it, so whoever
-trusts our root can check a receipt years later without us.
+trusts our root can check a statement years later without us. Bodies of different kinds have a
+field ``kind`` by which none passes for another.
 """
 
 from __future__ import annotations
@@ -21,8 +23,13 @@ from calotype.provenance.certificates import SigningIdentity
 VERSION = 1
 
 
-def signed(body: dict[str, Any], identity: SigningIdentity) -> dict[str, Any]:
-    """The body (JSON-ready, without floats) with its signature. Raises OperatorError."""
+def signed(
+    body: dict[str, Any], identity: SigningIdentity, name: str = "receipt"
+) -> dict[str, Any]:
+    """The body (JSON-ready, without floats) under ``name``, with its signature.
+
+    Raises OperatorError.
+    """
     signature = keys.signature(
         _canonical(body),
         algorithm=identity.algorithm,
@@ -30,7 +37,7 @@ def signed(body: dict[str, Any], identity: SigningIdentity) -> dict[str, Any]:
         command=identity.command,
     )
     return {
-        "receipt": body,
+        name: body,
         "version": VERSION,
         "algorithm": identity.algorithm,
         "signature": base64.b64encode(signature).decode(),
@@ -38,18 +45,18 @@ def signed(body: dict[str, Any], identity: SigningIdentity) -> dict[str, Any]:
     }
 
 
-def check(receipt: dict[str, Any], *, anchors_pem: str) -> dict[str, Any]:
-    """The body of a receipt that was signed below one of the anchors; raise InvalidInput else."""
+def check(told: dict[str, Any], *, anchors_pem: str, name: str = "receipt") -> dict[str, Any]:
+    """The body of what was signed below one of the anchors; raise InvalidInput else."""
     try:
-        chain = x509.load_pem_x509_certificates(receipt["chain"].encode())
+        chain = x509.load_pem_x509_certificates(told["chain"].encode())
         anchors = x509.load_pem_x509_certificates(anchors_pem.encode())
         if not any(_is_below(chain, anchor) for anchor in anchors):
-            raise InvalidInput("the receipt isn't signed below a root of ours", field="chain")
-        signature = base64.b64decode(receipt["signature"], validate=True)
-        keys.check(chain[0], receipt["algorithm"], signature, _canonical(receipt["receipt"]))
-        body: dict[str, Any] = receipt["receipt"]
+            raise InvalidInput(f"the {name} isn't signed below a root of ours", field="chain")
+        signature = base64.b64decode(told["signature"], validate=True)
+        keys.check(chain[0], told["algorithm"], signature, _canonical(told[name]))
+        body: dict[str, Any] = told[name]
     except (KeyError, TypeError, ValueError, AttributeError, InvalidSignature) as error:
-        raise InvalidInput("the receipt isn't whole, or was changed", field="receipt") from error
+        raise InvalidInput(f"the {name} isn't whole, or was changed", field=name) from error
     return body
 
 
