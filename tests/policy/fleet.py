@@ -10,18 +10,22 @@ from dataclasses import replace
 from calotype.core.decisions import (
     Decision,
     FailJob,
+    HandBack,
     LoadModel,
     PromoteJob,
     RequeueJob,
+    ReturnJob,
     StartAttempt,
 )
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
+    EngineNotice,
     EnginePaused,
     EngineResumed,
     EngineUp,
     JobCancelled,
+    JobHandedBack,
     JobQueued,
     JobSettled,
     ModelWarmed,
@@ -58,6 +62,7 @@ class Fleet:
         self.running: dict[str, str] = {}  # job -> engine
         self.engines: dict[str, EngineUp] = {}
         self.paused: set[str] = set()  # engines
+        self.leaving: set[str] = set()  # engines that had notice
         self.running_max: int | None = None
         self.starts: list[str] = []
         self.attempts: Counter[str] = Counter()
@@ -125,18 +130,13 @@ class Fleet:
             case AttemptFailed():
                 if where := self.running.pop(event.job_id, None):
                     self.lost_on[event.job_id].add(where)
+            case JobHandedBack():
+                if self.running.pop(event.job_id, None):
+                    self.attempts[event.job_id] -= 1
             case EngineUp() | EngineGone():
-                for job in self.jobs_on(event.engine):
-                    self.lost_on[job].add(event.engine)
-                self.running = {j: e for j, e in self.running.items() if e != event.engine}
-                self.engines.pop(event.engine, None)
-                self.paused.discard(event.engine)
-                if isinstance(event, EngineUp):
-                    self.engines[event.engine] = event
-            case EnginePaused():
-                self.paused.add(event.engine)
-            case EngineResumed():
-                self.paused.discard(event.engine)
+                self._replace(event.engine, event)
+            case EnginePaused() | EngineNotice() | EngineResumed():
+                self._pause(event)
             case ModelWarmed() if event.engine in self.engines:
                 up = self.engines[event.engine]
                 models = tuple(dict.fromkeys((*up.models, event.model)))
@@ -144,10 +144,35 @@ class Fleet:
             case StartsBounded():
                 self.running_max = event.running_max
 
+    def _replace(self, engine: str, event: EngineUp | EngineGone) -> None:
+        for job in self.jobs_on(engine):
+            if engine in self.leaving:
+                self.attempts[job] -= 1
+            else:
+                self.lost_on[job].add(engine)
+        self.running = {j: e for j, e in self.running.items() if e != engine}
+        self.engines.pop(engine, None)
+        self.paused.discard(engine)
+        self.leaving.discard(engine)
+        if isinstance(event, EngineUp):
+            self.engines[engine] = event
+
+    def _pause(self, event: EnginePaused | EngineNotice | EngineResumed) -> None:
+        if isinstance(event, EngineNotice) and event.engine in self.engines:
+            self.leaving.add(event.engine)
+        if not isinstance(event, EngineResumed):
+            self.paused.add(event.engine)
+        elif event.engine not in self.leaving:
+            self.paused.discard(event.engine)
+
     def _carry_out(self, decision: Decision) -> None:
         assert not isinstance(decision, LoadModel), "an engine without a budget is told to load"
         job = decision.job_id
         assert job in self.jobs, "a decision about a job that is over"
+        if isinstance(decision, HandBack):
+            assert self.running[job] == decision.engine
+            assert decision.engine in self.leaving
+            return
         assert job not in self.running, "a decision about a job that runs"
         match decision:
             case StartAttempt(_, engine):
@@ -158,7 +183,7 @@ class Fleet:
                 self.starts.append(job)
                 self.attempts[job] += 1
                 assert self.attempts[job] <= ATTEMPTS_MAX
-            case RequeueJob() | PromoteJob():
+            case RequeueJob() | ReturnJob() | PromoteJob():
                 pass
             case FailJob(_, reason):
                 self.failed[job] = reason

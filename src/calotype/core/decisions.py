@@ -39,6 +39,25 @@ class RequeueJob:
 
 
 @dataclass(frozen=True)
+class HandBack:
+    """Have the engine, which is to be taken away, give the job's rows back at their next step.
+
+    It is answered by JobHandedBack, with what is left to do, or by any other end of the attempt.
+    """
+
+    job_id: str
+    engine: str
+
+
+@dataclass(frozen=True)
+class ReturnJob:
+    """Record that the job is in the line again since its engine goes; no attempt has failed."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class FailJob:
     """Give the job up, with this reason."""
 
@@ -72,4 +91,4 @@ class LoadModel:
     unstage: tuple[str, ...] = ()  # copies in host memory that make room for those; dropped first
 
 
-Decision = StartAttempt | PromoteJob | RequeueJob | FailJob | LoadModel
+Decision = StartAttempt | PromoteJob | RequeueJob | HandBack | ReturnJob | FailJob | LoadModel

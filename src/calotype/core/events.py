@@ -50,6 +50,18 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True)
+class JobHandedBack:
+    """A running job's rows are off an engine that is to be taken away (``HandBack``).
+
+    It waits again for what is left to do, at its old place. That was no failed attempt.
+    """
+
+    job_id: str
+    device_s: float  # measured there: what it is charged for it
+    left_s: float  # predicted device-seconds of what is left; all of it, if nothing could be kept
+
+
+@dataclass(frozen=True)
 class EngineUp:
     """An engine is ready and holds no rows."""
 
@@ -84,6 +96,17 @@ class EngineResumed:
     """An engine that was paused is well again."""
 
     engine: str
+
+
+@dataclass(frozen=True)
+class EngineNotice:
+    """An engine will be taken away (a spot machine), or began to leave: nothing more starts there.
+
+    What doesn't end in time is handed back. Once told it goes: only EngineUp takes that back.
+    """
+
+    engine: str
+    until: float  # when it goes, by the line's clock
 
 
 @dataclass(frozen=True)
@@ -145,10 +168,12 @@ PolicyEvent = (
     | JobCancelled
     | JobSettled
     | AttemptFailed
+    | JobHandedBack
     | EngineUp
     | EngineGone
     | EnginePaused
     | EngineResumed
+    | EngineNotice
     | ModelKnown
     | ModelWarmed
     | LoadFailed

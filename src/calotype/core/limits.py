@@ -94,6 +94,7 @@ LEASE_S = 30.0  # a lease not renewed by a heartbeat this long is lost
 HEARTBEAT_S = 10.0  # between an engine's signs of life
 HEARTBEATS_SUSPECT = 2  # so many without one: nothing new is given to the engine ...
 HEARTBEATS_DEAD = 3  # ... and so many: it is killed, and its work done by others
+HAND_BACK_S = 20.0  # before an engine is taken away, what still runs there is handed back
 SLOW_FACTOR = 4.0  # an engine that takes so many times what jobs should cost is slow ...
 SLOW_JOBS = 3  # ... after so many in a row
 SLOW_AGAIN_S = 600.0  # after it was restarted for that, before it may be again

@@ -76,13 +76,15 @@ class Entry:
         "tenant",
         "tier",
         "user",
+        "whole",
         "why",
     )
 
     def __init__(self, job: JobQueued, seq: int, cost: int, queued_at: float = 0.0) -> None:
         self.job = job
         self.seq = seq  # order of arrival, kept when the job comes back
-        self.cost = cost  # ticks charged when it starts
+        self.whole = cost  # ticks of all of it
+        self.cost = cost  # ticks charged when it starts: of what is left to do
         self.queued_at = queued_at  # seconds
         self.kind = job.model  # jobs of one kind can start in the same places
         self.attempt = job.attempt  # attempts begun so far
@@ -102,12 +104,23 @@ class Entry:
     def again(self, *, died: bool) -> Entry:
         """The same job for another attempt, elsewhere if it can be: it may start on time again.
 
-        Another object, since this one still lies, marked, in the heaps.
+        What was done of it by an engine before, and kept, is begun from again if this one ``died``.
         """
-        other = Entry(self.job, self.seq, self.cost, self.queued_at)
+        other = self._anew(self.cost if died else self.whole)
         other.attempt, other.deaths = self.attempt, self.deaths + died
-        other.is_late = self.is_late
         other.avoid = (*(name for name in self.avoid if name != self.engine), self.engine)
+        return other
+
+    def returned(self, cost: int) -> Entry:
+        """The same job, whose engine goes, for what is left of it: no attempt has failed."""
+        other = self._anew(cost)
+        other.attempt, other.deaths, other.avoid = self.attempt - 1, self.deaths, self.avoid
+        return other
+
+    def _anew(self, cost: int) -> Entry:
+        """Another object, since this one still lies, marked, in the heaps."""
+        other = Entry(self.job, self.seq, self.whole, self.queued_at)
+        other.cost, other.is_late = cost, self.is_late
         return other
 
     def __lt__(self, other: object) -> bool:

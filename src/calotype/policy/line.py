@@ -27,8 +27,10 @@ that one, though the engine where it failed idles.
 A job starts where its model is warm. One whose model isn't lets others pass, but only so often and
 so long (``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then an engine is emptied for it (``loads``).
 
-An engine that is *paused* (suspect, or slow) keeps what it runs and is given nothing more. While
-pictures can't be judged nothing starts at all (``StartsBounded``): it would be made to be dropped.
+An engine that is *paused* (suspect, or slow) keeps what it runs and is given nothing more. So is
+one that had *notice* to go (``notices``): it hands back what doesn't end in time (``HandBack``).
+While pictures can't be judged nothing starts at all (``StartsBounded``): what is made would be
+dropped.
 
 Events about jobs it doesn't know (late ones, or twice) change nothing and are no error.
 """
@@ -38,14 +40,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from calotype.core.decisions import Decision, PromoteJob, RequeueJob, StartAttempt
+from calotype.core.decisions import (
+    Decision,
+    HandBack,
+    PromoteJob,
+    RequeueJob,
+    ReturnJob,
+    StartAttempt,
+)
 from calotype.core.events import (
     AttemptFailed,
     EngineGone,
+    EngineNotice,
     EnginePaused,
     EngineResumed,
     EngineUp,
     JobCancelled,
+    JobHandedBack,
     JobQueued,
     JobSettled,
     LoadFailed,
@@ -61,6 +72,7 @@ from calotype.policy.engines import Device, Engine, seen
 from calotype.policy.fair import FairQueue, ticks
 from calotype.policy.lanes import Entry
 from calotype.policy.loads import Loads
+from calotype.policy.notices import Notices
 from calotype.policy.place import WHOLE_ENGINE, Fleet
 from calotype.policy.predict import Foresight, Keeper
 from calotype.policy.queue import Queue
@@ -90,6 +102,7 @@ class Line:
         self._seq = 0
         self._positions: dict[str, int] | None = None  # None: stale
         self._elsewhere: dict[str, tuple[str, tuple[str, ...]]] = {}  # kind: model, engines avoided
+        self._notices = Notices()
         self._loads = Loads(self._fleet, self._queue, keeper or Foresight(), self._elsewhere)
 
     @property
@@ -110,6 +123,8 @@ class Line:
             self._settle(event.job_id, event.device_s)
         else:
             decisions = self._absorb(event, now)
+        for engine in self._notices.due(now):
+            decisions += [HandBack(job, engine) for job in self._fleet.jobs_on(engine)]
         if late := self._queue.promote(now):
             decisions += [PromoteJob(one.job.job_id, now - one.queued_at) for one in late]
         self._start_what_fits(decisions, now)
@@ -142,10 +157,9 @@ class Line:
 
     def next_deadline(self) -> float | None:
         """When to be called again (``TimePassed``) though nothing happened; None: not needed."""
-        of_queue, of_loads = self._queue.next_deadline(), self._loads.deadline
-        if of_queue is None or of_loads is None:
-            return of_queue if of_loads is None else of_loads
-        return min(of_queue, of_loads)
+        of_loads, of_notices = self._loads.deadline, self._notices.next_deadline()
+        due = (self._queue.next_deadline(), of_loads, of_notices)
+        return min((at for at in due if at is not None), default=None)
 
     def trouble(self, model: str) -> str:
         """Why a load of a model that no engine has failed the last time; empty if none did."""
@@ -172,6 +186,22 @@ class Line:
             case AttemptFailed():
                 if entry := self._running.get(event.job_id):
                     return self._lose([entry], event.reason, is_retryable=event.is_retryable)
+            case JobHandedBack():
+                return self._take_back(event)
+            case EngineUp() | EngineGone() | EnginePaused() | EngineResumed() | EngineNotice():
+                return self._absorb_engine(event)
+            case ModelKnown() | ModelWarmed() | LoadFailed() | ModelGone():
+                self._absorb_model(event, now)
+            case StartsBounded():
+                self._running_max = event.running_max
+            case TimePassed():
+                pass
+        return []
+
+    def _absorb_engine(
+        self, event: EngineUp | EngineGone | EnginePaused | EngineResumed | EngineNotice
+    ) -> list[Decision]:
+        match event:
             case EngineUp():
                 # Up again without a word of its end: what ran there is lost all the same.
                 decisions = self._lose_engine(event.engine)
@@ -180,14 +210,12 @@ class Line:
                 return decisions
             case EngineGone():
                 return self._lose_engine(event.engine, event.reason)
-            case EnginePaused() | EngineResumed():
-                self._fleet.pause(event.engine, is_paused=isinstance(event, EnginePaused))
-            case ModelKnown() | ModelWarmed() | LoadFailed() | ModelGone():
-                self._absorb_model(event, now)
-            case StartsBounded():
-                self._running_max = event.running_max
-            case TimePassed():
-                pass
+            case EnginePaused():
+                self._fleet.pause(event.engine, is_paused=True)
+            case EngineResumed() if event.engine not in self._notices:
+                self._fleet.pause(event.engine, is_paused=False)
+            case EngineNotice() if self._fleet.pause(event.engine, is_paused=True):
+                self._notices.given(event.engine, event.until)
         return []
 
     def _absorb_model(
@@ -241,7 +269,24 @@ class Line:
         lost = [self._running[job] for job in self._fleet.gone(engine)]
         self._resize()
         said = f"{engine} is gone: {reason}" if reason else f"{engine} is gone"
+        if self._notices.over(engine):  # as it had said it would: no job is the cause
+            return self._return([(entry, 0, entry.cost) for entry in lost], said)
         return self._lose(lost, said, died=True)
+
+    def _take_back(self, event: JobHandedBack) -> list[Decision]:
+        if (entry := self._running.get(event.job_id)) is None:
+            return []
+        said = f"{entry.engine} is being taken away"
+        return self._return([(entry, ticks(event.device_s), ticks(event.left_s))], said)
+
+    def _return(self, back: list[tuple[Entry, int, int]], reason: str) -> list[Decision]:
+        """Let jobs wait again whose engine goes: charged what they used there, for what is left."""
+        for entry, used, _ in back:
+            self._end(entry)
+            self._queue.correct(entry, used)
+        for entry, _, left in back:  # after all are taken back, as in ``_lose``
+            self._wait(entry.returned(left))
+        return [ReturnJob(entry.job.job_id, reason) for entry, _, _ in back]
 
     def _resize(self) -> None:
         fleet = self._fleet

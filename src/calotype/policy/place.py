@@ -110,20 +110,26 @@ class Fleet:
             self.homes.down(engine)
         return list(engine.jobs)
 
-    def pause(self, name: str, *, is_paused: bool) -> None:
-        """Start nothing there, or go on; not an error if it isn't known."""
+    def pause(self, name: str, *, is_paused: bool) -> bool:
+        """Start nothing there, or go on; False if it isn't known, which is no error."""
         engine = self._engines.get(name)
         if engine is None or engine.is_paused == is_paused:
-            return
+            return engine is not None
         if is_paused:
             self.homes.down(engine)
             engine.is_paused = True
             self._close(engine)
-            return
+            return True
         engine.is_paused = False
         self.homes.up(engine)
         if engine.rows < engine.rows_max:
             self._admit(engine)
+        return True
+
+    def jobs_on(self, name: str) -> list[str]:
+        """The jobs that run there, in order of their starts."""
+        engine = self._engines.get(name)
+        return list(engine.jobs) if engine is not None else []
 
     def known(self, known: ModelKnown) -> None:
         """What a model needs, or needs after all."""
