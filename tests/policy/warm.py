@@ -13,13 +13,15 @@ from calotype.core.events import (
     JobQueued,
     JobSettled,
     LoadFailed,
+    MemorySeen,
     ModelGone,
     ModelKnown,
     ModelWarmed,
     PolicyEvent,
     TimePassed,
 )
-from calotype.core.nouns import Component
+from calotype.core.nouns import Component, Tier
+from calotype.policy.arena import Arena
 from calotype.policy.line import Line
 from calotype.policy.predict import Foresight
 
@@ -57,6 +59,7 @@ class Pool:
         self.started_at: dict[str, float] = {}
         self.loads: list[LoadModel] = []
         self.failing: set[tuple[str, str]] = set()  # engine, model
+        self.arenas: dict[str, Arena] = {}  # by engine: where blocks don't move
         self._ends: list[tuple[float, int, str, str]] = []
         self._order = 0
         for one in known:
@@ -65,8 +68,11 @@ class Pool:
     def up(
         self, name: str = "e0", budget: int = 20, models: tuple[str, ...] = (), **more: Any
     ) -> list[Decision]:
-        """An engine comes up, with a budget."""
+        """An engine comes up, with a budget; ``blocks``: its memory can be torn."""
         rows = more.pop("rows", 1)
+        if more.pop("blocks", False):
+            self.arenas[name] = Arena(budget)
+            assert self.arenas[name].hold(self._parts([*models]))
         up = EngineUp(name, models, rows, budget_bytes=budget, **more)
         self.engines[name], self.models[name] = up, list(models)
         return self.tell(up)
@@ -104,6 +110,12 @@ class Pool:
                 self._happen(*heapq.heappop(self._ends)[2:])
         self.now = max(self.now, until) if until != float("inf") else self.now
 
+    def loses(self, model: str, engine: str = "e0") -> None:
+        """An engine whose memory can be torn loses a model, and says what that leaves."""
+        self.tell(ModelGone(engine, model))
+        self._settle(engine)
+        self._tell_memory(engine)
+
     def taken(self, engine: str) -> int:
         """Bytes of all that is on an engine or on its way there."""
         names = [*self.models[engine], *(it.model for it in self._of(engine))]
@@ -127,18 +139,50 @@ class Pool:
         up, there = self.engines[load.engine], self.models[load.engine]
         using = {self.jobs[it].model for it, where in self.running.items() if where == load.engine}
         assert load.engine not in self.loading, "one load at a time"
-        assert load.model not in there
+        assert load.model not in there or load.model in load.evict
         assert set(load.evict) <= set(there)
         assert not using & set(load.evict), "rows lose their model"
-        assert not set(up.pinned) & set(load.evict), "a pinned model is evicted"
+        if load.why != "anew":  # those come back
+            assert not set(up.pinned) & set(load.evict), "a pinned model is evicted"
         if load.why == "predicted":
             waiting = {job.model for it, job in self.jobs.items() if it not in self.running}
             assert not waiting & set(load.evict), "a guess takes what a job waits for"
+        if load.why == "anew":
+            self._is_quiet(load)
         self.models[load.engine] = [name for name in there if name not in load.evict]
+        if load.engine in self.arenas:
+            self._settle(load.engine)
         self.loading[load.engine] = load
         assert self.taken(load.engine) <= up.budget_bytes, "over the budget"
         self.loads.append(load)
         self._later(load.load_s, "warm", load.engine)
+
+    def _is_quiet(self, load: LoadModel) -> None:
+        """Nothing is laid anew under rows, or while turbo waits for something else."""
+        if load.evict:
+            assert load.engine not in self.running.values()
+        waiting = [job for it, job in self.jobs.items() if it not in self.running]
+        turbo = {job.model for job in waiting if job.tier is Tier.TURBO} - {load.model}
+        if not load.evict or load.model in load.evict:
+            assert not turbo, "for its own sake, while turbo waits"
+        if load.model in load.evict:
+            assert not waiting
+
+    def _parts(self, models: list[str]) -> dict[str, int]:
+        return {part.id: part.bytes for name in models for part in self.known[name].components}
+
+    def _lie(self, engine: str, model: str) -> bool:
+        """Whether there are blocks for a model that comes."""
+        return self.arenas[engine].hold(self._parts([*self.models.get(engine, ()), model]))
+
+    def _settle(self, engine: str) -> None:
+        self.arenas[engine].hold(self._parts(self.models[engine]))
+
+    def _tell_memory(self, engine: str, *coming: str) -> None:
+        memory, lies = self.arenas[engine].fragmentation, set(self.arenas[engine].settled())
+        models = [*self.models[engine], *coming]
+        settled = tuple(name for name in models if self._parts([name]).keys() <= lies)
+        self.tell(MemorySeen(engine, memory.free, memory.largest, settled))
 
     def _later(self, in_s: float, what: str, about: str) -> None:
         self._order += 1
@@ -153,7 +197,13 @@ class Pool:
         model = self.loading.pop(about).model
         if (about, model) in self.failing:
             self.tell(LoadFailed(about, model, "no such file"))
+        elif about in self.arenas and not self._lie(about, model):
+            self._settle(about)
+            self._tell_memory(about)
+            self.tell(LoadFailed(about, model, "no block"))
         else:
+            if about in self.arenas:
+                self._tell_memory(about, model)
             self.models[about].append(model)
             self.tell(ModelWarmed(about, model))
 

@@ -71,6 +71,7 @@ LOAD_WHY = {
     "pinned": "it is to be warm there always",
     "queued": "a job waits for it",
     "predicted": "jobs for it are to be expected",
+    "anew": "free memory there is in pieces: what lies loose leaves, and comes back in order",
 }
 
 
@@ -78,8 +79,9 @@ LOAD_WHY = {
 class LoadModel:
     """Have the engine unload ``evict``, then load ``model``, while it goes on with its rows.
 
-    No evicted model has rows there. It is answered by ModelWarmed, LoadFailed or EngineGone; until
-    then no other load is decided for the engine. Jobs wait in the line meanwhile.
+    No evicted model has rows there; the model itself may be one of them. It is answered by
+    ModelWarmed, LoadFailed or EngineGone; until then no other load is decided for the engine. Jobs
+    wait in the line meanwhile.
     """
 
     engine: str

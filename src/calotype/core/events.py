@@ -149,6 +149,31 @@ class ModelGone:
 
 
 @dataclass(frozen=True)
+class ModelRemoved:
+    """A model is no longer there to be loaded, and no job that isn't over wants it."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class CopyLost:
+    """An engine has no copy of a model in host memory, though a ``LoadModel`` had it kept."""
+
+    engine: str
+    model: str
+
+
+@dataclass(frozen=True)
+class MemorySeen:
+    """How the free memory of an engine's device lies; told when models came or went there."""
+
+    engine: str
+    free_bytes: int
+    largest_bytes: int  # block of it
+    settled: tuple[str, ...] = ()  # models that lie so that laying them anew would gain nothing
+
+
+@dataclass(frozen=True)
 class StartsBounded:
     """No more than so many jobs may run at once from now on; None: as many as fit.
 
@@ -178,6 +203,9 @@ PolicyEvent = (
     | ModelWarmed
     | LoadFailed
     | ModelGone
+    | ModelRemoved
+    | CopyLost
+    | MemorySeen
     | StartsBounded
     | TimePassed
 )

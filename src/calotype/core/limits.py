@@ -105,7 +105,8 @@ ENGINE_MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # one message between the pool and 
 ENGINE_START_S_MAX = 120.0  # from starting an engine's process to its first sign of life
 ENGINE_LOAD_S_MAX = 1_800.0  # for an engine to load one model and prove its batch sizes
 FRAGMENTATION_MAX = 0.5  # share of a device's free bytes outside its largest free block; past it
-# models are laid anew when nobody waits
+# models are laid anew when nobody waits ...
+LAID_AGAIN_S = 600.0  # ... and not again before this, where that alone is why
 ENGINE_STUCK_S_MAX = 300.0  # an engine that has rows and makes no step this long is ended;
 # long enough for one pass of a large model on a CPU
 ENGINE_STOP_S_MAX = 5.0  # for an engine to end by itself before it is killed

@@ -139,6 +139,11 @@ class Anew:
     models: tuple[str, ...]
 
 
+def is_in_pieces(memory: Fragmentation, wanted_bytes: int) -> bool:
+    """Whether free bytes suffice for a block, but none is so large."""
+    return memory.largest < wanted_bytes <= memory.free
+
+
 def lay_anew(
     memory: Fragmentation,
     wanted_bytes: int,
@@ -147,20 +152,22 @@ def lay_anew(
     rows: int,
     waiting: Mapping[Tier, int],
     settled: Iterable[str] = (),
+    torn_max: float = FRAGMENTATION_MAX,
 ) -> Anew | None:
     """Whether to lay a device's models anew now, and in which order they are loaded.
 
     ``wanted_bytes`` is the largest block that a model needs which is to be loaded there, 0 for
     none; ``held`` the models there, those most worth keeping first: loaded first they lie at the
     beginning, and what leaves next leaves its room to the free block behind it. ``rows`` run there,
-    and ``waiting`` has how many jobs wait in each tier. What is ``settled`` stays.
+    and ``waiting`` has how many jobs wait in each tier, but for that model. What is ``settled``
+    stays. ``torn_max`` is the index past which memory is torn.
     """
     if waiting.get(Tier.TURBO) or rows:
         return None
     kept = dict.fromkeys(settled)
     models = tuple(name for name in held if name not in kept)
-    if memory.largest < wanted_bytes <= memory.free:
+    if is_in_pieces(memory, wanted_bytes):
         return Anew(Why.NO_BLOCK, models)
-    if memory.index > FRAGMENTATION_MAX and models and not any(waiting.values()):
+    if memory.index > torn_max and models and not any(waiting.values()):
         return Anew(Why.TORN, models)
     return None

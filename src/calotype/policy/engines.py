@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from calotype.core.events import EngineUp, ModelKnown
+from calotype.policy.arena import Fragmentation
 from calotype.policy.ledger import Ledger
 
 Size = tuple[int, tuple[str, ...]]
@@ -30,14 +31,17 @@ class Engine:
     """An engine that is up."""
 
     __slots__ = (
+        "anew",
         "claim",
         "fresh",
         "host",
         "is_open",
         "is_paused",
         "jobs",
+        "laid_at",
         "ledger",
         "loading",
+        "memory",
         "models",
         "name",
         "order",
@@ -45,6 +49,7 @@ class Engine:
         "rows",
         "rows_max",
         "rows_spare",
+        "settled",
         "size",
         "using",
     )
@@ -65,6 +70,10 @@ class Engine:
         self.loading: Load | None = None
         self.claim: Claim | None = None
         self.fresh = ""  # loaded for jobs that wait, none of which has started there yet
+        self.memory: Fragmentation | None = None  # its free memory; None: nobody told, or not since
+        self.settled: tuple[str, ...] = ()  # models that needn't leave for that to be one block
+        self.anew: tuple[str, ...] = ()  # models that left for that, and come back in this order
+        self.laid_at = float("-inf")  # when it was last
         if up.budget_bytes:
             held = [known.get(name) or ModelKnown(name, (), 0.0) for name in up.models]
             self.ledger = Ledger(up.budget_bytes, up.reserves, held)

@@ -15,6 +15,7 @@ from copy import copy
 from itertools import chain, islice
 
 from calotype.core.events import ModelKnown
+from calotype.policy.arena import Fragmentation
 from calotype.policy.engines import Claim, Engine, Load, Size
 from calotype.policy.ledger import Ledger
 
@@ -31,6 +32,8 @@ class Homes:
         self.version = 0  # grows when a load may have become possible that wasn't
         self.claimed: dict[str, Engine] = {}  # some models leave it
         self.unpinned: dict[str, Engine] = {}  # ready, and lacks a pinned model
+        self.torn: dict[str, Engine] = {}  # up, and its free memory is in pieces
+        self.laying: dict[str, Engine] = {}  # up, and models are to come back to it
         self._sizes: dict[Size, int] = {}  # engines that are up, by what they can hold
         self._idle: dict[Size, dict[str, Engine]] = {}  # ready and without rows, by that
         self._busy: dict[Size, dict[str, Engine]] = {}  # ready and with rows, by that
@@ -40,8 +43,8 @@ class Homes:
         """The same of these engines, by name: copies of ours."""
         mine = copy(self)
         mine.counts, mine._sizes = dict(self.counts), dict(self._sizes)
-        mine.claimed = {name: engines[name] for name in self.claimed}
-        mine.unpinned = {name: engines[name] for name in self.unpinned}
+        for kept in ("claimed", "unpinned", "torn", "laying"):
+            setattr(mine, kept, {name: engines[name] for name in getattr(self, kept)})
         mine._idle, mine._busy = (
             {size: {name: engines[name] for name in held} for size, held in group.items()}
             for group in (self._idle, self._busy)
@@ -64,6 +67,8 @@ class Homes:
     def down(self, engine: Engine) -> None:
         """An engine is gone, or pauses: what was to leave it stays."""
         self.release(engine)
+        self.lay(engine, ())
+        self.torn.pop(engine.name, None)
         self._count(engine, -1)
         if engine.ledger is None:
             return
@@ -76,8 +81,11 @@ class Homes:
 
     def refresh(self, engine: Engine) -> None:
         """Its rows, or what it loads, have changed."""
-        is_ready = engine.loading is None and engine.claim is None and not engine.is_paused
-        self._put(engine, is_ready=is_ready)
+        self._put(engine, is_ready=self.is_ready(engine))
+
+    def is_ready(self, engine: Engine) -> bool:
+        """Whether an engine that is up may be told to load."""
+        return engine.loading is None and engine.claim is None and not engine.is_paused
 
     def ready(self, known: ModelKnown, *, idle_only: bool = False) -> Iterator[Engine]:
         """Engines that may be told to load and could hold the model; the idle ones first."""
@@ -127,6 +135,33 @@ class Homes:
                 engine.host = engine.host.plus(known)
         self.version += 1
 
+    def forget(self, model: str, engines: Iterable[Engine]) -> None:
+        """A model is no longer there to be loaded; where it is warm it stays until it has to go."""
+        self.known.pop(model, None)
+        self._fitting.clear()
+        for engine in engines:
+            engine.host = engine.host.minus(model)
+        self.version += 1
+
+    def lay(self, engine: Engine, back: tuple[str, ...]) -> None:
+        """These are to come back to an engine, in this order."""
+        engine.anew = back
+        if back:
+            self.laying[engine.name] = engine
+        else:
+            self.laying.pop(engine.name, None)
+
+    def seen(
+        self, engine: Engine, memory: Fragmentation, settled: tuple[str, ...], *, is_torn: bool
+    ) -> None:
+        """How an engine's free memory lies; until models come or go there."""
+        engine.memory, engine.settled = memory, settled
+        self.version += 1
+        if is_torn and not engine.is_paused:
+            self.torn[engine.name] = engine
+        else:
+            self.torn.pop(engine.name, None)
+
     def claim(self, engine: Engine, model: str, leaving: tuple[str, ...]) -> None:
         """Let nothing more of these start there, so that the model can be loaded when they end."""
         engine.claim = Claim(model, leaving)
@@ -158,14 +193,17 @@ class Homes:
         assert engine.ledger is not None, "an engine that loads nothing on demand"
         self.release(engine)
         assert not any(engine.using.get(name) for name in evict), "evicted under its rows"
-        load_s = engine.ledger.load_s(known, engine.host)
         for name in evict:
             del engine.models[name]
             self._add(name, -1)
-        engine.ledger = engine.ledger.minus(*evict).plus(known)
+        left = engine.ledger.minus(*evict)  # what only those had is gone with them
+        load_s = left.load_s(known, engine.host)
+        engine.ledger = left.plus(known)
         assert engine.ledger.free_bytes >= 0, "more than the device's budget"
         engine.host = engine.host.minus(known.model)
         engine.loading = Load(known.model, now + load_s)
+        engine.memory, engine.settled = None, ()
+        self.torn.pop(engine.name, None)
         self._add(known.model, 1)
         self.refresh(engine)
         return load_s
@@ -175,6 +213,7 @@ class Homes:
         was_expected = engine.loading is not None and engine.loading.model == model
         if was_expected:
             engine.loading = None
+        engine.host = engine.host.minus(model)
         if model not in engine.models:
             engine.models[model] = None
             if not (was_expected or engine.is_paused):

@@ -50,6 +50,7 @@ from calotype.core.decisions import (
 )
 from calotype.core.events import (
     AttemptFailed,
+    CopyLost,
     EngineGone,
     EngineNotice,
     EnginePaused,
@@ -60,8 +61,10 @@ from calotype.core.events import (
     JobQueued,
     JobSettled,
     LoadFailed,
+    MemorySeen,
     ModelGone,
     ModelKnown,
+    ModelRemoved,
     ModelWarmed,
     PolicyEvent,
     StartsBounded,
@@ -133,7 +136,7 @@ class Line:
             if self._loads.has_released:
                 self._start_what_fits(decisions, now)
         else:
-            self._loads.deadline = None
+            self._loads.rest()
         return decisions
 
     def position(self, job_id: str) -> int | None:
@@ -192,6 +195,8 @@ class Line:
                 return self._absorb_engine(event)
             case ModelKnown() | ModelWarmed() | LoadFailed() | ModelGone():
                 self._absorb_model(event, now)
+            case ModelRemoved() | CopyLost() | MemorySeen():
+                self._loads.told(event)
             case StartsBounded():
                 self._running_max = event.running_max
             case TimePassed():

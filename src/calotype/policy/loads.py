@@ -27,20 +27,18 @@ Each decision looks at a bounded number of engines (``homes.ready``), and at the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy, deepcopy
+from copy import copy
 
 from calotype.core.decisions import LoadModel
-from calotype.core.events import ModelKnown
+from calotype.core.events import CopyLost, MemorySeen, ModelKnown, ModelRemoved
 from calotype.core.limits import PREDICTION_S, PREDICTION_WORTH_S
-from calotype.policy.breaker import Breakers
-from calotype.policy.breaker import load as breaker_of
 from calotype.policy.engines import Engine
 from calotype.policy.fair import TICKS_PER_S
 from calotype.policy.lanes import Entry
-from calotype.policy.ledger import staging
 from calotype.policy.place import Fleet
 from calotype.policy.predict import Keeper
 from calotype.policy.queue import Queue
+from calotype.policy.swaps import Swaps
 
 Elsewhere = Mapping[str, tuple[str, tuple[str, ...]]]  # by kind: the model, engines to avoid
 
@@ -54,16 +52,14 @@ class Loads:
 
     def __init__(self, fleet: Fleet, queue: Queue, keeper: Keeper, elsewhere: Elsewhere) -> None:
         """``elsewhere`` is the line's own: what it holds is read."""
-        self.deadline: float | None = None  # when to decide again though nothing happened
         self.keeper, self._foresees = keeper, keeper.foresees
+        self._swaps = Swaps(fleet, keeper, queue.rules.fragmentation_max)
         self._fleet, self._queue, self._elsewhere = fleet, queue, elsewhere
-        self._waiting: dict[str, list[int]] = {}  # by model: jobs, and their cost in ticks
         # By kind that wants a model: since when, and how many jobs had started then.
         self._since: dict[str, tuple[float, int]] = {}
         self._in_vain: dict[str, int] = {}  # by kind: no place was found at this version
-        self._breakers = Breakers()
         self._predict_at = float("-inf")  # not before
-        self._now, self._made = 0.0, list[LoadModel]()  # of the decision that is being made
+        self._now = 0.0  # of the decision that is being made
         self.started = 0  # jobs, in all
         self.has_released = False  # by the last decision: a model that was to leave stays
 
@@ -71,62 +67,71 @@ class Loads:
         """The same for a copy of the line, to play forward; foresight loads nothing there."""
         mine = copy(self)
         mine._fleet, mine._queue, mine._elsewhere = fleet, queue, elsewhere
-        mine._waiting = {model: list(counts) for model, counts in self._waiting.items()}
+        mine._swaps = self._swaps.copy(fleet)
         mine._since, mine._in_vain = dict(self._since), dict(self._in_vain)
-        mine._breakers = deepcopy(self._breakers)
         mine._foresees = False
         return mine
 
-    # What waits.
+    # What is told.
 
     def waits(self, entry: Entry) -> None:
         """A job waits, for the first time or again."""
-        mine = self._waiting.setdefault(entry.job.model, [0, 0])
-        mine[0] += 1
-        mine[1] += entry.cost
+        self._swaps.count(entry, 1)
 
     def leaves(self, entry: Entry) -> None:
         """A job waits no longer."""
-        mine = self._waiting[entry.job.model]
-        mine[0] -= 1
-        mine[1] -= entry.cost
-        if not mine[0]:
-            del self._waiting[entry.job.model]
+        self._swaps.count(entry, -1)
 
     def failed(self, engine: str, model: str, reason: str, now: float) -> None:
         """A load came to nothing."""
-        self._breakers.failed(breaker_of(engine, model), reason, now)
+        self._swaps.failed(engine, model, reason, now)
 
     def succeeded(self, engine: str, model: str) -> None:
         """A model is warm."""
-        self._breakers.succeeded(breaker_of(engine, model))
+        self._swaps.succeeded(engine, model)
+
+    def told(self, event: ModelRemoved | CopyLost | MemorySeen) -> None:
+        """What became of a model, of a copy in host memory, or of a device's free memory."""
+        match event:
+            case ModelRemoved(model):  # it can be loaded nowhere any more, and nobody will ask
+                self._fleet.homes.forget(model, self._fleet.engines())
+                self.keeper.removed(model)
+            case CopyLost(engine, model):
+                self._fleet.copy_lost(engine, model)
+            case MemorySeen():
+                self._swaps.seen(event)
 
     def trouble(self, model: str) -> str:
         """Why a model that no engine has isn't loaded, as far as a load of it failed; or empty."""
-        if self._fleet.homes.counts.get(model):
-            return ""
-        reasons = (
-            self._breakers.reason(breaker_of(engine.name, model))
-            for engine in self._fleet.engines()
-        )
-        return next((reason for reason in reasons if reason), "")
+        return self._swaps.trouble(model)
+
+    @property
+    def deadline(self) -> float | None:
+        """When to decide again though nothing happened."""
+        return self._swaps.deadline
+
+    def rest(self) -> None:
+        """Nothing is to be decided until something happens."""
+        self._swaps.deadline = None
 
     # What is done.
 
     def decide(self, now: float) -> list[LoadModel]:
         """The loads that begin now; call it when every job has started that can."""
-        self.deadline, self.has_released = None, False
-        self._now, self._made = now, []
+        self._now, self.has_released = now, False
+        self._swaps.begin_turn(now)
         homes = self._fleet.homes
         for engine in list(homes.claimed.values()):
             self._take_claimed(engine)
         for engine in list(homes.unpinned.values()):
             self._load_pinned(engine)
-        is_wanting = bool(self._waiting) and self._for_waiting()
+        is_wanting = bool(self._swaps.waiting) and self._for_waiting()
+        self._swaps.bring_back()
+        self._swaps.torn()
         is_time = self._foresees and self._now >= self._predict_at
         if is_time and not is_wanting and homes.has_idle:
             self._for_those_to_come()
-        return self._made
+        return self._swaps.made
 
     def _for_waiting(self) -> bool:
         """Load what waiting jobs want; whether some still want a model."""
@@ -152,7 +157,7 @@ class Loads:
         if not any(homes.values()):
             return wanting
         counts = self._fleet.homes.counts
-        due, whole = self._queue.due(), sum(counts.get(model, 0) for model in self._waiting)
+        due, whole = self._queue.due(), sum(counts.get(model, 0) for model in self._swaps.waiting)
         return [
             kind
             for kind, count in homes.items()
@@ -170,7 +175,7 @@ class Loads:
             return True
         if count >= homes.engines:
             return False
-        return self._waiting[model][1] > homes.known[model].load_s * count * TICKS_PER_S
+        return self._swaps.waiting[model].cost > homes.known[model].load_s * count * TICKS_PER_S
 
     def _load_beside(self, entry: Entry) -> bool:
         """Load a waiting job's model where it takes nothing from others that wait, if it can be."""
@@ -181,19 +186,17 @@ class Loads:
         for engine in self._places(known, entry):
             if not (is_cold or engine.is_open):
                 continue  # another home is of use where rows are free
-            victims = self._victims(engine)
-            evict = engine.ledger.plan(known, victims) if engine.ledger else None
+            evict = self._swaps.leaving(engine, known)
             if evict is None:
                 continue
-            worth = max((self._worth(name) for name in evict), default=(-1.0, 0.0))
-            key = (worth, engine.rows, engine.order)
+            key = (self._swaps.most_worth(evict), engine.rows, engine.order)
             if best is None or key < best:
                 best, place = key, (engine, evict)
             if not evict and not engine.rows:
                 break
         if place is None:
             return False
-        self._begin(*place, known)
+        self._swaps.begin(*place, known)
         return True
 
     def _in_turn(self, short: list[str]) -> None:
@@ -224,7 +227,7 @@ class Loads:
         until = since + max(rules.affinity_s_max, load_s) if rules.affinity_s_max else since
         passes_max = rules.affinity_passes_max * homes.engines
         if self._now < until and self.started - started < passes_max:
-            self._wake(until)
+            self._swaps.wake(until)
             return True
         return False
 
@@ -233,11 +236,10 @@ class Loads:
         best: tuple[bool, int, tuple[float, float], int] | None = None
         place: tuple[Engine, tuple[str, ...]] | None = None
         for engine in self._places(known, entry):
-            victims = self._victims(engine, at_any_price=True)
-            evict = engine.ledger.plan(known, victims) if engine.ledger else None
+            evict = self._swaps.leaving(engine, known, at_any_price=True)
             if evict is None:
                 continue
-            worth = max((self._worth(name) for name in evict), default=(-1.0, 0.0))
+            worth = self._swaps.most_worth(evict)
             in_use = sum(engine.using.get(name, 0) for name in evict)
             key = (any(map(self._is_last, evict)), in_use, worth, engine.order)
             if best is None or key < best:
@@ -253,7 +255,7 @@ class Loads:
         """Begin the load that a claim is for, if all that had to leave has left."""
         claim = engine.claim
         assert claim is not None, "an engine that isn't claimed"
-        if claim.model not in self._waiting:
+        if claim.model not in self._swaps.waiting:
             self._release(engine)
             return
         if any(engine.using.get(name) for name in claim.leaving):
@@ -263,7 +265,7 @@ class Loads:
         if engine.ledger is None or not engine.ledger.minus(*evict).fits(known):
             self._release(engine)  # more is needed than was known: another claim will tell
             return
-        self._begin(engine, evict, known)
+        self._swaps.begin(engine, evict, known)
 
     def _release(self, engine: Engine) -> None:
         self._fleet.release(engine)
@@ -272,11 +274,11 @@ class Loads:
     def _load_pinned(self, engine: Engine) -> None:
         for name in engine.pinned:
             known = self._fleet.homes.known.get(name)
-            if name in engine.models or known is None or not self._may_try(engine, name):
+            if name in engine.models or known is None or not self._swaps.may_try(engine, name):
                 continue
-            evict = engine.ledger.plan(known, self._victims(engine)) if engine.ledger else None
+            evict = self._swaps.leaving(engine, known)
             if evict is not None:
-                self._begin(engine, evict, known, "pinned")
+                self._swaps.begin(engine, evict, known, "pinned")
                 return
 
     def _for_those_to_come(self) -> None:
@@ -297,12 +299,12 @@ class Loads:
         if gain * PREDICTION_WORTH_S <= known.load_s:
             return False
         for engine in self._fleet.homes.ready(known, idle_only=True):
-            if known.model in engine.models or not self._may_try(engine, known.model):
+            if known.model in engine.models or not self._swaps.may_try(engine, known.model):
                 continue
-            evict = engine.ledger.plan(known, self._victims(engine)) if engine.ledger else None
+            evict = self._swaps.leaving(engine, known)
             if evict is None or engine.ledger is None:
                 continue
-            lost = sum(self._kept_by(name) for name in evict)
+            lost = sum(self._swaps.kept_by(name) for name in evict)
             load_s = engine.ledger.load_s(known, engine.host)
             left = (gain - lost) * PREDICTION_WORTH_S - load_s
             if left > best:
@@ -311,15 +313,8 @@ class Loads:
                 break
         if place is None:
             return False
-        self._begin(*place, known, "predicted")
+        self._swaps.begin(*place, known, "predicted")
         return True
-
-    def _kept_by(self, model: str) -> float:
-        """Seconds of waiting that the last home of a model saves each second."""
-        homes = self._fleet.homes
-        return self.keeper.saves(homes.known[model], homes.counts[model] - 1, self._now)
-
-    # What is worth what.
 
     def _places(self, known: ModelKnown, entry: Entry) -> Iterable[Engine]:
         """Engines that may be told to load the model of a waiting job."""
@@ -331,68 +326,9 @@ class Loads:
             for engine in self._fleet.homes.ready(known)
             if known.model not in engine.models
             and engine.name not in avoid
-            and self._may_try(engine, known.model)
+            and self._swaps.may_try(engine, known.model)
         )
-
-    def _may_try(self, engine: Engine, model: str) -> bool:
-        """Whether it isn't resting after failures there; if it is, decide again when it is not."""
-        retry_at = self._breakers.retry_at(breaker_of(engine.name, model))
-        if retry_at is None or self._now >= retry_at:
-            return True
-        self._wake(retry_at)
-        return False
-
-    def _victims(self, engine: Engine, *, at_any_price: bool = False) -> list[str]:
-        """Models that could make room on an engine, those least worth keeping first.
-
-        ``at_any_price``: those that are in use, or that jobs wait for, too; they come last.
-        """
-        found = []
-        for name in engine.models:
-            is_needed = name in self._waiting
-            if name in engine.pinned or (is_needed and name == engine.fresh):
-                continue
-            if at_any_price or not (is_needed or engine.using.get(name)):
-                found.append((is_needed, self._worth(name), name))
-        found.sort()
-        return [name for _, _, name in found]
-
-    def _worth(self, model: str) -> tuple[float, float]:
-        homes = self._fleet.homes
-        known = homes.known.get(model) or ModelKnown(model, (), 0.0)
-        return self.keeper.worth(known, homes.counts.get(model, 0), self._now)
 
     def _is_last(self, model: str) -> bool:
         """Whether jobs wait for a model that has no other home."""
-        return model in self._waiting and self._fleet.homes.counts.get(model, 0) < 2
-
-    def _begin(
-        self, engine: Engine, evict: tuple[str, ...], known: ModelKnown, why: str = "queued"
-    ) -> None:
-        homes = self._fleet.homes
-        self._breakers.may_try(breaker_of(engine.name, known.model), self._now)
-        gone = [homes.known[name] for name in evict if name in homes.known]
-        stage, unstage = self._stage(engine, gone, known.model)
-        load_s = homes.begin(engine, known, evict, self._now)
-        for one in gone:
-            self.keeper.evicted(one, self._now)
-        if why == "queued":
-            engine.fresh = known.model
-        self._made.append(LoadModel(engine.name, known.model, evict, why, load_s, stage, unstage))
-
-    def _stage(
-        self, engine: Engine, gone: list[ModelKnown], loading: str
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What of the evicted stays in host memory, and what makes room for it there.
-
-        Not the copy that the load is made from: it is worth most until then.
-        """
-        if not engine.host.budget_bytes:
-            return (), ()
-        names = dict.fromkeys((*engine.host.models, *(known.model for known in gone)))
-        order = sorted(names, key=lambda name: (name == loading, self._worth(name), name))
-        stage, unstage, engine.host = staging(engine.host, gone, order)
-        return stage, unstage
-
-    def _wake(self, at: float) -> None:
-        self.deadline = at if self.deadline is None else min(self.deadline, at)
+        return model in self._swaps.waiting and self._fleet.homes.counts.get(model, 0) < 2

@@ -151,6 +151,11 @@ class Fleet:
         if engine := self._engines.get(name):
             self.homes.gone(engine, model)
 
+    def copy_lost(self, name: str, model: str) -> None:
+        """An engine has no copy of a model in host memory; not an error if it isn't known."""
+        if engine := self._engines.get(name):
+            engine.host = engine.host.minus(model)
+
     def release(self, engine: Engine) -> None:
         """What was to leave an engine stays after all."""
         self.homes.release(engine)
@@ -257,6 +262,10 @@ class Fleet:
     def engines(self) -> Collection[Engine]:
         """All that are up."""
         return self._engines.values()
+
+    def find(self, name: str) -> Engine | None:
+        """An engine that is up."""
+        return self._engines.get(name)
 
     def _unuse(self, engine: Engine, model: str) -> None:
         """A job is over there: its model, or the engine, may be free for another."""

@@ -45,6 +45,9 @@ class Keeper(Protocol):
     def evicted(self, known: ModelKnown, now: float) -> None:
         """The model made room on an engine."""
 
+    def removed(self, model: str) -> None:
+        """The model is no longer there: nobody will ask for it."""
+
     def saves(self, known: ModelKnown, homes: int, now: float) -> float:
         """Seconds of waiting that one more home than so many saves each second."""
 
@@ -116,6 +119,10 @@ class Rates:
         """When it was last asked for; long ago if never."""
         return self._seen[model].at if model in self._seen else float("-inf")
 
+    def forget(self, model: str) -> None:
+        """Nobody will ask for it any more."""
+        self._seen.pop(model, None)
+
     def cost_s(self, model: str) -> float:
         """What a job of it costs, in device-seconds; 0 if there was none."""
         return self._seen[model].cost_s if model in self._seen else 0.0
@@ -157,6 +164,10 @@ class Foresight:
 
     def saves(self, known: ModelKnown, homes: int, now: float) -> float:
         """Its jobs a second, times what each waits less with another home: the first saves a load.
+
+    def removed(self, model: str) -> None:
+        """Nothing is expected of it."""
+        self.rates.forget(model)
 
         A job waits for a free home as on so many servers (Sakasegawa, "An approximation formula
         for Lq", 1977), and no longer than a load takes: by then there is another.

@@ -36,6 +36,8 @@ class Rules:
     # A job may be passed by so many others whose model is warm, and for so long, and no more.
     affinity_passes_max: int = limits.AFFINITY_PASSES_MAX
     affinity_s_max: float = limits.AFFINITY_S_MAX
+    # Share of a device's free memory outside its largest free block: past it models are laid anew.
+    fragmentation_max: float = limits.FRAGMENTATION_MAX
 
     def __post_init__(self) -> None:
         if set(self.weights) != set(Tier) or any(weight < 1 for weight in self.weights.values()):

@@ -34,6 +34,9 @@ class _OnDemand:
     def evicted(self, known: ModelKnown, now: float) -> None:
         """Of no matter."""
 
+    def removed(self, model: str) -> None:
+        """Of no matter: no trace takes a model away."""
+
     def saves(self, known: ModelKnown, homes: int, now: float) -> float:
         """Not told."""
         return 0.0
