@@ -172,3 +172,14 @@ def test_versions_agree() -> None:
     from calotype import __version__
 
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_each_package_is_pinned_in_one_place() -> None:
+    """Two pins of one package part one day, and the benchmark can't be installed any more."""
+
+    def pinned(path: Path) -> set[str]:
+        lines = [line.partition("==")[0] for line in path.read_text().splitlines() if "==" in line]
+        return {re.sub(r"[-_.]+", "-", line).lower() for line in lines}
+
+    twice = pinned(ROOT / "constraints.txt") & pinned(BENCHMARKS / "requirements.txt")
+    assert not twice
