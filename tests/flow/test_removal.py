@@ -212,15 +212,21 @@ async def test_a_release_that_fails_leaves_no_copy_in_delivery(
     assert not await house.pictures.exists(name)
 
 
-async def test_what_another_database_withdrew_is_left_apart(house: House) -> None:
-    await house.made()
+async def test_what_was_withdrawn_outlives_a_restored_backup_and_another_database(
+    house: House,
+) -> None:
+    image = await house.made()
+    (name,) = [file.name for file in image.files]
     sha256 = hashlib.sha256(DATA).hexdigest()
-    evidence = stored_name("fast", "img_01ARZ3NDEKTSV4RRFFQ69G5FAV", sha256, "png")  # of 2016
-    leftover = stored_name("fast", new_id("img"), sha256, "png")
-    for name in (evidence, leftover):
-        await house.apart.put(name, DATA)
-    assert await sweep_apart(house.store, house.apart) == 1
-    assert (await house.apart.exists(evidence), await house.apart.exists(leftover)) == (True, False)
+    others = [stored_name("fast", new_id("img"), sha256, "png") for _ in range(2)]
+    for each in (name, *others):  # the database was restored from before the withdrawal
+        await house.apart.put(each, DATA)
+    await house.pictures.delete(name)
+    assert await sweep_apart(house.store, house.pictures, house.apart) == 0
+    await house.pictures.put(name, DATA)  # a release that was killed before its end
+    assert await sweep_apart(house.store, house.pictures, house.apart) == 1
+    assert not await house.apart.exists(name)
+    assert all([await house.apart.exists(each) for each in others])
 
 
 def test_headers_of_a_purge_are_read_or_refused() -> None:

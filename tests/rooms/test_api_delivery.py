@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -20,9 +21,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from calotype.core import limits
-from calotype.core.ids import new_id
 from calotype.delivery.formats import FORMS
-from calotype.delivery.names import stored_name
 from calotype.flow.sweep import sweep_apart
 from calotype.provenance import receipts
 from calotype.provenance.certificates import CHAIN_FILE
@@ -337,10 +336,13 @@ async def test_a_withdrawn_picture_lies_apart_until_it_is_released(
     problem(await anyone.get(image["url"]), 404)
     apart = [name async for page in gallery._apart.names() for name in page]
     assert sorted(name.rpartition(".")[2] for name in apart) == ["png", "webp"]
-    left = stored_name("fast", new_id("img"), image["sha256"], "png")
-    await gallery._apart.put(left, b"of a release that was killed half way")
-    assert await sweep_apart(app.state.platform._store, gallery._apart) == 1
+    store = app.state.platform._store
+    assert await sweep_apart(store, gallery.pictures, gallery._apart) == 0
     await gallery.removals.release(image["id"])
+    assert (await anyone.get(image["url"])).content == before
+    for name in apart:  # as a release leaves them that was killed before its end
+        await gallery._apart.put(name, await gallery.pictures.get(name))
+    assert await sweep_apart(store, gallery.pictures, gallery._apart) == 2
     assert (await anyone.get(image["url"])).content == before
     assert not [name async for page in gallery._apart.names() for name in page]
 
@@ -426,24 +428,47 @@ async def test_too_many_questions_at_one_time_are_put_off(
     assert answer.headers["retry-after"]
 
 
-async def test_a_file_that_is_still_being_sent_has_its_place_and_its_time(
+async def test_files_that_are_still_being_sent_hold_up_nobody(
     anyone: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "VERIFIES_WAITING_MAX", 1)
-    asked, may_go_on = asyncio.Event(), asyncio.Event()
+    begun, may_go_on = asyncio.Semaphore(0), asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b"x"
-        asked.set()
+        begun.release()
         await may_go_on.wait()
         yield b"y"
 
-    sending = asyncio.create_task(anyone.post("/v1/images/verify", content=slowly()))
-    await asked.wait()
-    problem(await anyone.post("/v1/images/verify", content=b"x"), 429)
+    post = partial(anyone.post, "/v1/images/verify")
+    sending = [asyncio.create_task(post(content=slowly())) for _ in range(20)]
+    for _ in sending:
+        await begun.acquire()
+    assert (await post(content=b"x")).status_code == 200
+    monkeypatch.setattr(limits, "VERIFIES_WAITING_MAX", 20)
+    may_go_on.set()
+    assert {answer.status_code for answer in await asyncio.gather(*sending)} == {200}
+
+
+async def test_files_hold_so_much_memory_together_and_no_more(
+    anyone: httpx.AsyncClient, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LARGE_BODIES_BYTES_MAX", 5_000)
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield bytes(4_000)
+        begun.set()
+        await may_go_on.wait()
+
+    post = partial(anyone.post, "/v1/images/verify")
+    sending = asyncio.create_task(post(content=slowly()))
+    await begun.wait()
+    answer = await post(content=bytes(2_000))
+    problem(answer, 429)
+    assert answer.headers["retry-after"]
+    assert (await post(content=bytes(900))).status_code == 200
+    refusal(await client.post("/v1/jobs", json={"prompt": 7}), 422)  # others aren't held up
     may_go_on.set()
     assert (await sending).status_code == 200
-    may_go_on.clear()
-    monkeypatch.setattr(limits, "VERIFY_BODY_S_MAX", 0.05)
-    problem(await anyone.post("/v1/images/verify", content=slowly()), 408)
-    assert (await anyone.post("/v1/images/verify", content=b"x")).status_code == 200
+    assert (await post(content=bytes(4_000))).status_code == 200, "what is over holds nothing"

@@ -113,13 +113,6 @@ async def test_a_held_attempt_is_counted_apart_and_is_not_called_failed(store: J
     assert events[-1].data["reason"] == "judged again"
 
 
-async def test_a_store_tells_its_first_job(store: JobStore) -> None:
-    assert await store.first_job_id() is None
-    job, _ = await bring_to(store, JobState.SUCCEEDED)
-    await queue(store)
-    assert await store.first_job_id() == job.id
-
-
 # Notes.
 
 

@@ -31,7 +31,7 @@ def create_app(platform: Platform) -> FastAPI:
     app.state.platform = platform
     app.state.streams = EventStreams()
     pictures = dict.fromkeys((uploads.PATH, verify.PATH), limits.PICTURE_BYTES_MAX)
-    app.add_middleware(BodyLimit, others=pictures)
+    app.add_middleware(BodyLimit, files=pictures)
     app.add_middleware(Frame)
     app.add_middleware(PictureShortcut, platform=platform)  # the last one added is the outermost
     install_handlers(app)

@@ -59,7 +59,7 @@ class WrongMediaType(CallerError):
 
 
 class BodyTooSlow(CallerError):
-    """The body didn't come whole in its time."""
+    """The body didn't come in its time. The connection is closed, or its rest would hold it."""
 
     kind = "body-too-slow"
     title = "The body took too long to come"
@@ -75,6 +75,8 @@ class ProblemResponse(JSONResponse):
         headers = dict(headers or {})
         if isinstance(error, Unauthorized):
             headers["WWW-Authenticate"] = 'Bearer realm="calotype"'
+        if isinstance(error, BodyTooSlow):
+            headers["Connection"] = "close"
         if "retry_after_s" in error.extra:
             headers["Retry-After"] = str(error.extra["retry_after_s"])
         super().__init__(error.problem(), status_code=error.status, headers=headers)

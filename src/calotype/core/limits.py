@@ -4,6 +4,10 @@ from __future__ import annotations
 
 # What a request may ask for.
 BODY_BYTES_MAX = 64 * 1024  # of one HTTP request
+BODY_S_MAX = 120.0  # for a body to come whole
+BODY_PART_BYTES = 64 * 1024  # of a body that have to come, unless it ends, ...
+BODY_PART_S_MAX = 10.0  # ... in this time, again and again
+LARGE_BODIES_BYTES_MAX = 256 * 1024**2  # of files that are being sent or worked on, at one time
 PROMPT_CHARS_MAX = 2_000  # of the prompt, and of the negative prompt
 SIZE_PX_MIN = 64  # of width and of height, each
 SIZE_PX_MAX = 2_048  # of width and of height; a model may allow less
@@ -157,9 +161,8 @@ EXPIRED_AT_ONCE_MAX = 100  # pictures past their time that are looked up at once
 PURGED_AT_ONCE_MAX = 30  # pictures in one request to caches; more than some CDNs take is refused
 PURGE_S_MAX = 10.0  # for such a request
 VERIFIES_AT_ONCE_MAX = 1  # files looked at to tell where they came from; finishing goes on beside
-VERIFIES_WAITING_MAX = 8  # of which others wait, or are still being sent
+VERIFIES_WAITING_MAX = 8  # of which others wait
 LOG_HEAD_S = 60.0  # a signed head of the hash log is shown again for so long, if nothing is added
-VERIFY_BODY_S_MAX = 30.0  # for such a file to be sent
 WEBHOOKS_PER_TENANT_MAX = 10
 WEBHOOK_URL_CHARS_MAX = 2_000
 LOOKUPS_AT_ONCE_MAX = 4  # names of webhooks' hosts that are looked up at one time

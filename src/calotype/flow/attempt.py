@@ -280,7 +280,10 @@ class Attempt:
     async def _store(self, image_id: str, index: int, done: RowDone, finished: Finished) -> Image:
         if finished.entry is None:
             raise InternalError("a picture that isn't marked can't be delivered")
-        self.logged.append(finished.entry)
+        entry = finished.entry
+        self.logged.append(entry)
+        # Before its files: by it the sweep knows those that a kill left for ours.
+        await patiently(lambda: self.tools.store.hash_log.append([entry]))
         files = [self._file(image_id, form, data) for form, data in finished.files.items()]
         for file in files:
             self.stored.append(file.name)

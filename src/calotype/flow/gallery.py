@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from calotype.core import limits
@@ -65,7 +65,7 @@ class Gallery:
         for store in (self.pictures, self._apart):
             await store.check()
         await sweep(self._store, self.pictures)
-        await sweep_apart(self._store, self._apart)
+        await sweep_apart(self._store, self.pictures, self._apart)
         await self.inputs.sweep()
         await self.addresses.load()
 
@@ -99,17 +99,13 @@ class Gallery:
         }
         return {"url": urls["png"], "webp_url": urls["webp"], "urls": urls, "sizes": sizes}
 
-    async def look(self, read: Callable[[], Awaitable[bytes]]) -> Origin:
-        """Tell where a file came from. Raises TooMany while others are looked at.
-
-        The file is only read when there is a place for it, so the bound is one of memory too.
-        """
+    async def look(self, data: bytes) -> Origin:
+        """Tell where a file came from. Raises TooMany while others are looked at."""
         if self._look_waits >= limits.VERIFIES_WAITING_MAX:
             most = limits.VERIFIES_WAITING_MAX
             raise TooMany("other files are being looked at", limit=most, retry_after_s=2)
         self._look_waits += 1
         try:
-            data = await read()
             async with self._looking:
                 seen = await self._finisher.examine(data, self._mark_keys)
         finally:

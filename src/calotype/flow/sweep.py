@@ -2,11 +2,15 @@
 
 An attempt deletes what it stored in vain. A server that is killed can't, nor one whose disk fails
 at that moment: their files go with the sweep of the next start.
+
+Only files of pictures that this database has heard of are deleted. Of all that was made here it
+has: a picture is logged before its files are stored. What it never heard of is another database's,
+or its own from after the backup that it was restored from, and may be evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import structlog
 
@@ -18,37 +22,39 @@ log = structlog.get_logger("calotype.sweep")
 
 
 async def sweep(store: JobStore, pictures: PictureStore) -> int:
-    """Delete the files that no image has, and return how many; before anything makes new ones.
-
-    Pictures from before the store's first job are left alone: they are of another database, which
-    may come back.
-    """
+    """Delete the files that no image has, and return how many; before anything makes new ones."""
     await pictures.delete_drafts()
-    first_job = await store.first_job_id()
-    if first_job is None:
-        return 0
-    swept = 0
+    swept = left = 0
     async for page in pictures.names():
-        ours = _since(first_job, page)
-        for name in sorted(ours - await store.files.named(ours)):
+        unnamed = set(page) - await store.files.named(page)
+        ours = await _of_known(store, unnamed)
+        for name in sorted(ours):
             await discard(pictures, name)
-            swept += 1
+        swept, left = swept + len(ours), left + len(unnamed - ours)
     if swept:
         log.warning("files_swept", count=swept)
+    _tell("pictures", left)
     return swept
 
 
-async def sweep_apart(store: JobStore, apart: PictureStore) -> int:
-    """Delete what lies apart and isn't withdrawn (any more), and return how many; as above."""
+async def sweep_apart(store: JobStore, pictures: PictureStore, apart: PictureStore) -> int:
+    """Delete what lies apart though it is delivered again, and return how many; as above.
+
+    A release that was killed leaves such. Whatever else lies there was withdrawn, if not by this
+    database as it is.
+    """
     await apart.delete_drafts()
-    first_job = await store.first_job_id()
-    if first_job is None:
-        return 0
-    withdrawn, swept = await store.files.withdrawn(), 0
+    withdrawn, swept, left = await store.files.withdrawn(), 0, 0
     async for page in apart.names():
-        for name in sorted(_since(first_job, page) - withdrawn):
-            await discard(apart, name)
-            swept += 1
+        unnamed = set(page) - withdrawn
+        delivered = await store.files.named(unnamed)
+        for name in sorted(unnamed):
+            if name in delivered and await pictures.exists(name):
+                await discard(apart, name)
+                swept += 1
+            else:
+                left += 1
+    _tell("apart", left)
     return swept
 
 
@@ -60,11 +66,14 @@ async def discard(pictures: PictureStore, name: str) -> None:
         log.exception("file_left", name=name)
 
 
-def _since(first_job: str, names: Iterable[str]) -> set[str]:
-    """Those of the files whose picture was made after a store's first job was sent."""
-    return {name for name in names if _time_of(id_of(name) or "") >= _time_of(first_job)}
+async def _of_known(store: JobStore, names: Collection[str]) -> set[str]:
+    """Those of the files whose picture this database has heard of."""
+    ids = {name: id_of(name) or "" for name in names}
+    known = await store.files.known(set(ids.values()))
+    return {name for name, image_id in ids.items() if image_id in known}
 
 
-def _time_of(identifier: str) -> str:
-    """The part of an id that says when it was made; sorts by time."""
-    return identifier.partition("_")[2][:10]
+def _tell(where: str, left: int) -> None:
+    if left:
+        why = "this database never heard of their pictures: another's, or from after its backup"
+        log.warning("files_left", where=where, count=left, reason=why)

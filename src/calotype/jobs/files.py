@@ -121,6 +121,14 @@ class PictureFiles:
         async with self._database.reading() as conn:
             return set((await conn.execute(query)).scalars())
 
+    async def known(self, image_ids: Collection[str]) -> set[str]:
+        """Those of these pictures that this database has ever heard of, delivered or not."""
+        images, log = tables.images.c.id, tables.hash_log.c.image
+        made = select(images).where(images.in_(image_ids))
+        logged = select(log).where(log.in_(image_ids))
+        async with self._database.reading() as conn:
+            return set((await conn.execute(made.union(logged))).scalars())
+
     async def sha256s(self, image_id: str) -> set[str]:
         """Of every file that was signed of a picture, also of one taken away; none if unknown."""
         files, removals = tables.picture_files, tables.removals

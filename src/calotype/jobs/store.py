@@ -142,12 +142,6 @@ class JobStore:
             rows = (await conn.execute(query)).all()
         return [(engine, AttemptState(state), reason or "") for engine, state, reason in rows]
 
-    async def first_job_id(self) -> str | None:
-        """The oldest job's id; None in a new database."""
-        query = select(tables.jobs.c.id).order_by(tables.jobs.c.number).limit(1)
-        async with self._database.reading() as conn:
-            return (await conn.execute(query)).scalar_one_or_none()
-
     # Changing a job's state.
 
     async def insert(
