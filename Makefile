@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 override PROMPT := $(value PROMPT)
 export PROMPT
 
-.PHONY: help setup venv demo serve test check format browser database proxy clean
+.PHONY: help setup venv demo serve test check format browser database proxy tools clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,7 +44,7 @@ serve: setup  ## the platform: page, API, engine
 	@exec $(BIN)/calotype serve
 
 # A process each core, since most tests wait for servers; a file is one process's, the longest first.
-test: setup browser database proxy  ## the whole suite, or with ARGS="-x -k mask" a part of it
+test: setup browser database proxy tools  ## the whole suite, or with ARGS="-x -k mask" a part of it
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	  --max-worker-restart 0 $(ARGS)
 
@@ -67,6 +67,10 @@ database: setup  # PostgreSQL for the tests of the job store
 
 proxy: setup  # nginx for the tests of delivery; without it they are skipped, and say so
 	@$(BIN)/python -m tests.nginx || true
+
+tools: setup  # what tests hold pictures and signatures against; without them a few are skipped, and say so
+	@$(BIN)/python -m tests.exiftool || true
+	@$(BIN)/python -m tests.tokens || true
 
 clean:  ## removes the environment and caches (never your pictures)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +25,7 @@ from calotype.provenance.certificates import CHAIN_FILE, KEY_FILE, ROOT_FILE, RO
 from calotype.provenance.ingredients import archive, has_picture
 from calotype.provenance.signing import GENERATED, Signer, SigningFailed, source_type
 from calotype.provenance.verification import verify
+from tests import exiftool
 from tests.rooms.test_provenance import MANIFEST, NOW, picture, pixels_of
 
 # What a token's or a service's command does: its key is a file here, and nowhere in ours.
@@ -269,7 +267,9 @@ def test_a_receipt_is_by_us_and_whole_or_nothing(folder: Path, tmp_path: Path) -
         receipts.check(told, anchors_pem=other.anchors_pem)
 
 
-@pytest.mark.skipif(shutil.which("exiftool") is None, reason="no exiftool (Debian's perl package)")
+@pytest.mark.skipif(
+    exiftool.find() is None, reason="no exiftool: `python -m tests.exiftool` installs it"
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_another_tool_reads_every_form_and_its_source_type(
     folder: Path, tmp_path: Path, form: str
@@ -281,8 +281,7 @@ def test_another_tool_reads_every_form_and_its_source_type(
     signed = Signer(identity).sign(encode(pixels, form, xmp=packet), form, MANIFEST, mark=7)
     file = tmp_path / f"picture.{form}"
     file.write_bytes(signed)
-    said = subprocess.run(["exiftool", "-json", "-n", str(file)], capture_output=True, check=True)
-    (told,) = json.loads(said.stdout)
+    told = exiftool.read(file)
     assert told["MIMEType"] == f"image/{form}"
     assert (told["ImageWidth"], told["ImageHeight"]) == (96, 64)
     assert told["DigitalSourceType"] == GENERATED
