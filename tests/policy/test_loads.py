@@ -379,13 +379,13 @@ def test_needs_that_are_known_better_correct_the_ledger() -> None:
 
 
 def habit(pool: Pool, days: float = 0.5) -> None:
-    """Jobs of m every two minutes, of x every ten; y is asked for once, at the end."""
+    """Jobs of m every two minutes, of x every ten; y is asked for once, by a guest."""
     names = itertools.count()
     while pool.now < days * 86_400.0:
         at = next(names)
-        pool.tell(queued(f"h{at}", model="x" if at % 5 == 4 else "m"))
+        pool.tell(queued(f"h{at}", tenant=f"t{at % 9}", model="x" if at % 5 == 4 else "m"))
         pool.run(pool.now + 120.0)
-    pool.tell(queued("last", model="y"))
+    pool.tell(queued("last", tenant="guest", model="y"))
     pool.run(pool.now + 30.0)
 
 

@@ -102,6 +102,7 @@ HAND_BACK_S = 20.0  # before an engine is taken away, what still runs there is h
 SLOW_FACTOR = 4.0  # an engine that takes so many times what jobs should cost is slow ...
 SLOW_JOBS = 3  # ... after so many in a row
 SLOW_AGAIN_S = 600.0  # after it was restarted for that, before it may be again
+PEOPLE_REMEMBERED_MAX = 10_000  # whose last model says what comes next; the others are forgotten
 ENGINE_ROWS_MAX = 24  # rows an engine holds at once (those that step and those that wait)
 ENGINE_ROWS_SPARE = 8  # of them, that relax leaves to others; fast leaves half as many to turbo.
 # Parking a row costs nothing, waiting for the end of one costs a picture's time.

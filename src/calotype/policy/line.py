@@ -250,7 +250,8 @@ class Line:
         entry.avoid, entry.deaths = job.avoid, job.deaths
         self._wait(entry)
         if self._fleet.homes.engines:
-            self._loads.keeper.asked(job.model, job.cost_s, now)
+            who = f"{job.tenant}/{job.user}"
+            self._loads.keeper.asked(job.model, who, job.cost_s, now)
         return []
 
     def _cancel(self, job_id: str) -> None:

@@ -28,7 +28,7 @@ class _OnDemand:
 
     foresees = False
 
-    def asked(self, model: str, cost_s: float, now: float) -> None:
+    def asked(self, model: str, who: str, cost_s: float, now: float) -> None:
         """Of no matter."""
 
     def evicted(self, known: ModelKnown, now: float) -> None:
@@ -48,7 +48,7 @@ class Lru(_OnDemand):
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
 
-    def asked(self, model: str, cost_s: float, now: float) -> None:
+    def asked(self, model: str, who: str, cost_s: float, now: float) -> None:
         """A job for the model came in."""
         self._last[model] = now
 
@@ -64,9 +64,9 @@ class Lfu(Lru):
         super().__init__()
         self._counts: dict[str, int] = {}
 
-    def asked(self, model: str, cost_s: float, now: float) -> None:
+    def asked(self, model: str, who: str, cost_s: float, now: float) -> None:
         """A job for the model came in."""
-        super().asked(model, cost_s, now)
+        super().asked(model, who, cost_s, now)
         self._counts[model] = self._counts.get(model, 0) + 1
 
     def worth(self, known: ModelKnown, homes: int, now: float) -> tuple[float, float]:
@@ -83,7 +83,7 @@ class Gdsf(_OnDemand):
         self._counts: dict[str, int] = {}  # since it was loaded
         self._worth: dict[str, float] = {}
 
-    def asked(self, model: str, cost_s: float, now: float) -> None:
+    def asked(self, model: str, who: str, cost_s: float, now: float) -> None:
         """A job for the model came in."""
         known = self._needs(model)
         self._counts[model] = self._counts.get(model, 0) + 1
