@@ -19,7 +19,16 @@ from sqlalchemy.exc import OperationalError
 
 from calotype.core.errors import InvalidInput
 from calotype.core.hash_log import LogEntry
-from calotype.core.messages import CancelRow, Message, RowDone, RowStarted, RunRow, StepDone
+from calotype.core.messages import (
+    CancelRow,
+    Message,
+    ParkRow,
+    RowDone,
+    RowParked,
+    RowStarted,
+    RunRow,
+    StepDone,
+)
 from calotype.core.nouns import Event, Job, ModelInfo, Sampler, Spec, Tier, Verdict, VerdictKind
 from calotype.core.states import EngineState, JobState
 from calotype.delivery import inputs
@@ -29,6 +38,7 @@ from calotype.flow.delivery import Delivery
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Brought, Finished, Finisher, Raw, TakenIn, Wanted
 from calotype.flow.gate import Gate
+from calotype.flow.handed import Handed
 from calotype.flow.ingredients import Larder
 from calotype.flow.pictures import InputPictures
 from calotype.jobs.store import JobStore
@@ -68,6 +78,8 @@ class StubPool(EnginePool):
         self.tokens_cut = 0
         self.device_s = DEVICE_S
         self.drained: list[str] = []
+        self.is_drainable = True
+        self.holds_parked = False  # rows that were handed back wait again
         self.restarted: list[str] = []
 
     async def send(self, engine: str, message: Message, blob: bytes = b"") -> None:
@@ -76,7 +88,10 @@ class StubPool(EnginePool):
         self.sent.append((engine, message))
         self.blobs += [len(blob)] * isinstance(message, RunRow)
         if isinstance(message, RunRow):
-            await self._run(engine, message)
+            await self._run(engine, message, blob)
+        elif isinstance(message, ParkRow) and message.row in self.waiting:
+            _, row = self.waiting.pop(message.row)
+            await self.say(RowParked(row.row, 1, row.steps, DEVICE_S / 4), engine, b"1")
         elif isinstance(message, CancelRow):
             self.waiting.pop(message.row, None)
 
@@ -106,22 +121,25 @@ class StubPool(EnginePool):
             await self._steps(engine, row, 2)
 
     def drain(self, engine: str, reason: str) -> bool:
-        self.drained.append(engine)
-        return True
+        self.drained += [engine] * self.is_drainable
+        return self.is_drainable
 
     def restart(self, engine: str) -> None:
         self.restarted.append(engine)
 
-    def rows(self, kind: type[RunRow | CancelRow]) -> list[str]:
+    def rows(self, kind: type[RunRow | CancelRow | ParkRow]) -> list[str]:
         return [message.row for _, message in self.sent if isinstance(message, kind)]
 
-    async def _run(self, engine: str, row: RunRow) -> None:
+    async def _run(self, engine: str, row: RunRow, blob: bytes) -> None:
         await self.say(RowStarted(row.row, self.tokens_cut), engine)
+        if row.parked_bytes and not self.holds_parked:
+            return await self._steps(engine, row, int(blob[-row.parked_bytes :]) + 1)
         await self.say(StepDone(row.row, 1, row.steps), engine, b"preview")
         if "wait" in row.prompt:
             self.waiting[row.row] = (engine, row)
         else:
             await self._steps(engine, row, 2)
+        return None
 
     async def _steps(self, engine: str, row: RunRow, first: int) -> None:
         for step in range(first, row.steps + 1):
@@ -224,7 +242,8 @@ class Bench:
         )
         self.adapters = AdapterRegistry([self.folder])
         larder = Larder(self.adapters, self.inputs)
-        tools = Tools(self.store, self.finisher, self.pictures, larder)
+        self.handed = Handed(self.folder / "handed", self.pictures)
+        tools = Tools(self.store, self.finisher, self.pictures, larder, handed=self.handed)
         self.gate = RecordingGate(self.store, self.rules)
         self.dispatcher = Dispatcher(tools, self.pool, self.registry, self.gate)
 

@@ -67,9 +67,10 @@ _NEXT = {
     "promoted": {"started", "loading"},
     "loading": {"started", "promoted", "loading", "load_failed", "failed"},
     "load_failed": {"started", "promoted", "loading", "failed"},
-    "started": {"step", "image_finished", "attempt_failed", "succeeded"},
-    "step": {"step", "image_finished", "attempt_failed"},
-    "image_finished": {"step", "image_finished", "attempt_failed", "succeeded"},
+    "started": {"step", "image_finished", "attempt_failed", "handed_back", "succeeded"},
+    "step": {"step", "image_finished", "attempt_failed", "handed_back"},
+    "image_finished": {"step", "image_finished", "attempt_failed", "handed_back", "succeeded"},
+    "handed_back": {"queued"},
     "attempt_failed": {"queued", "failed"},
     "succeeded": set(),
 }
@@ -92,9 +93,13 @@ async def engines_bench(
     pace: Pace = QUICK,
     models: Sequence[ModelInfo] = (),
     env: Mapping[str, str] | None = None,
+    command: Sequence[str] = FAKE,
     **options: Any,
 ) -> AsyncIterator[EnginesBench]:
-    """A bench that dispatches, on engines that are warm; ``models`` in place of the one."""
+    """A bench that dispatches, on engines that are warm; ``models`` in place of the one.
+
+    ``command`` begins an engine, if it isn't the fake one.
+    """
     store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
     pictures = PictureStore.local(folder / "pictures")
     models = models or [replace(MODEL, path=str(embedded_folder()))]
@@ -102,7 +107,7 @@ async def engines_bench(
         engines=engines,
         models=models,
         env={"CALOTYPE_FAKE_STEP_S": str(STEP_S), **(env or {})},
-        command=FAKE,
+        command=command,
         pace=pace,
         **options,
     )

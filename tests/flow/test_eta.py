@@ -179,7 +179,7 @@ async def test_a_job_on_an_engine_that_is_paused_is_told_so_and_others_still_hav
     now = datetime.now(UTC)
     for state, said in (
         (EngineState.SUSPECT, "the engine it could run on gives no sign of life"),
-        (EngineState.DRAINING, "the engine it could run on became slow, and is begun anew"),
+        (EngineState.DRAINING, "the engine it could run on takes no more jobs, and is begun anew"),
     ):
         paused = EngineHealth("engine-0", state, now, 1, "cpu", "none", (SPEC.model,))
         monkeypatch.setattr(bench.pool, "health", lambda paused=paused: [paused])

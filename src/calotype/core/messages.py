@@ -88,7 +88,8 @@ class RowPicture:
 class RunRow:
     """Make one picture; answered by RowStarted, StepDone ..., then RowDone or RowFailed.
 
-    The frame's bytes are its ``pictures``, one after the other.
+    The frame's bytes are its ``pictures``, one after the other, and behind them what another engine
+    had done of it (the bytes of a ``RowParked``).
     """
 
     row: str  # id, unique per attempt: "<job id>/<token>/<image index>"
@@ -110,11 +111,22 @@ class RunRow:
     strength: float = 1.0  # share of the steps, and of noise, that the source is given
     keeps_colours: bool = False  # of the source: only what is fine is drawn anew
     is_coarse: bool = False  # its previews show colours and little else
+    parked_bytes: int = 0  # of the frame's: it goes on where another engine left it
 
 
 @dataclass(frozen=True)
 class CancelRow:
     """Drop a row at the next step boundary, before any command that still waits; not answered."""
+
+    row: str
+
+
+@dataclass(frozen=True)
+class ParkRow:
+    """Hand a row back at the next step boundary: answered by RowParked.
+
+    One that has made its last step isn't handed back; its RowDone or RowFailed comes.
+    """
 
     row: str
 
@@ -212,6 +224,21 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class RowParked:
+    """The row was handed back, and is here no longer.
+
+    The frame's bytes: the row, for another engine to go on with (``engine.parked``). None if it
+    hadn't begun here, or can't be kept.
+    """
+
+    row: str
+    step: int  # steps that are done; 0: it hadn't begun here
+    steps: int
+    device_s: float  # this row's share of what was done for it here
+    reason: str = ""  # why it can't be kept, though it had begun
+
+
+@dataclass(frozen=True)
 class RowDone:
     """The picture. The frame's bytes: raw RGB, uint8, height x width x 3, C order."""
 
@@ -237,6 +264,7 @@ Message = (
     | UnloadModel
     | RunRow
     | CancelRow
+    | ParkRow
     | Stop
     | EngineReady
     | Heartbeat
@@ -247,6 +275,7 @@ Message = (
     | MemoryShort
     | RowStarted
     | StepDone
+    | RowParked
     | RowDone
     | RowFailed
 )

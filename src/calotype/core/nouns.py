@@ -231,6 +231,10 @@ EVENT_KINDS = {
         "version, policy and detail"
     ),
     "attempt_failed": "attempt, engine, reason",
+    "handed_back": (
+        "attempt, engine, reason; images: of each that isn't finished its image (index), step and "
+        "steps from which it goes on, and not_kept (why) if it begins again"
+    ),
     "pending_safety": "reason",
     "succeeded": "images (count)",
     "failed": "error (problem body)",

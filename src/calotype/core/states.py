@@ -48,6 +48,7 @@ class AttemptState(StrEnum):
     FAILED = "failed"
     LOST = "lost"  # the engine died or its lease ran out
     HELD = "held"  # its pictures couldn't be judged, and were dropped
+    HANDED_BACK = "handed_back"  # its engine goes: the job goes on with another
     CANCELLED = "cancelled"
 
 
@@ -87,11 +88,15 @@ JOB_MOVES = _table(
 )
 ATTEMPT_MOVES = _table(
     {
-        _A.RUNNING: (_A.DONE, _A.FAILED, _A.LOST, _A.HELD, _A.CANCELLED),
+        _A.RUNNING: (
+            *(_A.DONE, _A.FAILED, _A.LOST, _A.HELD, _A.HANDED_BACK),
+            _A.CANCELLED,
+        ),
         _A.DONE: (),
         _A.FAILED: (),
         _A.LOST: (),
         _A.HELD: (),
+        _A.HANDED_BACK: (),
         _A.CANCELLED: (),
     }
 )

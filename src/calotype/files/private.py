@@ -14,7 +14,12 @@ from calotype.core.errors import OperatorError
 
 def write_private(path: Path, content: str) -> None:
     """Write a file, whole or not at all, in place of the one that may be there. Raises OSError."""
-    with _draft(path, content.encode()) as draft:
+    write_private_bytes(path, content.encode())
+
+
+def write_private_bytes(path: Path, content: bytes) -> None:
+    """The same of bytes."""
+    with _draft(path, content) as draft:
         draft.replace(path)
 
 

@@ -20,7 +20,15 @@ from calotype import __version__
 from calotype.core.errors import CallerError, InternalError, Refused
 from calotype.core.hash_log import LogEntry
 from calotype.core.ids import new_id
-from calotype.core.messages import Message, RowDone, RowFailed, RowStarted, StepDone
+from calotype.core.messages import (
+    Message,
+    ParkRow,
+    RowDone,
+    RowFailed,
+    RowParked,
+    RowStarted,
+    StepDone,
+)
 from calotype.core.nouns import (
     Image,
     ImageFile,
@@ -34,6 +42,7 @@ from calotype.core.nouns import (
 from calotype.delivery.names import stored_name
 from calotype.delivery.store import PictureStore
 from calotype.flow.finish import Finished, Raw
+from calotype.flow.handed import Handed, Kept
 from calotype.flow.ingredients import Ingredients, Larder
 from calotype.flow.recorder import Recorder
 from calotype.flow.sweep import discard
@@ -95,6 +104,7 @@ class Tools:
     larder: Larder
     recorder: Recorder | None = None
     policy_of: Callable[[Job], Policy | None] = lambda job: None  # None: the default policy
+    handed: Handed = field(default_factory=Handed)
 
 
 class Send(Protocol):
@@ -114,7 +124,12 @@ class Attempt:
     machine: Machine
     tools: Tools
     device_s: float = 0.0  # measured so far
-    steps_done: dict[int, float] = field(default_factory=dict)  # by image index: share, 0..1
+    kept: Kept = field(init=False)  # what engines that went had done of the job before
+    begun: float = field(init=False)  # the same as a share of all of it, 0..1
+    steps_done: dict[int, float] = field(init=False)  # by image index: share, 0..1
+    returned: dict[int, dict[str, object]] = field(default_factory=dict)  # rows, for the log
+    sent: list[str] = field(default_factory=list)  # names of rows
+    is_leaving: bool = False  # its engine goes, and hands its rows back
     tokens_cut: dict[int, int] = field(default_factory=dict)  # the same; told with the next step
     ingredients: Ingredients = field(default_factory=Ingredients)  # once they are gathered
     stored: list[str] = field(default_factory=list)  # names of files that may be there
@@ -122,6 +137,11 @@ class Attempt:
     is_kept: bool = False  # the job store was told of them: whether they stay is its to say
     inbox: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(INBOX_MAX))
     task: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        """Begin where an engine left it that went."""
+        self.kept = self.tools.handed.of(self.job.id)
+        self.begun, self.steps_done = self.kept.share(self.job.spec.n), self.kept.shares()
 
     def row_ids(self) -> list[str]:
         """Names of its rows, one an image."""
@@ -162,12 +182,20 @@ class Attempt:
         except CallerError as error:
             raise RowsFailed(error.detail, is_retryable=False) from error
         try:
-            for index, name in enumerate(self.row_ids()):
-                row = self.ingredients.row(name, self.job, index, is_coarse=self._is_coarse)
-                await send(self.lease.engine, row, self.ingredients.blob)
+            for index in self._unfinished:
+                await self._send_row(index, send)
         except EngineDown:
             # Its loss is on its way as a report, and brings the job back into the line.
             log.warning("engine_down", engine=self.lease.engine, job=self.job.id)
+
+    async def hand_back(self, send: Send) -> None:
+        """Have the engine, which goes, hand the rows back; those that are through come anyway.
+
+        Raises EngineDown.
+        """
+        self.is_leaving = True
+        for name in list(self.sent):
+            await send(self.lease.engine, ParkRow(name))
 
     async def follow(self) -> list[Picture]:
         """Return every picture, judged; the allowed ones are signed and stored.
@@ -178,7 +206,7 @@ class Attempt:
         try:
             async with asyncio.TaskGroup() as group:
                 pending: list[asyncio.Task[Picture]] = []
-                while len(pending) < self.job.spec.n:
+                while len(pending) + len(self.returned) < len(self._unfinished):
                     report = await self.inbox.get()
                     index = int(report.message.row.rpartition("/")[2])  # type: ignore[union-attr]
                     match report.message:
@@ -187,6 +215,8 @@ class Attempt:
                         case RowDone() as done:
                             finishing = self._finish(index, done, report.blob)
                             pending.append(group.create_task(finishing))
+                        case RowParked() as parked:
+                            await self._take_back(index, parked, report.blob)
                         case RowFailed(reason=reason, retryable=retryable):
                             raise RowsFailed(reason, is_retryable=retryable)
                         case RowStarted(tokens_cut=tokens_cut):
@@ -195,7 +225,8 @@ class Attempt:
                             raise InternalError(f"a row can't be told {type(other).__name__}")
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
-        return sorted((task.result() for task in pending), key=lambda picture: picture.index)
+        pictures = [*self.kept.pictures.values(), *(task.result() for task in pending)]
+        return sorted(pictures, key=lambda picture: picture.index)
 
     async def record(self, pictures: list[Picture]) -> None:
         """End the job in the store, with its pictures, or refused if none may be delivered.
@@ -210,7 +241,7 @@ class Attempt:
         refused = [picture.refusal() for picture in pictures if picture.image is None]
         store = self.tools.store
         if images:
-            await patiently(lambda: store.hash_log.append(self.logged))
+            await patiently(lambda: store.hash_log.append([*self.kept.logged, *self.logged]))
             await patiently(lambda: store.succeed(self.lease, images, refused))
         else:
             problem = _refused(pictures[0].verdict).problem()
@@ -223,6 +254,33 @@ class Attempt:
         if not self.is_kept:
             for name in self.stored:
                 await discard(self.tools.pictures, name)
+
+    @property
+    def _unfinished(self) -> list[int]:
+        """The images that were not finished before."""
+        return [index for index in range(self.job.spec.n) if index not in self.kept.pictures]
+
+    async def _send_row(self, index: int, send: Send) -> None:
+        """Send a row; where its engine has been told to hand rows back meanwhile, this one, too."""
+        name, raw = self.row_id(index), await self.tools.handed.row(self.job.id, index)
+        if not raw:
+            self.steps_done.pop(index, None)
+        row = self.ingredients.row(
+            name, self.job, index, is_coarse=self._is_coarse, parked_bytes=len(raw)
+        )
+        self.sent.append(name)
+        await send(self.lease.engine, row, self.ingredients.blob + raw)
+        if self.is_leaving:
+            await send(self.lease.engine, ParkRow(name))
+
+    async def _take_back(self, index: int, parked: RowParked, raw: bytes) -> None:
+        self.device_s += parked.device_s
+        handed, job_id = self.tools.handed, self.job.id
+        why = await handed.keep(job_id, index, parked, raw)
+        kept = handed.of(job_id).rows.get(index)
+        step, steps = (kept.step, kept.steps) if kept else (0, parked.steps)
+        told: dict[str, object] = {"image": index, "step": step, "steps": steps}
+        self.returned[index] = told | ({"not_kept": why} if why else {})
 
     async def _step(self, index: int, step: int, steps: int, preview: bytes) -> None:
         self.steps_done[index] = step / steps

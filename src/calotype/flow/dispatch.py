@@ -116,6 +116,13 @@ class Dispatcher:
         attempt = self._line.attempts.get(job_id)
         return attempt.progress if attempt else 0.0
 
+    async def give_notice(self, engine: str, seconds: float) -> None:
+        """An engine is to be taken away so soon: it gets no more work, and hands back what is left.
+
+        Raises NotFound, InvalidInput, Conflict.
+        """
+        await self._engines.notices.give(engine, seconds)
+
     @property
     def fault(self) -> str | None:
         """Why nothing is dispatched any more; None while all is well."""
@@ -204,10 +211,11 @@ class Dispatcher:
         decisions, device_s = line.on(JobCancelled(job_id)), 0.0
         if attempt is not None:
             # Pictures half made were paid for too, or cancelling late would be free of charge.
-            predicted_s = line.costs.predict_s(attempt.job.spec) * attempt.progress
+            share = max(0.0, attempt.progress - attempt.begun)
+            predicted_s = line.costs.predict_s(attempt.job.spec) * share
             device_s = max(attempt.device_s, predicted_s)
             decisions += line.on(JobSettled(job_id, device_s))
-        line.over(job_id, device_s)
+        line.over(job_id, self._tools.handed.of(job_id).device_s + device_s)
         job = await patiently(lambda: self._tools.store.cancel(job_id, by=by))
         line.waiting.pop(job_id, None)
         self._endings.let_go(job_id)

@@ -15,7 +15,7 @@ import structlog
 
 from calotype.core import limits
 from calotype.core.errors import CalotypeError
-from calotype.core.events import AttemptFailed, JobSettled
+from calotype.core.events import AttemptFailed, JobHandedBack, JobSettled
 from calotype.core.nouns import Job
 from calotype.core.states import AttemptState, JobState
 from calotype.flow import hopeless
@@ -72,6 +72,7 @@ class Endings:
         How long that was before this start only the wall can say.
         """
         line, store, begun = self._line, self._tools.store, hopeless.charged(job, tries)
+        self._tools.handed.forget(job.id)
         waited_s = max(0.0, (datetime.now(UTC) - job.created_at).total_seconds())
         queued = line.queued(
             job.id, job.tenant, job.tier, job.spec, begun, user=job.user, waited_s=waited_s
@@ -104,12 +105,25 @@ class Endings:
             reason = f"{type(error).__name__} while its pictures were followed"
             await self._fail(attempt, AttemptFailed(job_id, reason, is_retryable=True))
         else:
-            await self._complete(attempt, pictures)
+            end = self._hand_back if attempt.returned else self._complete
+            await end(attempt, pictures)
 
     async def _fail(self, attempt: Attempt, failed: AttemptFailed) -> None:
         async with self._turn_of(attempt) as is_current:
             if is_current:
                 await self._line.tell(failed)
+
+    async def _hand_back(self, attempt: Attempt, pictures: list[Picture]) -> None:
+        """Its engine goes: the job waits again, with what is done of it and what is finished."""
+        job, handed = attempt.job, self._tools.handed
+        async with self._turn_of(attempt) as is_current:
+            if not is_current:
+                return
+            attempt.is_kept = True  # what it stored is of the job's next attempt
+            new = [picture for picture in pictures if picture.index not in attempt.kept.pictures]
+            handed.ended(job.id, new, attempt.logged, attempt.stored, attempt.device_s)
+            left_s = self._line.left_s(job)
+            await self._line.tell(JobHandedBack(job.id, attempt.device_s, left_s))
 
     async def _hold(self, attempt: Attempt, error: SafetyUnavailable) -> None:
         """No verdict, no picture: the job waits, and is run again, until it can be judged."""
@@ -118,6 +132,7 @@ class Endings:
             if not is_current:
                 return
             log.error("pending_safety", job=job_id, reason=error.detail)
+            self._tools.handed.forget(job_id)
             tries = await patiently(lambda: store.attempts(job_id))
             decisions = line.on(JobSettled(job_id, 0.0))  # it isn't the tenant's check that fails
             if tries.get(AttemptState.HELD, 0) + 1 < limits.SAFETY_TRIES_MAX:
@@ -141,11 +156,12 @@ class Endings:
             if not is_current:
                 return
             known = line.costs.is_known(job.spec)
-            predicted_s = line.costs.predict_s(job.spec) if known else None
-            line.costs.learn(job.spec, attempt.device_s)
+            predicted_s = line.costs.predict_s(job.spec) if known and not attempt.begun else None
+            whole_s = attempt.kept.device_s + attempt.device_s
+            line.costs.learn(job.spec, whole_s)
             self._tools.store.keep(COSTS, line.costs.kept)
             decisions = line.on(JobSettled(job.id, attempt.device_s))
-            line.over(job.id, attempt.device_s)
+            line.over(job.id, whole_s, are_delivered=True)
             await attempt.record(pictures)
             del line.attempts[job.id]
             await line.carry_out(decisions)

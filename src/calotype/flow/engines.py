@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import structlog
 
@@ -25,11 +26,13 @@ from calotype.core.messages import (
     ModelUnloaded,
     RowDone,
     RowFailed,
+    RowParked,
     RowStarted,
     StepDone,
 )
 from calotype.flow.attempt import Attempt
 from calotype.flow.line import LiveLine
+from calotype.flow.notices import Notices
 from calotype.flow.warm import Warmth
 from calotype.policy.slowness import Slowness
 from calotype.pool.pool import EnginePool
@@ -52,16 +55,20 @@ class Engines:
     def __init__(self, line: LiveLine, pool: EnginePool, warmth: Warmth) -> None:
         self._line, self._pool, self._warmth = line, pool, warmth
         self._slowness = Slowness()
+        self.notices = Notices(line, pool)
 
     async def listen(self) -> None:
         """Take in every report, until the pool stops."""
         async for report in self._pool.reports():
             match report.message:
                 case EngineWarm() as warm:
-                    await self._warm(report.engine, warm)
+                    coming = partial(self._warm, report.engine, warm)
+                    if not self.notices.hold_back(report.engine, coming):
+                        await coming()
                 case EngineLost(reason=reason):
                     log.error("engine_lost", engine=report.engine, reason=reason)
                     self._warmth.gone(report.engine)
+                    self.notices.gone(report.engine)
                     await self._tell(EngineGone(report.engine, reason))
                 case EngineSuspect(reason=reason):
                     log.warning("engine_suspect", engine=report.engine, reason=reason)
@@ -80,7 +87,7 @@ class Engines:
                     await self._tell(ModelGone(report.engine, name))
                 case MemoryShort() as short:
                     self._warmth.ran_short(report.engine, short)
-                case RowStarted() | StepDone() | RowDone() | RowFailed():
+                case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
                     await self._deliver(report)
                 case _:
                     log.warning("report_ignored", report=type(report.message).__name__)

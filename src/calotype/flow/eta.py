@@ -36,7 +36,7 @@ START_S_PRIOR = 15.0  # from an engine's start until it is warm, before one was 
 _TOLD_AT_ONCE_MAX = 64  # jobs whose first forecast is noted at one time; others are at the next
 _WHY = {  # what is told of an engine that is up, and starts nothing
     EngineState.SUSPECT: "the engine it could run on gives no sign of life",
-    EngineState.DRAINING: "the engine it could run on became slow, and is begun anew",
+    EngineState.DRAINING: "the engine it could run on takes no more jobs, and is begun anew",
 }
 
 
@@ -184,7 +184,7 @@ class Etas:
             whole_s = self._line.costs.predict_s(attempt.job.spec)
             return whole_s * (1.0 - attempt.progress)
         job = self._line.waiting.get(queued.job_id)
-        return self._line.costs.predict_s(job.spec) if job is not None else queued.cost_s
+        return self._line.left_s(job) if job is not None else queued.cost_s
 
     def _forget(self, job_id: str) -> None:
         self._untold.pop(job_id, None)

@@ -27,8 +27,13 @@ class Ingredients:
     hashes: Mapping[str, str] = field(default_factory=dict)  # of pixels, by picture id
     archives: tuple[bytes, ...] = ()  # of the pictures, as provenance.ingredients keeps them
 
-    def row(self, name: str, job: Job, index: int, *, is_coarse: bool = False) -> RunRow:
-        """The row of the job's image ``index`` (0..n-1), under this name; see RunRow.is_coarse."""
+    def row(
+        self, name: str, job: Job, index: int, *, is_coarse: bool = False, parked_bytes: int = 0
+    ) -> RunRow:
+        """The row of the job's image ``index`` (0..n-1), under this name.
+
+        ``is_coarse`` and ``parked_bytes`` are RunRow's.
+        """
         spec = job.spec
         return RunRow(
             row=name,
@@ -50,6 +55,7 @@ class Ingredients:
             strength=spec.strength,
             keeps_colours=spec.kind in UPSCALES,
             is_coarse=is_coarse,
+            parked_bytes=parked_bytes,
         )
 
     def made_with(self, spec: Spec) -> MadeWith:

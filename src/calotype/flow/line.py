@@ -7,6 +7,7 @@ attempts are changed nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
@@ -18,9 +19,11 @@ from calotype.core.decisions import (
     WHY,
     Decision,
     FailJob,
+    HandBack,
     LoadModel,
     PromoteJob,
     RequeueJob,
+    ReturnJob,
     StartAttempt,
 )
 from calotype.core.errors import CalotypeError, InternalError, PoisonJob
@@ -165,15 +168,28 @@ class LiveLine:
                     await self._promote(job_id, waited_s)
                 case RequeueJob(job_id=job_id, reason=reason):
                     await self._requeue(job_id, reason, outcome)
+                case HandBack(job_id=job_id):
+                    await self._hand_back(job_id)
+                case ReturnJob(job_id=job_id, reason=reason):
+                    await self._requeue(job_id, reason, AttemptState.HANDED_BACK)
                 case LoadModel() as load:
                     await self.load(load)
                 case FailJob(job_id=job_id, reason=reason, is_poison=is_poison):
                     given_up = PoisonJob if is_poison else InternalError
                     await self.fail(job_id, given_up(f"the picture couldn't be made: {reason}"))
 
-    def over(self, job_id: str, device_s: float) -> None:
-        """A job is over, or was never written; ``device_s`` is what its tenant pays for it."""
+    def left_s(self, job: Job) -> float:
+        """Device-seconds that a job will take, as predicted now, beside what is done of it."""
+        done = self._tools.handed.of(job.id).share(job.spec.n)
+        return self.costs.predict_s(job.spec) * (1.0 - done)
+
+    def over(self, job_id: str, device_s: float, *, are_delivered: bool = False) -> None:
+        """A job is over, or was never written; ``device_s`` is what its tenant pays for it.
+
+        ``are_delivered``: its pictures, those too that engines had finished which went.
+        """
         self._since.pop(job_id, None)
+        self._tools.handed.forget(job_id, are_delivered=are_delivered)
         self.gate.ended(job_id, device_s)
 
     async def fail(self, job_id: str, error: CalotypeError) -> None:
@@ -239,10 +255,21 @@ class LiveLine:
     async def _requeue(self, job_id: str, reason: str, outcome: AttemptState) -> None:
         attempt = self.attempts.pop(job_id)
         await self.drop(attempt)
+        if outcome is AttemptState.FAILED:  # maybe by what was kept
+            self._tools.handed.forget(job_id)
+        images = [told for _, told in sorted(attempt.returned.items())]
         self.waiting[job_id] = await patiently(
-            lambda: self._tools.store.requeue(attempt.lease, reason, outcome=outcome)
+            lambda: self._tools.store.requeue(
+                attempt.lease, reason, outcome=outcome, images=images
+            )
         )
-        log.warning("attempt_lost", job=job_id, attempt=attempt.lease.attempt, reason=reason)
+        said = "handed_back" if outcome is AttemptState.HANDED_BACK else "attempt_lost"
+        log.warning(said, job=job_id, attempt=attempt.lease.attempt, reason=reason)
+
+    async def _hand_back(self, job_id: str) -> None:
+        if attempt := self.attempts.get(job_id):
+            with contextlib.suppress(EngineDown):  # its loss is on its way, and brings the job back
+                await attempt.hand_back(self._pool.send)
 
 
 async def _loads_nothing(load: LoadModel) -> None:

@@ -48,6 +48,7 @@ from calotype.flow.eta import Eta
 from calotype.flow.finish import Finisher
 from calotype.flow.gallery import Gallery
 from calotype.flow.gate import Gate
+from calotype.flow.handed import Handed
 from calotype.flow.hooks import Hooks
 from calotype.flow.hopeless import unloadable
 from calotype.flow.idempotency import Once
@@ -123,6 +124,7 @@ class Platform:
             larder,
             self._recorder,
             guards.policy_of,
+            Handed(settings.home / "handed", self.gallery.pictures),
         )
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []
@@ -346,6 +348,10 @@ class Platform:
             },
             "adapters_broken": dict(self._adapters.broken()),
         }
+
+    async def give_notice(self, engine: str, seconds: float) -> None:
+        """An engine is to be taken away so soon; raises NotFound, InvalidInput, Conflict."""
+        await self._dispatcher.give_notice(engine, seconds)
 
     def where(self) -> dict[str, Any]:
         """Which models are on which engine, what is being loaded, and what has been so far."""

@@ -118,10 +118,13 @@ async def requeue(
     held: Lease | None,
     reason: str,
     outcome: AttemptState,
+    *,
+    images: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Back to queued; the token moves on, so that whoever ran it can write no more.
 
-    An attempt that was held didn't fail, whatever ``outcome`` says: its log tells why already.
+    An attempt that was held didn't fail, whatever ``outcome`` says: its log tells why already. Nor
+    did one that was handed back; ``images`` tells what had been done of it.
     """
     job = await _locked(conn, job_id, held)
     move(JOB_MOVES, JobState(job.state), JobState.QUEUED)  # before its attempt is looked for
@@ -130,8 +133,11 @@ async def requeue(
         await _end_attempt(conn, job, AttemptState.HELD, reason)
     else:
         engine = await _end_attempt(conn, job, outcome, reason)
-        failed = {"attempt": job.attempt, "engine": engine, "reason": reason}
-        entries.append(("attempt_failed", failed))
+        ended: dict[str, Any] = {"attempt": job.attempt, "engine": engine, "reason": reason}
+        if outcome is AttemptState.HANDED_BACK:
+            entries.append(("handed_back", ended | {"images": [*images]}))
+        else:
+            entries.append(("attempt_failed", ended))
     queued = {"tier": job.tier, "reason": reason, "attempt": job.attempt}
     entries.append(("queued", queued))
     await _change(conn, job, JobState.QUEUED, entries, token=job.token + 1)

@@ -204,14 +204,25 @@ class JobStore:
         await self._change(job_id, lambda conn: moves.tell_queued(conn, job_id, kind, data))
 
     async def requeue(
-        self, lease: Lease, reason: str, *, outcome: AttemptState = AttemptState.FAILED
+        self,
+        lease: Lease,
+        reason: str,
+        *,
+        outcome: AttemptState = AttemptState.FAILED,
+        images: Sequence[dict[str, Any]] = (),
     ) -> Job:
-        """Back to queued. ``outcome`` of the attempt: FAILED, or LOST when its engine is gone."""
-        return await self._requeue(lease.job_id, lease, reason, outcome)
+        """Back to queued. ``outcome`` of the attempt: FAILED, LOST when its engine is gone, or
+        HANDED_BACK when that goes; ``images`` tells then what it had done of them."""
+        return await self._change_job(
+            lease.job_id,
+            lambda conn: moves.requeue(conn, lease.job_id, lease, reason, outcome, images=images),
+        )
 
     async def requeue_orphan(self, job_id: str, reason: str) -> Job:
         """Back to queued without its lease: a job found running or held after a restart."""
-        return await self._requeue(job_id, None, reason, AttemptState.LOST)
+        return await self._change_job(
+            job_id, lambda conn: moves.requeue(conn, job_id, None, reason, AttemptState.LOST)
+        )
 
     async def succeed(
         self, lease: Lease, images: Sequence[Image], refused: Sequence[Refusal] = ()
@@ -357,13 +368,6 @@ class JobStore:
         return await keys.revoke(self._database, key_id)
 
     # Shared parts.
-
-    async def _requeue(
-        self, job_id: str, lease: Lease | None, reason: str, outcome: AttemptState
-    ) -> Job:
-        return await self._change_job(
-            job_id, lambda conn: moves.requeue(conn, job_id, lease, reason, outcome)
-        )
 
     async def _change_job(
         self, job_id: str, change: Callable[[AsyncConnection], Awaitable[None]]

@@ -27,8 +27,10 @@ from calotype.core.messages import (
     ModelFailed,
     ModelLoaded,
     ModelUnloaded,
+    ParkRow,
     RowDone,
     RowFailed,
+    RowParked,
     RowStarted,
     StepDone,
     Stop,
@@ -125,8 +127,9 @@ class Keeper:
         if self._process is None or self._state in (EngineState.STARTING, EngineState.DEAD):
             raise EngineDown(f"{self._name} is {self._state}")
         self._life.sent(message, asyncio.get_running_loop().time())
-        # An engine that doesn't read must not hold up a turn, which is where rows are cancelled.
-        is_patient = self._state is not EngineState.SUSPECT and not isinstance(message, CancelRow)
+        # An engine that doesn't read must not hold up a turn, which is where these are sent.
+        is_urgent = isinstance(message, CancelRow | ParkRow)
+        is_patient = self._state is not EngineState.SUSPECT and not is_urgent
         await self._process.write(message, blob, wait=is_patient)
 
     async def load(self, model: ModelInfo, evict: Sequence[str]) -> None:
@@ -242,7 +245,7 @@ class Keeper:
                     await self._emit(message)
             case MemoryShort():
                 await self._emit(message)
-            case RowStarted() | StepDone() | RowDone() | RowFailed():
+            case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
                 await self._emit(message, blob)
             case _:
                 raise InternalError(f"the engine sent a command: {type(message).__name__}")

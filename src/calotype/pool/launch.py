@@ -17,6 +17,7 @@ from calotype.core.messages import (
     ModelLoaded,
     RowDone,
     RowFailed,
+    RowParked,
     RunRow,
 )
 from calotype.core.nouns import ModelInfo
@@ -107,7 +108,7 @@ class Life:
             self.rows, self.steps, self.bytes = message.rows, message.steps, message.bytes
             if not has_stepped and self.is_busy:
                 return
-        elif isinstance(message, RowDone | RowFailed):
+        elif isinstance(message, RowDone | RowFailed | RowParked):
             self.rows_owed.discard(message.row)
         elif isinstance(message, ModelLoaded | ModelFailed):
             self._answered(message)

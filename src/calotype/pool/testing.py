@@ -13,7 +13,8 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 - ``preview``: 64 KiB of preview with every step
 - ``slow``: from the next row on, every step takes ten times as long
 
-A row that brings a source gives it back as its picture, after its share of the steps.
+A row that is handed back is the number of its steps, in digits. One that brings a source gives it
+back as its picture, after its share of the steps.
 ``CALOTYPE_FAKE_STEP_S`` is a step's time in seconds (0.001). A model can be "loaded" if its folder
 has a model_index.json; one with a file named ``crash`` in it ends the engine instead, and
 one with ``full`` finds no room when it is read. It takes
@@ -46,8 +47,10 @@ from calotype.core.messages import (
     ModelFailed,
     ModelLoaded,
     ModelUnloaded,
+    ParkRow,
     RowDone,
     RowFailed,
+    RowParked,
     RowStarted,
     RunRow,
     StepDone,
@@ -127,6 +130,8 @@ class FakeEngine:
                     self._send(ModelUnloaded(name))
                 case RunRow() as run:
                     self._begin(run, blob)
+                case ParkRow(row=name):
+                    self._park(name)
                 case _Loaded(load=load):
                     self._loaded(load)
                 case CancelRow() as cancel:
@@ -168,8 +173,15 @@ class FakeEngine:
             return
         if "forget" in run.prompt.split():
             return
-        self._rows[run.row] = _Row(run, blob)
+        parked = blob[len(blob) - run.parked_bytes :]
+        self._rows[run.row] = _Row(run, blob, int(parked or b"0"))
         self._send(RowStarted(run.row))
+
+    def _park(self, name: str) -> None:
+        if (row := self._rows.pop(name, None)) is not None:
+            device_s = row.step * self._step_s
+            parked = str(row.step).encode() if row.step else b""
+            self._send(RowParked(name, row.step, row.steps, device_s), parked)
 
     def _step(self, row: _Row) -> None:
         time.sleep(self._step_s)
@@ -235,8 +247,9 @@ def _bytes(loads: list[LoadModel]) -> int:
 
 
 def _sizes(run: RunRow) -> list[int]:
-    """Bytes of each of the row's pictures."""
-    return [each.width * each.height * each.channels for each in run.pictures]
+    """Bytes of each of the row's pictures, and of what another engine had done of it."""
+    pictures = [each.width * each.height * each.channels for each in run.pictures]
+    return [*pictures, run.parked_bytes]
 
 
 def main() -> None:
