@@ -99,6 +99,24 @@ def fill(module: Any, tensors: Mapping[str, torch.Tensor], name: str) -> None:
     module.eval().requires_grad_(False)
 
 
+def replace_decoder(vae: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give an autoencoder other weights of its decoder, by its own names; nothing is copied.
+
+    The tensors that it had stay as they are for other models. Raises ModelBroken for a decoder of
+    another autoencoder.
+    """
+    if not tensors:
+        return
+    if set(tensors) != {name for name in vae.state_dict() if name.startswith("decoder.")}:
+        raise ModelBroken("its decoder with a mark is one of another autoencoder", field="decoder")
+    try:
+        vae.load_state_dict(dict(tensors), strict=False, assign=True)
+    except RuntimeError as error:
+        said = f"its decoder with a mark doesn't fit: {error}"[:500]
+        raise ModelBroken(said, field="decoder") from error
+    vae.requires_grad_(False)
+
+
 def _own_name(key: str, expected: Mapping[str, Any]) -> str:
     if key not in expected:
         for other in (key.removeprefix(_CLIP), _CLIP + key):
