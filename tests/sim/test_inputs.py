@@ -318,6 +318,9 @@ def test_a_page_needs_no_waits_to_be_drawn() -> None:
         "policy": "ours", "tiers": {}, "images": 0, "failed": 0, "never_ran": 1,
         "warm_hit_rate": 1.0, "lora_hit_rate": 1.0, "utilisation": 0.0, "gpu_hours": 0.0,
         "cost_per_1000_images": 0.0, "jain": 1.0, "promoted": 0, "retried": 0, "makespan_s": 0.0,
+        "handed_back": 0, "loads": {}, "loaded_gb": 0.0,
+        "engines": {"mean": 0.0, "added": 0, "given_up": 0, "lost": 0, "lost_device_s": 0.0},
+        "fragmentation": {"mean": 0.0, "max": 0.0, "loads_without_block": 0},
     }  # fmt: skip
     plots = {"ours": {"slice_s": 1.0, "waits": {}, "series": {}}}
     assert "<svg" in page({"said": "<b>", "runs": [figures]}, plots)

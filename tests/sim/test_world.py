@@ -18,20 +18,7 @@ from calotype.sim.fleet import Engines, FleetPlan, Kind, Loading, Outage, of_gpu
 from calotype.sim.jobs import Asked, Costs
 from calotype.sim.traffic import Traffic, generate
 from calotype.sim.world import World
-
-
-def asked(at_s: float, *, tier: Tier = Tier.FAST, tenant: str = "ann", **more: Any) -> Asked:
-    more.setdefault("device_s", 10.0)
-    return Asked(at_s=at_s, tenant=tenant, tier=tier, model=more.pop("model", "m"), **more)
-
-
-def warm(count: int = 1, **more: Any) -> FleetPlan:
-    return FleetPlan((Engines("A100", count, warm=("m",), **more),), delay_s=0.0)
-
-
-def play(plan: FleetPlan, jobs: list[Asked], policy: str = "ours", seed: int = 0) -> dict[str, Any]:
-    return World(plan, jobs, Costs(), seed, policy).run().figures()
-
+from tests.sim.builders import asked, play, warm
 
 # Engines
 
@@ -188,7 +175,7 @@ def test_a_lost_region_sends_its_jobs_elsewhere() -> None:
     figures = play(plan, [asked(0.0), asked(0.0, tenant="bob")])
     assert figures["retried"] == 1
     assert figures["jobs"] == 2
-    assert figures["engines_lost"] == 1
+    assert figures["engines"]["lost"] == 1
 
 
 def test_late_relax_jobs_are_promoted_and_counted() -> None:

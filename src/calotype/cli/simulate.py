@@ -19,7 +19,10 @@ Trace = Annotated[
     Path | None, typer.Option(help="Traffic from a trace: JSON lines, as `trace import` writes.")
 ]
 Images = Annotated[int | None, typer.Option(help="Generated traffic of about so many images.")]
-Fleet = Annotated[Path | None, typer.Option(help="The fleet, in TOML.")]
+Fleet = Annotated[
+    Path | None,
+    typer.Option(help="The fleet, in TOML; autoscaled within `min` and `max`, and as it is."),
+]
 Gpus = Annotated[int | None, typer.Option(help="A fleet of so many A100s, all on demand.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result, byte for byte.")]
 Policy = Annotated[
@@ -64,7 +67,7 @@ def simulate(
     from calotype.sim.compare import compare, policies_named
     from calotype.sim.fleet import of_gpus, read
     from calotype.sim.jobs import Costs
-    from calotype.sim.page import eta_table, fleet_table, page, tier_table
+    from calotype.sim.page import eta_table, fleet_table, machine_table, page, tier_table
 
     _one_of("trace", trace, "images", images)
     _one_of("fleet", fleet, "gpus", gpus)
@@ -99,6 +102,8 @@ def simulate(
         return
     print_table(*tier_table(report), title=report["said"])
     print_table(*fleet_table(report))
+    if plan.is_scaled or any(run["engines"]["lost"] for run in report["runs"]):
+        print_table(*machine_table(report))
     if (etas := eta_table(report))[1]:
         print_table(*etas, title="Times that jobs were told when they were admitted")
 

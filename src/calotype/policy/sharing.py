@@ -8,7 +8,7 @@ Joining and leaving change how fast it grows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 
@@ -99,6 +99,28 @@ class Sharing:
         device_s = run.rows * (self._paid - run.paid)
         self._rows -= run.rows
         return run, device_s, self._next_end(now) if self._ends else None
+
+    def leave(self, job_id: str, now: float) -> tuple[Run, float, float, float | None] | None:
+        """A job's rows leave before they are done; None if they aren't there.
+
+        Else its run, its device-seconds, the share of its work that is still to do, and when the
+        engine's next job ends.
+        """
+        at = next((at for at, it in enumerate(self._ends) if it[2].job_id == job_id), None)
+        if at is None:
+            return None
+        self._advance(now)
+        _, _, run = self._ends.pop(at)
+        heapify(self._ends)
+        left, device_s = self.left(run, now), run.rows * (self._paid - run.paid)
+        self._rows -= run.rows
+        self.version += 1
+        return run, device_s, left, self._next_end(now) if self._ends else None
+
+    def spent_s(self, now: float) -> float:
+        """Device-seconds of what runs there, so far."""
+        self._advance(now)
+        return sum(run.rows * (self._paid - run.paid) for _, _, run in self._ends)
 
     def left(self, run: Run, now: float) -> float:
         """The share of a joined job's work that is still to do, 0..1."""

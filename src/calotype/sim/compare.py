@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Any
 
 from calotype.core.errors import InvalidInput
 from calotype.sim.baselines import POLICIES
-from calotype.sim.fleet import FleetPlan
+from calotype.sim.fleet import Engines, FleetPlan
 from calotype.sim.jobs import Asked, Costs
 from calotype.sim.world import World
 
@@ -34,17 +35,24 @@ def compare(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The report as JSON, and plots by policy. ``said`` describes the traffic.
 
-    Every ``etas_every``-th job is told its time (0: none), where the policy is ours.
+    Every ``etas_every``-th job is told its time (0: none), where the policy is ours. Beside an
+    autoscaled fleet each policy also runs on the fixed one that it begins as.
 
     The same arguments give the same report, byte for byte: it holds no time of this machine.
     """
     runs, plots = [], {}
-    for policy in policies:
-        world = World(plan, traffic(), costs, seed, policy, etas_every=etas_every)
+    fleets = {"": plan, ", fixed": plan.fixed()} if plan.is_scaled else {"": plan}
+    for policy, (also, fleet) in product(policies, fleets.items()):
+        world = World(fleet, traffic(), costs, seed, policy, etas_every=etas_every)
         record = world.run()
         etas = {"eta": world.etas.figures()} if world.etas else {}
-        runs.append({"policy": policy, **record.figures(), **etas})
-        plots[policy] = record.plots()
-    groups = ", ".join(f"{group.count} x {group.kind} in {group.region}" for group in plan.engines)
-    whole = f"{said}; on {groups}; seed {seed}."
+        runs.append({"policy": policy + also, **record.figures(), **etas})
+        plots[policy + also] = record.plots()
+    groups = zip(plan.names, plan.engines, strict=True)
+    whole = f"{said}; on {', '.join(_said(*group) for group in groups)}; seed {seed}."
     return {"said": whole, "seed": seed, "engines": plan.size, "runs": runs}, plots
+
+
+def _said(name: str, group: Engines) -> str:
+    bounds = f" ({group.min} to {group.max})" if group.is_scaled else ""
+    return f"{group.count}{bounds} x {name}"

@@ -6,8 +6,6 @@ the simulator knows of one: whether it is up, its LoRAs, its hours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from calotype.policy.arena import Arena
 from calotype.policy.sharing import Run, Sharing
 from calotype.sim.fleet import GB, Kind
@@ -20,6 +18,8 @@ class SimEngine(Sharing):
 
     __slots__ = (
         "arena",
+        "is_hired",
+        "is_leaving",
         "is_spot",
         "is_up",
         "kind",
@@ -27,7 +27,9 @@ class SimEngine(Sharing):
         "loras",
         "models",
         "name",
+        "noticed_at",
         "region",
+        "sent",
         "up_s",
         "up_since",
     )
@@ -36,37 +38,36 @@ class SimEngine(Sharing):
         super().__init__(kind)
         self.name, self.region, self.kind, self.is_spot = name, region, kind, is_spot
         self.is_up = False
+        self.is_hired = False  # paid for: from asking for it until it is given up or lost
+        self.is_leaving = False  # drained, and then given up
+        self.noticed_at: float | None = None  # when it was told that it will be taken away
+        self.sent = 0  # jobs that the line has there
         self.life = 0  # how often it came up
         self.loras: dict[str, None] = {}  # loaded, the one used last at the end
         self.models: dict[str, None] = {}  # base models that are warm
-        self.up_s, self.up_since = 0.0, 0.0
+        self.up_s, self.up_since = 0.0, 0.0  # paid for, booting included
         self.arena = Arena(round(kind.models_gb * GB))  # where the models' parts lie
+
+    def hire(self, now: float) -> None:
+        """It is paid for from now on."""
+        self.is_hired, self.up_since = True, now
 
     def up(self, now: float) -> None:
         """It starts, with nothing on it."""
-        self.is_up, self.up_since = True, now
+        if not self.is_hired:
+            self.hire(now)
+        self.is_up, self.noticed_at, self.sent = True, None, 0
         self.life += 1
         self.loras.clear()
         self.arena.hold({})
         self.clear(now)
 
-    def lay(self, parts: Mapping[str, int]) -> bool:
-        """It holds just these parts of models now. False if one found no block: all are laid anew.
-
-        What laying anew takes isn't simulated: it waits for a quiet moment.
-        """
-        if self.arena.hold(parts):
-            return True
-        self.arena.hold({})
-        self.arena.hold(parts)
-        return False
-
     def down(self, now: float) -> None:
-        """It is lost, with all that runs on it."""
+        """It is lost or given up, with all that runs on it."""
         if self._rows:
             self.busy_s += now - self._seen_s
         self.up_s += now - self.up_since
-        self.is_up = False
+        self.is_up = self.is_hired = False
         self.version += 1
         self.clear(now)
 

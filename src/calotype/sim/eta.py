@@ -96,6 +96,11 @@ class Etas:
         job = self._known[run.job_id]
         job.engine, job.run, job.life = engine, run, engine.life
 
+    def handed_back(self, job_id: str, left: float) -> None:
+        """That share of what the attempt had to do is left; it waits again."""
+        job = self._known[job_id]
+        job.engine, job.image_s = None, job.image_s * left
+
     def ended(self, job_id: str, device_s: float, now: float) -> None:
         """It has its pictures; ``device_s`` was measured."""
         job = self._known.pop(job_id)

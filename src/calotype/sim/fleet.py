@@ -3,6 +3,8 @@
     delay_s = 0.005              # of a message, one way
     [objectives]                 # seconds from asking to the picture
     turbo = 15
+    [waits]                      # seconds in the line that an autoscaled fleet is sized for
+    turbo = 5
     [loading]
     model_s = 12.0
     [kinds.A100]                 # A100, A10G and H100 are known; others need all of it
@@ -14,6 +16,8 @@
     region = "us-west"
     kind = "A100"
     count = 700
+    min = 200                    # with `max` the group is autoscaled, and begins with `count`
+    max = 900
     spot_hours = 8               # mean time until a spot machine is taken away
     [[outages]]
     region = "us-west"
@@ -28,7 +32,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ from calotype.core.errors import InvalidInput, OperatorError
 from calotype.core.events import ModelKnown
 from calotype.core.nouns import Component, Tier
 from calotype.policy.rules import Rules
+from calotype.policy.scale import ScaleRules
 
 ENGINES_MAX = 100_000
 OBJECTIVES_S = {Tier.TURBO: 15.0, Tier.FAST: 15.0, Tier.RELAX: 600.0}  # paid users: under 15 s
@@ -70,9 +75,19 @@ class Engines:
     count: int
     region: str = "local"
     warm: tuple[str, ...] = ()  # models loaded at the beginning
+    pinned: tuple[str, ...] = ()  # models that each of them loads first and keeps
+    min: int = 0  # with `max`: engines that there are always
+    max: int | None = None  # engines that there may be; None: `count` of them, whatever happens
+    boot_s: float = 120.0  # of one more, until models are loaded; paid for
     spot_hours: float | None = None  # mean time until it is taken away; None: on demand
     fail_hours: float | None = None  # mean time between failures
+    notice_s: float = 120.0  # before a spot machine is taken away: then it is told
     repair_s: float = 300.0  # until one that failed or was taken away is back
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether there are as many as are needed, within bounds."""
+        return self.max is not None
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,9 @@ class Loading:
     lora_s: float = 1.0
     spread: float = 0.3
     model_gb: float = 6.9  # of a model of which nothing else is known
+    # A part of a model needs one block of free memory; where there is none its load fails, and the
+    # line has models laid anew. Devices allocate smaller pieces: this shows the worst.
+    in_one_block: bool = False
     staged: float = 0.2  # of the time from disk, that a load from host memory takes
 
 
@@ -126,6 +144,8 @@ class FleetPlan:
     objectives: Mapping[Tier, float] = field(  # seconds from asking to the picture
         default_factory=lambda: dict(OBJECTIVES_S)
     )
+    # Seconds in the line, of 95 % of a tier's jobs, that an autoscaled fleet is sized for.
+    waits: Mapping[Tier, float] = field(default_factory=lambda: dict(ScaleRules().waits))
     reserved: Mapping[Tier, float] = field(default_factory=dict)  # share of devices
     delay_s: float = 0.005  # of a message between the server and an engine, one way
 
@@ -133,6 +153,27 @@ class FleetPlan:
     def size(self) -> int:
         """Engines in all."""
         return sum(group.count for group in self.engines)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether any of its groups is autoscaled."""
+        return any(group.is_scaled for group in self.engines)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the groups, as people read them; each its own."""
+        made: list[str] = []
+        for group in self.engines:
+            spot = "spot " if group.spot_hours else ""
+            name = f"{spot}{group.kind} in {group.region}"
+            again = sum(one == name or one.startswith(f"{name} (") for one in made)
+            made.append(f"{name} ({again + 1})" if again else name)
+        return tuple(made)
+
+    def fixed(self) -> FleetPlan:
+        """The same with ``count`` engines of each group, whatever happens."""
+        engines = tuple(replace(group, min=0, max=None) for group in self.engines)
+        return replace(self, engines=engines)
 
     def needs(self, model: str) -> ModelKnown:
         """What a model needs of a device, and how long it takes to load."""
@@ -187,6 +228,7 @@ class _Reader:
             loading=self._made(Loading, self._table(body, "loading"), "[loading]", "loading"),
             models={**MODELS, **self._models(body)},
             objectives={**OBJECTIVES_S, **self._tiers(body, "objectives", 1e9)},
+            waits={**ScaleRules().waits, **self._tiers(body, "waits", 1e9)},
             reserved=self._tiers(body, "reserved", 1.0),
             delay_s=self._value(body.get("delay_s", 0.005), "float", "delay_s", "", "delay_s"),
         )
@@ -203,6 +245,14 @@ class _Reader:
             if group.count < 1 or plan.size > ENGINES_MAX:
                 said = f"from 1 to {ENGINES_MAX} engines in all"
                 raise self._wrong(f"{where}.count", _header("engines", at), "count", said)
+            most = group.count if group.max is None else group.max
+            if not group.min <= group.count <= most <= ENGINES_MAX:
+                said = (
+                    f"min <= count <= max <= {ENGINES_MAX}, not {group.min}, {group.count}, {most}"
+                )
+                raise self._wrong(f"{where}.max", _header("engines", at), "max", said)
+            if group.min and group.max is None:
+                raise self._wrong(f"{where}.min", _header("engines", at), "min", "needs max")
         try:
             Rules(reserved=plan.reserved)
         except OperatorError as error:
@@ -288,8 +338,11 @@ class _Reader:
         elif "str" in kind:
             if isinstance(value, str) and value:
                 return value
-        elif kind == "int":
-            if is_number and int(value) == value:
+        elif kind == "bool":
+            if isinstance(value, bool):
+                return value
+        elif kind.startswith("int"):
+            if is_number and int(value) == value >= 0:
                 return int(value)
         elif value is None or (is_number and 0 <= value < float("inf")):
             return value if value is None else float(value)

@@ -45,11 +45,13 @@ def page(report: Mapping[str, Any], plots: Mapping[str, Mapping[str, Any]]) -> s
         _table(*tier_table(report)),
         "<h2>Fleet</h2>",
         _table(*fleet_table(report)),
+        _table(*machine_table(report)),
         *_etas(report),
         "<h2>Waits until the start</h2>",
         *(_waits(tier, plots) for tier in tiers),
         "<h2>Over time</h2>",
         *(_depth(policy, plots[policy]) for policy in plots),
+        *(_engines(policy, plots[policy]) for policy in plots if _has_engines(plots[policy])),
         _asked(next(iter(plots.values()))),
         "</html>",
     ]
@@ -95,6 +97,41 @@ def fleet_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         for run in report["runs"]
     ]
+    return titles, rows
+
+
+def machine_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows: engines that came and went, what was lost with them, and their memory."""
+    titles = [
+        "policy",
+        "",
+        "engines, mean",
+        "added",
+        "given up",
+        "lost",
+        "work lost",
+        "handed back",
+    ]
+    titles += ["loads", "loaded", "memory torn, mean", "most", "loads without a block"]
+    rows = []
+    for run in report["runs"]:
+        engines, memory = run["engines"], run["fragmentation"]
+        counts = [f"{engines[one]:,}" for one in ("added", "given_up", "lost")]
+        loads = f"{sum(run['loads'].values()):,}", f"{run['loaded_gb']:,.0f} GB"
+        torn = [f"{memory[one]:.0%}" for one in ("mean", "max")]
+        rows.append(
+            [
+                run["policy"],
+                "",
+                f"{engines['mean']:,.1f}",
+                *counts,
+                seconds(engines["lost_device_s"]),
+                f"{run['handed_back']:,}",
+                *loads,
+                *torn,
+                f"{memory['loads_without_block']:,}",
+            ]
+        )
     return titles, rows
 
 
@@ -153,6 +190,19 @@ def _depth(policy: str, of: Mapping[str, Any]) -> str:
         if name.startswith("waiting ")
     ]
     return _figure(f"{policy}: jobs waiting, at most", lines, "hours", "jobs")
+
+
+def _has_engines(of: Mapping[str, Any]) -> bool:
+    return any(name.startswith("engines ") for name in of["series"])
+
+
+def _engines(policy: str, of: Mapping[str, Any]) -> str:
+    lines = [
+        (name.removeprefix("engines "), _over_time(series, of["slice_s"]))
+        for name, series in of["series"].items()
+        if name.startswith("engines ")
+    ]
+    return _figure(f"{policy}: engines that are paid for", lines, "hours", "engines")
 
 
 def _asked(of: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from calotype.sim.jobs import Asked
 SLICES = 144  # of the time, in plots
 _SLICE_S_MIN = 1.0
 _QUANTILES = (0.5, 0.95, 0.99)
+_PEAKS = ("waiting ", "engines ")  # series of which the most of a slice is kept, not the sum
 _CURVE_POINTS = 101  # of a distribution, in plots
 
 
@@ -60,8 +61,9 @@ class Record:
         self._loaded_bytes = self._without_block = 0
         self._torn = array("d")  # fragmentation after each load
         self._reasons: dict[str, int] = {}
-        self.promoted = self._again = 0
-        self.losses = 0
+        self.promoted = self._again = self._returned = 0
+        self._losses, self._lost_s = 0, 0.0  # engines; device-seconds of what ran on them
+        self._more, self._fewer = 0, 0  # engines, of an autoscaled fleet
         self._slice_s = _SLICE_S_MIN
         self._series: dict[str, array[float]] = {}  # by name: amounts in each slice
         self._waiting = dict.fromkeys(Tier, 0)
@@ -100,10 +102,25 @@ class Record:
         self._torn.append(memory.index)
         self._without_block += not is_block
 
-    def again(self, asked: Asked) -> None:
-        """A job waits once more, after a lost attempt."""
-        self._again += 1
+    def again(self, asked: Asked, *, is_retry: bool) -> None:
+        """A job waits once more: its attempt was lost, or else handed back."""
+        self._again += is_retry
+        self._returned += not is_retry
         self._waiting[asked.tier] += 1
+
+    def lost(self, device_s: float) -> None:
+        """An engine is lost, with what it had spent on what runs there."""
+        self._losses += 1
+        self._lost_s += device_s
+
+    def scaled(self, more: int) -> None:
+        """So many more engines of a group are wanted; fewer, if it is below 0."""
+        self._more += max(0, more)
+        self._fewer += max(0, -more)
+
+    def engines(self, group: str, count: int, now: float) -> None:
+        """So many of a group are paid for."""
+        self._most(f"engines {group}", now, count)
 
     def ended(self, asked: Asked, started_s: float, device_s: float, now: float) -> None:
         """A job has its pictures."""
@@ -131,7 +148,7 @@ class Record:
         self._end_s, self._left = now, left
         self._engines = list(engines)
         for engine in self._engines:
-            if engine.is_up:
+            if engine.is_hired:
                 engine.down(now)
 
     def figures(self) -> dict[str, Any]:
@@ -171,7 +188,14 @@ class Record:
             "jain": _round(jain(self._speeds())),
             "promoted": self.promoted,
             "retried": self._again,
-            "engines_lost": self.losses,
+            "handed_back": self._returned,
+            "engines": {
+                "mean": _round(up_s / self._end_s if self._end_s else 0.0),
+                "added": self._more,
+                "given_up": self._fewer,
+                "lost": self._losses,
+                "lost_device_s": _round(self._lost_s),
+            },
             "starts": {why: self._reasons[why] for why in sorted(self._reasons)},
         }
 
@@ -224,7 +248,7 @@ class Record:
         while now >= self._slice_s * SLICES:
             self._slice_s *= 2
             for key, old in self._series.items():
-                join = max if key.startswith("waiting") else float.__add__
+                join = max if key.startswith(_PEAKS) else float.__add__
                 pairs = zip(old[::2], old[1::2], strict=True)
                 self._series[key] = array(
                     "d", [join(*pair) for pair in pairs] + [0.0] * (SLICES // 2)
