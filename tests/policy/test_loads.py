@@ -17,6 +17,7 @@ from calotype.core.events import (
     JobSettled,
     ModelGone,
     ModelKnown,
+    ModelWarmed,
     TimePassed,
 )
 from calotype.core.limits import (
@@ -343,6 +344,37 @@ def test_a_job_that_failed_has_its_model_loaded_elsewhere() -> None:
     pool.run()
     assert by_engine(pool.loads) == {"e1": ["m"]}
     assert not pool.jobs
+
+
+def test_a_job_that_failed_goes_back_where_no_other_engine_can_load_its_model() -> None:
+    """Where it failed it may still succeed; the other would keep it waiting for ever."""
+    pool = Pool(needs("m"))
+    pool.up("e0", models=("m",))
+    pool.failing.add(("e1", "m"))
+    pool.up("e1")
+    pool.tell(queued("j", model="m"))
+    assert pool.running == {"j": "e0"}
+    pool.running.clear()
+    pool.tell(AttemptFailed("j", "out of memory", is_retryable=True))
+    assert pool.running == {}, "the other one is tried first"
+    pool.run(until=10.0)
+    assert [load.engine for load in pool.loads] == ["e1"]
+    assert pool.running == {"j": "e0"}
+
+
+def test_an_engine_that_can_load_it_after_all_is_one_to_wait_for_again() -> None:
+    pool = Pool(needs("m"))
+    pool.up("e0", models=("m",))
+    pool.failing.add(("e1", "m"))
+    pool.up("e1")
+    pool.tell(queued("j", model="m"))
+    pool.running.clear()
+    pool.tell(AttemptFailed("j", "out of memory", is_retryable=True))
+    pool.run(until=10.0)
+    pool.failing.clear()
+    assert not pool.line._fleet.has_other("m", ("e0",))
+    pool.tell(ModelWarmed("e1", "m"))
+    assert pool.line._fleet.has_other("m", ("e0",))
 
 
 def test_a_paused_engine_is_told_to_load_nothing_and_what_it_has_is_loaded_elsewhere() -> None:

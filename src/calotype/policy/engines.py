@@ -33,6 +33,7 @@ class Engine:
     __slots__ = (
         "anew",
         "claim",
+        "failing",
         "fresh",
         "host",
         "is_open",
@@ -69,6 +70,7 @@ class Engine:
         self.pinned = up.pinned
         self.loading: Load | None = None
         self.claim: Claim | None = None
+        self.failing: dict[str, None] = {}  # models whose last load failed there
         self.fresh = ""  # loaded for jobs that wait, none of which has started there yet
         self.memory: Fragmentation | None = None  # its free memory; None: nobody told, or not since
         self.settled: tuple[str, ...] = ()  # models that needn't leave for that to be one block
@@ -89,14 +91,16 @@ class Engine:
         mine = Engine.__new__(Engine)
         for name in _PLAIN:
             setattr(mine, name, getattr(self, name))
-        mine.models, mine.jobs, mine.using = dict(self.models), dict(self.jobs), dict(self.using)
+        for name in _OWN:
+            setattr(mine, name, dict(getattr(self, name)))
         return mine
 
     def __lt__(self, other: Engine) -> bool:
         return self.order < other.order
 
 
-_PLAIN = tuple(name for name in Engine.__slots__ if name not in ("models", "jobs", "using"))
+_OWN = ("failing", "jobs", "models", "using")  # that each copy has for itself
+_PLAIN = tuple(name for name in Engine.__slots__ if name not in _OWN)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def is_busy(line: Line, engine: str) -> bool:
 
 def can_run(line: Line, model: str) -> bool:
     """Whether an engine is up, busy or not, that has the model or may load it."""
-    return line._fleet.has_other(model, ())
+    homes = line._fleet.homes
+    return model in homes.counts or homes.could_hold(model)
 
 
 class _Copier:

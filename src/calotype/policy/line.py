@@ -234,7 +234,7 @@ class Line:
                 self._loads.succeeded(engine, model)
             case LoadFailed(engine, model, reason):
                 if self._fleet.is_loading(engine, model):
-                    self._fleet.lost(engine, model)
+                    self._fleet.failed(engine, model)
                     self._loads.failed(engine, model, reason, now)
             case ModelGone(engine, model):
                 self._fleet.lost(engine, model)

@@ -138,6 +138,7 @@ class Fleet:
     def warmed(self, name: str, model: str) -> None:
         """An engine has one more model warm; not an error if it isn't known."""
         if engine := self._engines.get(name):
+            engine.failing.pop(model, None)
             self.homes.warmed(engine, model)
             self.offer(engine)
 
@@ -145,6 +146,11 @@ class Fleet:
         """Whether an engine has been told to load this model and has not answered."""
         engine = self._engines.get(name)
         return bool(engine and engine.loading and engine.loading.model == model)
+
+    def failed(self, name: str, model: str) -> None:
+        """An engine that is up couldn't load a model: until it can no job waits for it there."""
+        self._engines[name].failing[model] = None
+        self.lost(name, model)
 
     def lost(self, name: str, model: str) -> None:
         """An engine has a model no longer, or couldn't load it; not an error if it isn't known."""
@@ -240,11 +246,17 @@ class Fleet:
         return some if (mine, some.order) < (other, none.order) else none
 
     def has_other(self, model: str, avoid: tuple[str, ...]) -> bool:
-        """Whether an engine is up, busy or not, that could run this model and isn't avoided."""
+        """Whether an engine is up, busy or not, that could run this model and isn't avoided.
+
+        One that couldn't load it the last time is none to wait for.
+        """
         return any(
             name not in avoid
             and not one.is_paused
-            and (model in one.models or self.homes.could_hold(model, one))
+            and (
+                model in one.models
+                or (model not in one.failing and self.homes.could_hold(model, one))
+            )
             for name, one in self._engines.items()
         )
 
