@@ -5,6 +5,7 @@ All of it works on the lists, policies and classifiers of this installation, wit
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from calotype.cli.console import AsJson, Home, print_json, print_table
 
 app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_help=True)
-hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, list.", no_args_is_help=True)
+hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, pull, list.", no_args_is_help=True)
 app.add_typer(hashes, name="hashes")
 _ENOUGH = 20  # judgements, before times mean anything
 Asked = Annotated[str, typer.Option("--set", help="Of prompts: first, second or third.")]
@@ -26,7 +27,7 @@ def safety() -> None:
 
 @hashes.callback()
 def hash_lists() -> None:
-    """Lists of known pictures, by PDQ: add, list."""
+    """Lists of known pictures, by PDQ: add, pull, list."""
 
 
 def _setup(home: Any) -> Any:
@@ -156,6 +157,30 @@ def add_hashes(
 def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
     """List the lists of known pictures."""
     from calotype.safety.hash_lists import files_of, read
+@hashes.command("pull")
+def pull_hashes(
+    name: Annotated[str, typer.Argument(help="Of an exchange in safety.toml.")],
+    *,
+    force: Annotated[bool, typer.Option(help="Take a list that is much shorter.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a list up to date from a hash exchange; one that was cut off goes on where it was."""
+    from calotype.safety.configuration import exchange
+    from calotype.safety.hash_exchange import Puller
+    from calotype.settings import Settings
+
+    settings = Settings(home=home)
+    puller = Puller(exchange(settings.safety_path, name), settings.hashes_folder)
+    pulled = puller.pull(force=force)
+    if as_json:
+        print_json(asdict(pulled))
+    elif pulled.is_new:
+        print(f"{pulled.hashes:,} hashes in {name}; {pulled.changes:,} changes came")
+    else:
+        print(f"{pulled.hashes:,} hashes in {name}; nothing new")
+
+
     from calotype.settings import Settings
 
     found = [

@@ -68,16 +68,21 @@ def added(file: Path, folder: Path, name: str) -> int:
 
     Raises OperatorError if it can't be read, or the name isn't one.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
-        raise OperatorError(
-            f"a list can't be named {name!r}", field="name", limit="a-z, 0-9, and _ . - inside"
-        )
+    check_name(name)
     hashes = read(file)
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{name}.draft"
     beside.write_text("".join(f"{to_hex(one)}\n" for one in hashes), encoding="utf-8")
     beside.replace(folder / f"{name}{SUFFIX}")
     return len(hashes)
+
+
+def check_name(name: str) -> None:
+    """Raise OperatorError for what can't be the name of a list, and of its file."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
+        raise OperatorError(
+            f"a list can't be named {name!r}", field="name", limit="a-z, 0-9, and _ . - inside"
+        )
 
 
 @dataclass(frozen=True)
