@@ -93,6 +93,7 @@ async def test_every_form_is_served_as_it_was_signed(
     assert (report.state, report.codes) == ("trusted", ())
     assert report.manifest is not None
     assert report.manifest["image"] == image["id"]
+    assert len(report.ingredients) == 1, "the picture that its job began from"
     assert (await anyone.get(image["urls"][form])).content == answer.content
 
 
@@ -106,6 +107,7 @@ async def test_a_smaller_size_is_of_the_same_shape_and_signed_itself(
     assert report.state == "trusted"
     whole = verify((await anyone.get(image["url"])).content, anchors_pem=roots(app))
     assert report.mark == whole.mark
+    assert report.ingredients == whole.ingredients
 
 
 async def test_the_accept_header_chooses_where_the_address_leaves_it_open(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from calotype.core.errors import InvalidInput, OperatorError
 from calotype.delivery.formats import FORMS, encode
-from calotype.provenance import certificates, receipts, xmp
+from calotype.provenance import certificates, ingredients, receipts, xmp
 from calotype.provenance.certificates import CHAIN_FILE, KEY_FILE, ROOT_FILE, ROOT_KEY_FILE
 from calotype.provenance.ingredients import archive, has_picture
 from calotype.provenance.signing import GENERATED, Signer, SigningFailed, source_type
@@ -182,9 +182,38 @@ def test_what_a_picture_was_made_from_is_told_with_its_own_claim(
     assert (report.state, report.codes) == ("trusted", ())
     assert report.ingredients == ("img_1", "pic_1", "pic_2")
     with c2pa.Reader(io.BytesIO(signed)) as reader:
-        ingredients = reader.get_active_manifest()["ingredients"]
-    assert [bool(each.get("active_manifest")) for each in ingredients] == [True, True, False]
-    assert {each["relationship"] for each in ingredients} == {"inputTo"}
+        told = reader.get_active_manifest()["ingredients"]
+    assert [bool(each.get("active_manifest")) for each in told] == [True, True, False]
+    assert {each["relationship"] for each in told} == {"inputTo"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("room", [32 * 1024, 5_000, 0])
+def test_every_form_and_size_tells_what_the_picture_was_made_from(
+    folder: Path, form: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    source = Signer(identity).sign(picture("png"), "png", MANIFEST)
+    files = {"img_1": source, "img_2": source, "pic_1": picture("png")}
+    made = [archive(data, "png", name) for name, data in files.items()]
+    kept = [each for each in made if each is not None]
+    whole = Signer(identity).sign(picture("png"), "png", MANIFEST, ingredients=kept)
+    monkeypatch.setattr(ingredients, "AGAIN_BYTES_MAX", room)
+    other = Signer(identity).sign(
+        picture(form), form, MANIFEST, side=64, ingredients=ingredients.again(whole, "png")
+    )
+    report = verify(other, anchors_pem=identity.anchors_pem, serials=identity.serials)
+    assert (report.state, report.codes) == ("trusted", ())
+    assert report.ingredients == ("img_1", "img_2", "pic_1")
+    with c2pa.Reader(f"image/{form}", io.BytesIO(other)) as reader:
+        told = reader.get_active_manifest()["ingredients"]
+    claims = {32 * 1024: 2, 5_000: 1, 0: 0}[room]
+    assert sum(bool(each.get("active_manifest")) for each in told) == claims
+
+
+def test_a_picture_made_of_words_alone_has_no_ingredients(folder: Path) -> None:
+    identity = certificates.load(folder / CHAIN_FILE, folder / KEY_FILE, now=NOW)
+    assert ingredients.again(Signer(identity).sign(picture("png"), "png", MANIFEST), "png") == ()
 
 
 def test_a_source_that_was_changed_spoils_no_claim_of_ours(folder: Path) -> None:

@@ -36,7 +36,7 @@ from calotype.delivery import formats, inputs
 from calotype.flow.examine import Seen, examine
 from calotype.provenance import fingerprint, xmp
 from calotype.provenance.certificates import SigningIdentity
-from calotype.provenance.ingredients import archive, has_picture
+from calotype.provenance.ingredients import again, archive, has_picture
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer, SigningFailed, source_type
 from calotype.provenance.verification import verify
@@ -295,7 +295,14 @@ def _render(rendition: Rendition) -> bytes:
         pixels = embed(formats.resized(pixels, side), claim.mark, tools.mark_key)
     packet = xmp.packet(claim.manifest, source_type(claim.manifest))
     data = formats.encode(pixels, rendition.form, xmp=packet)
-    return tools.signer.sign(data, rendition.form, claim.manifest, mark=claim.mark, side=side)
+    return tools.signer.sign(
+        data,
+        rendition.form,
+        claim.manifest,
+        mark=claim.mark,
+        side=side,
+        ingredients=again(rendition.png, "png"),
+    )
 
 
 def _examine(given: tuple[bytes, tuple[MarkKey, ...]]) -> Seen:
