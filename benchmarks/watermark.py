@@ -2,6 +2,7 @@
 
     python -m benchmarks.watermark attacks FOLDER_OF_PNGS...
     python -m benchmarks.watermark unmarked FILE.npy --first 0 --count 2500 [--search]
+    python -m benchmarks.watermark likeness --count 1500
 
 The package is measured where it can be imported (an environment of its own: `pip install
 invisible-watermark`, MIT); else its columns are missing. Both get the same pictures and attacks;
@@ -11,11 +12,13 @@ ours carries 64 bits, the package 32. Prints JSON lines. Nothing here is part of
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from calotype.provenance import fingerprint
-from calotype.provenance.detection import DIRECT, SEARCHED, detect, threshold
+from calotype.provenance.detection import (
+    CANDIDATES_MAX,
+    DIRECT,
+    SEARCHED,
+    confirm,
+    detect,
+    threshold,
+)
+from calotype.provenance.geometry import Guess
 from calotype.provenance.watermark import MarkKey, embed
 
 Pixels = NDArray[np.uint8]
@@ -116,17 +127,31 @@ def psnr(one: Pixels, other: Pixels) -> float:
     return float(10 * np.log10(255**2 / error))
 
 
+def payload_for(number: int) -> int:
+    """As if it were made of a key and a picture."""
+    return int.from_bytes(hashlib.sha256(b"picture %d" % number).digest()[:8], "big")
+
+
 def ours(pixels: Pixels, number: int) -> tuple[Pixels, Score]:
-    """Mark a picture; the score of an attacked copy: found, id right, fits its sketch."""
-    marked, drawn = embed(pixels, number, KEY), fingerprint.sketch(pixels)
+    """Mark a picture; the score of an attacked copy: found, id right, fits its sketch.
+
+    And ``entry``: its mark is found where the log has twenty pictures that it may be.
+    """
+    payload = payload_for(number)
+    marked, drawn = embed(pixels, payload, KEY), fingerprint.sketch(pixels)
+    others = [payload_for(number + other) for other in range(1, CANDIDATES_MAX)]
 
     def score(attacked: Pixels) -> dict[str, float]:
-        mark = detect(np.ascontiguousarray(attacked), [KEY])
+        attacked = np.ascontiguousarray(attacked)
+        scale = max(attacked.shape) / max(pixels.shape)
+        one = confirm(attacked, [(KEY, each, scale) for each in (payload, *others)])
+        entry = {"entry": float(one is not None and one[0] == 0)}
+        mark = detect(attacked, [KEY])
         if mark is None:
-            return {"found": 0.0, "id": 0.0}
+            return {"found": 0.0, "id": 0.0, **entry}
         likeness = fingerprint.likeness(drawn, pixels.shape[:2], attacked, mark.placed)
         told = {} if likeness is None else {"likeness": likeness}
-        return {"found": 1.0, "id": float(mark.payload == number), **told}
+        return {"found": 1.0, "id": float(mark.payload == payload), **entry, **told}
 
     return marked, score
 
@@ -196,8 +221,61 @@ def unmarked(file: Path, first: int, count: int, *, search: bool) -> dict[str, A
     return {"pictures": len(pictures), "search": search, "found": found, "thresholds": thresholds}
 
 
+# What is done to a picture before its likeness to its own sketch is asked, and its scale since.
+CHANGES: dict[str, tuple[Callable[[Pixels], Pixels], float]] = {
+    "jpeg 30": (ATTACKS["jpeg 30"], 1.0),
+    "webp 50": (ATTACKS["webp 50"], 1.0),
+    "resize 50 %": (ATTACKS["resize 50 %"], 0.5),
+    "crop to 75 %": (ATTACKS["crop to 75 %"], 1.0),
+    "crop to 50 %": (ATTACKS["crop to 50 %"], 1.0),
+    "crop to 25 %": (ATTACKS["crop to 25 %"], 1.0),
+    "noise 8": (ATTACKS["noise 8"], 1.0),
+    "blur 1": (ATTACKS["blur 1"], 1.0),
+    "brightness 1.3": (ATTACKS["brightness 1.3"], 1.0),
+}
+THRESHOLDS = (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
+
+
+def likeness(count: int, others: int) -> Iterator[dict[str, Any]]:
+    """How far apart a picture's likeness to its own sketch is from that of other pictures.
+
+    Scenes of the training renderer, 128 pixels. For each change the share of ``count`` pictures
+    below each threshold (called copied, wrongly); for pictures compared with the sketches of
+    ``others`` others each the share that reaches it (a copied mark that isn't noticed).
+    """
+    from training.render import render
+    from training.scenes import sample_scene
+
+    pictures = [
+        render(sample_scene(Random(f"likeness {seed}")), 128)  # noqa: S311
+        for seed in range(count)
+    ]
+    sketches = [fingerprint.sketch(pixels) for pixels in pictures]
+    for name, (change, scale) in CHANGES.items():
+        placed, own, foreign = Guess(0.0, scale), list[float](), list[float]()
+        for at, pixels in enumerate(pictures):
+            changed = np.ascontiguousarray(change(pixels))
+            found = fingerprint.likeness(sketches[at], (128, 128), changed, placed)
+            own += [] if found is None else [found]
+            for step in range(1, others + 1):
+                other = sketches[(at + 7 * step) % count]
+                found = fingerprint.likeness(other, (128, 128), changed, placed)
+                foreign += [] if found is None else [found]
+        yield {
+            "change": name,
+            "own": len(own),
+            "least": round(min(own), 4),
+            "others": len(foreign),
+            "most": round(max(foreign), 4),
+            "own_below": {t: round(float(np.mean(np.array(own) < t)), 5) for t in THRESHOLDS},
+            "others_reach": {
+                t: round(float(np.mean(np.array(foreign) >= t)), 6) for t in THRESHOLDS
+            },
+        }
+
+
 def main() -> None:
-    """Run one of the two."""
+    """Run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("attacks")
@@ -208,7 +286,14 @@ def main() -> None:
     second.add_argument("--first", type=int, default=0)
     second.add_argument("--count", type=int, default=10_000)
     second.add_argument("--search", action="store_true")
+    third = commands.add_parser("likeness")
+    third.add_argument("--count", type=int, default=1_500)
+    third.add_argument("--others", type=int, default=10)
     given = parser.parse_args()
+    if given.command == "likeness":
+        for line in likeness(given.count, given.others):
+            print(json.dumps(line), flush=True)
+        return
     if given.command == "attacks":
         for folder in given.folders:
             for line in attacks(folder, given.most):

@@ -1,8 +1,9 @@
-"""Many pictures through finishing, each looked at again: ``python -m benchmarks.witness [COUNT]``.
+"""Many pictures, each looked at again: ``python -m benchmarks.witness [COUNT] [--engine]``.
 
 Scenes of the training renderer are judged, marked, encoded and signed by the finishing processes as
-any picture is, logged and recorded. Then each file has to be ours and unchanged, and the same file
-with one bit of one byte changed, anywhere, mustn't be.
+any picture is, logged and recorded. With ``--engine`` the whole platform makes them: jobs through
+the line, drawn by the embedded model, small and in few steps. Then each file has to be ours and
+unchanged, and the same file with one bit of one byte changed, anywhere, mustn't be.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from pathlib import Path
 from random import Random
 
 from calotype.core.ids import new_id
+from calotype.core.nouns import Ask, Job, Key
 from calotype.flow.examine import Seen
 from calotype.flow.finish import Finished, Finisher, Raw
+from calotype.flow.identity import trust_of
+from calotype.flow.platform import Platform
 from calotype.flow.verify import origin_of
 from calotype.jobs.store import JobStore
 from calotype.provenance import certificates
@@ -26,21 +30,25 @@ from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.verification import Report, verify
 from calotype.provenance.watermark import MarkKey
+from calotype.settings import Settings
 from tests.flow.dispatch_bench import MODEL, SPEC
 from tests.flow.test_finish import INSIDE, USES
 from training.render import render
 from training.scenes import sample_scene
 
 SIDE, AT_ONCE = 128, 4
+DRAWN_SIDE, DRAWN_STEPS = 64, 6  # pixels, steps: enough for the check to know the model's domain
+PROMPTS = ("a red lighthouse by the sea", "a tent on a green hill", "a snowy village at night")
 
 
 def main() -> None:
     """Do so, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("count", type=int, nargs="?", default=1000)
-    count = parser.parse_args().count
-    began = time.monotonic()
-    whole, files, changed, missed = asyncio.run(looked_at(count))
+    parser.add_argument("--engine", action="store_true", help="drawn by the embedded model")
+    given = parser.parse_args()
+    count, began = given.count, time.monotonic()
+    whole, files, changed, missed = asyncio.run((drawn if given.engine else looked_at)(count))
     print(f"{count} pictures, {files} files: {whole} ours and unchanged")
     print(f"one bit changed in each: {changed} ours and unchanged (by the claim alone: {missed})")
     print(f"{time.monotonic() - began:.0f} s")
@@ -74,6 +82,44 @@ async def looked_at(count: int) -> tuple[int, int, int, int]:
             finisher.stop()
             await store.close()
         return found[0], found[1], found[2], found[3]
+
+
+async def drawn(count: int) -> tuple[int, int, int, int]:
+    """The same of pictures that a platform of its own makes, from the job to the stored file."""
+    with tempfile.TemporaryDirectory() as name:
+        platform = await Platform.start(Settings(home=Path(name)))
+        try:
+            found, seed, made = [0, 0, 0, 0], 0, 0
+            key = await platform.authenticate(platform.new_key or "")
+            anchors_pem, serials = trust_of(Settings(home=Path(name)))
+            while made < count:
+                jobs = await asyncio.gather(
+                    *(one_job(platform, key, seed + more) for more in range(AT_ONCE))
+                )
+                seed += AT_ONCE
+                for image in [image for job in jobs for image in job.images][: count - made]:
+                    made += 1
+                    for file in image.files:
+                        data = await platform.gallery.delivery.read(file)
+                        other = spoilt(data, seed)
+                        claim = verify(other, anchors_pem=anchors_pem, serials=serials)
+                        found[0] += (await platform.gallery.look(data)).verdict == "ours"
+                        found[1] += 1
+                        found[2] += (await platform.gallery.look(other)).verdict == "ours"
+                        found[3] += claim.state == "trusted"
+        finally:
+            await platform.stop()
+        return found[0], found[1], found[2], found[3]
+
+
+async def one_job(platform: Platform, key: Key, seed: int) -> Job:
+    """A small job of the embedded model, when it is over."""
+    prompt = PROMPTS[seed % len(PROMPTS)]
+    ask = Ask(prompt, width=DRAWN_SIDE, height=DRAWN_SIDE, steps=DRAWN_STEPS, n=4, seed=seed)
+    job = await platform.admit(key, ask)
+    async for _ in await platform.events(key, job.id, after=0):
+        pass
+    return await platform.job(key, job.id)
 
 
 async def finish(finisher: Finisher, seed: int) -> Finished:

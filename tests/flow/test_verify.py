@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,13 +15,17 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
+from calotype.core.nouns import Image as Picture
+from calotype.core.nouns import ImageFile, Tier
+from calotype.flow.examine import Seen, examine
 from calotype.flow.finish import Finished, Finisher, Raw
-from calotype.flow.verify import Origin, origin
+from calotype.flow.verify import Origin, origin, origin_of
 from calotype.jobs.store import JobStore
 from calotype.provenance import certificates
 from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer
+from calotype.provenance.verification import verify
 from calotype.provenance.watermark import MarkKey, Pixels
 from tests.flow.dispatch_bench import MODEL, SPEC
 from tests.flow.test_finish import INSIDE, USES
@@ -124,6 +129,33 @@ async def test_one_changed_byte_is_never_unchanged(house: House) -> None:
         assert (await house.look(bytes(changed))).verdict != "ours"
 
 
+async def test_no_byte_can_be_changed_wherever_it_is(house: House) -> None:
+    """Also where the claim leaves itself out: the records know every file that was signed."""
+    store, identity = house.store, house.identity
+    lease = await store.lease((await store.insert("ada", Tier.FAST, SPEC)).id, "engine-0")
+    files = {
+        form: ImageFile(form, 0, f"fast/{form}", hashlib.sha256(data).hexdigest(), len(data))
+        for form, data in house.made[0].files.items()
+    }
+    png, pixels = files["png"].sha256, house.made[0].pixels_sha256
+    image = Picture(
+        IMAGE.format(0), 0, 7, SIDE, SIDE, png, pixels, tuple(files), tuple(files.values()),
+        verdict=house.made[0].verdict,
+    )  # fmt: skip
+    await store.succeed(lease, [image])
+
+    async def verdict(data: bytes) -> str:
+        claim = verify(data, anchors_pem=identity.anchors_pem, serials=identity.serials)
+        seen = Seen(hashlib.sha256(data).hexdigest(), claim)
+        return (await origin_of(seen, store.hash_log, store.files)).verdict
+
+    for data in house.made[0].files.values():
+        assert await verdict(data) == "ours"
+        for at in range(0, len(data), max(1, len(data) // 150)):
+            changed = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+            assert await verdict(changed) != "ours", at
+
+
 STRIPPED: dict[str, Callable[[Pixels], bytes]] = {
     "png": saved,
     "jpeg": lambda p: saved(p, "jpeg", quality=75),
@@ -139,6 +171,30 @@ async def test_a_stripped_copy_is_known_by_its_mark(house: House, change: str) -
     assert found.logged is not None
     assert (found.logged.by, found.logged.kept.entry.image) == ("mark", IMAGE.format(1))
     assert found.logged.is_proven
+
+
+FAINT: dict[str, Callable[[Pixels], bytes]] = {
+    "webp": lambda p: saved(p, "webp", quality=50),
+    "half the size, jpeg": lambda p: saved(
+        np.asarray(Image.fromarray(p).resize((SIDE // 2, SIDE // 2))), "jpeg", quality=75
+    ),
+}
+
+
+@pytest.mark.parametrize("change", FAINT)
+async def test_a_mark_too_faint_to_be_found_is_found_by_what_the_picture_looks_like(
+    house: House, change: str
+) -> None:
+    data = FAINT[change](opened(house.made[1].files["png"]))
+    assert examine(data, keys=[KEY], anchors_pem=None).mark is None
+    found = await house.look(data)
+    assert found.verdict == "ours_by_mark"
+    assert found.mark is not None
+    assert found.mark.false_max < 1e-9
+    assert found.logged is not None
+    assert (found.logged.by, found.logged.kept.entry.image) == ("mark", IMAGE.format(1))
+    unmarked = await house.look(FAINT[change](scene(1)))
+    assert (unmarked.verdict, unmarked.mark) == ("ours_by_looks", None)
 
 
 async def test_a_copied_mark_is_called_one(house: House) -> None:

@@ -110,7 +110,7 @@ class Gallery:
                 seen = await self._finisher.examine(data, self._mark_keys)
         finally:
             self._look_waits -= 1
-        return await origin_of(seen, self._store.hash_log, self._store.files)
+        return await origin_of(seen, self._store.hash_log, self._store.files, self._mark_keys)
 
 
 def removals(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,13 +20,13 @@ from calotype.flow.examine import Seen, examine
 from calotype.jobs.files import PictureFiles
 from calotype.jobs.hash_log import HashLog, Kept
 from calotype.provenance import fingerprint
-from calotype.provenance.detection import Mark
+from calotype.provenance.detection import CANDIDATES_MAX, Mark, confirm
 from calotype.provenance.geometry import Guess
 from calotype.provenance.verification import Report
 from calotype.provenance.watermark import MarkKey
 
 NEAR_BITS = 20  # of 64; what is that near is then compared by its sketch
-NEAR_MAX = 20  # entries that are compared
+NEAR_MAX = CANDIDATES_MAX  # entries that are compared
 LOOKS_MIN = 0.97  # likeness by which a picture without a mark is called a copy
 
 Verdict = Literal["ours", "ours_changed", "ours_by_mark", "ours_by_looks", "copied_mark",
@@ -116,12 +116,20 @@ async def origin(
 ) -> Origin:
     """Look at a file from every side, here and now. ``keys``: those of the mark, old ones too."""
     seen = examine(data, keys=keys, anchors_pem=anchors_pem, serials=serials)
-    return await origin_of(seen, log, files)
+    return await origin_of(seen, log, files, keys)
 
 
-async def origin_of(seen: Seen, log: HashLog, files: PictureFiles | None = None) -> Origin:
-    """What follows from what was seen of a file, from the log, and from the records of files."""
-    logged = await _logged(seen, log)
+async def origin_of(
+    seen: Seen,
+    log: HashLog,
+    files: PictureFiles | None = None,
+    keys: Sequence[MarkKey] = (),
+) -> Origin:
+    """What follows from what was seen of a file, from the log, and from the records of files.
+
+    With ``keys`` the marks of pictures that it looks like are looked for once more, one by one.
+    """
+    seen, logged = await _logged(seen, log, keys)
     verdict = _verdict(seen.claim, seen.mark, logged)
     if verdict == "ours" and files is not None and await _is_another(seen, files):
         verdict = "ours_changed"
@@ -138,24 +146,48 @@ async def _is_another(seen: Seen, files: PictureFiles) -> bool:
     return bool(signed) and seen.sha256 not in signed
 
 
-async def _logged(seen: Seen, log: HashLog) -> Logged | None:
-    """The entry of this file, else of its mark, else of what looks the same."""
+async def _logged(seen: Seen, log: HashLog, keys: Sequence[MarkKey]) -> tuple[Seen, Logged | None]:
+    """The entry of this file, else of its mark, else of what looks the same; and what was seen.
+
+    Of a picture that looks like an entry's that entry's mark is looked for, too: too little of it
+    may be left to be found by itself.
+    """
     if kept := await log.of_file(seen.sha256):
-        return await _told(kept, "file", 1.0, log)
+        return seen, await _told(kept, "file", 1.0, log)
     grey, mark = seen.grey, seen.mark
     if grey is None:
-        return None
+        return seen, None
     if mark is not None and mark.payload is not None and (kept := await log.of_mark(mark.payload)):
         likeness = await asyncio.to_thread(_likeness, kept, grey, mark.placed)
-        return await _told(kept, "mark", likeness, log)
+        return seen, await _told(kept, "mark", likeness, log)
     near = await log.near(seen.phashes, bits=NEAR_BITS, most=NEAR_MAX)
     likenesses = await asyncio.to_thread(lambda: [_looks(kept, grey) for kept in near])
-    pairs = zip(likenesses, near, strict=True)
-    scored = [(likeness, kept) for likeness, kept in pairs if likeness is not None]
+    scored = [
+        (likeness, kept)
+        for likeness, kept in zip(likenesses, near, strict=True)
+        if likeness is not None and likeness >= fingerprint.FITS_MIN
+    ]
+    if found := await asyncio.to_thread(_confirmed, grey, [kept for _, kept in scored], keys):
+        at, mark = found
+        return replace(seen, mark=mark), await _told(scored[at][1], "mark", scored[at][0], log)
     best = max(scored, key=lambda each: each[0], default=None)
     if best is None or best[0] < LOOKS_MIN:
-        return None
-    return await _told(best[1], "looks", best[0], log)
+        return seen, None
+    return seen, await _told(best[1], "looks", best[0], log)
+
+
+def _confirmed(
+    grey: NDArray[np.uint8], entries: Sequence[Kept], keys: Sequence[MarkKey]
+) -> tuple[int, Mark] | None:
+    """Which entry's mark is in the picture after all, and the mark."""
+    known = {key.id: key for key in keys}
+    at = [number for number, kept in enumerate(entries) if kept.entry.mark_key in known]
+    candidates = [
+        (known[entry.mark_key], entry.mark, max(grey.shape) / max(entry.height, entry.width))
+        for entry in (entries[number].entry for number in at)
+    ]
+    found = confirm(grey, candidates)
+    return found and (at[found[0]], found[1])
 
 
 async def _told(

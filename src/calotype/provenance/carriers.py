@@ -42,6 +42,33 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Waves:
+    """Waves of a tile whose phases are known."""
+
+    at: Whole  # N x 2
+    expected: Complexes  # N: how strong each is, and its phase
+    shared: NDArray[np.float32]  # N: how many of them have the same phase of the key's
+
+    def find(self, spectrum: Complexes) -> tuple[float, tuple[int, int]]:
+        """Where they fit a tile's (whitened) spectrum best: the statistic, and the shift.
+
+        The statistic is the correlation over its standard deviation if the phases were drawn anew:
+        for any one shift, P(statistic >= t) <= exp(-t**2 / 2) over the keys, whatever the tile. (A
+        sum of independent |g| cos(phase) is strictly sub-Gaussian, since I0(x) <= exp(x**2 / 4).
+        Of n waves that share a phase |g1 + ... + gn|**2 <= n (|g1|**2 + ... + |gn|**2).)
+        """
+        heard = spectrum[self.at[:, 0], self.at[:, 1]] * np.conj(self.expected)
+        deviation = np.sqrt(float((self.shared * np.abs(heard) ** 2).sum()) / 2)
+        if deviation == 0.0:
+            return 0.0, (0, 0)
+        product = np.zeros((SIDE, SIDE), np.complex64)
+        product[self.at[:, 0], self.at[:, 1]] = heard
+        fits = np.fft.ifft2(product).real * (SIDE * SIDE / deviation)
+        best = int(fits.argmax())
+        return float(fits.flat[best]), divmod(best, SIDE)
+
+
+@dataclass(frozen=True)
 class Carriers:
     """One key's waves. Frequencies are (y, x), in waves a tile."""
 
@@ -52,7 +79,7 @@ class Carriers:
 
     def tile(self, payload: int) -> NDArray[np.float32]:
         """The tile of a payload (0..2**64-1): SIDE x SIDE, mean 0, standard deviation 1."""
-        symbols = np.frombuffer(_code().encode(payload.to_bytes(PAYLOAD_BYTES, "big")), np.uint8)
+        symbols = _symbols(payload)
         spectrum = np.zeros((SIDE, SIDE), np.complex64)
         count = self.symbols_at.shape[0] * self.symbols_at.shape[1]
         of_pilot = np.sqrt(PILOT_SHARE / len(self.pilot))
@@ -64,23 +91,23 @@ class Carriers:
         return np.asarray(tile / tile.std(), np.float32)
 
     def find(self, spectrum: Complexes) -> tuple[float, tuple[int, int]]:
-        """Where the pilot fits a tile's (whitened) spectrum best: the statistic, and the shift.
+        """Where the pilot fits a tile's (whitened) spectrum best: see Waves.find."""
+        return Waves(self.pilot_at, self.pilot, np.ones(len(self.pilot), np.float32)).find(spectrum)
 
-        The statistic is the correlation over its standard deviation if the pilot's phases were
-        drawn anew: for any one shift, P(statistic >= t) <= exp(-t**2 / 2) over the keys, whatever
-        the tile. (The sum of independent |g| cos(phase) is strictly sub-Gaussian, since
-        I0(x) <= exp(x**2 / 4).)
-        """
-        at = self.pilot_at
-        heard = spectrum[at[:, 0], at[:, 1]]
-        product = np.zeros((SIDE, SIDE), np.complex64)
-        product[at[:, 0], at[:, 1]] = heard * np.conj(self.pilot)
-        deviation = np.sqrt(float((np.abs(heard) ** 2).sum()) / 2)
-        if deviation == 0.0:
-            return 0.0, (0, 0)
-        fits = np.fft.ifft2(product).real * (SIDE * SIDE / deviation)
-        best = int(fits.argmax())
-        return float(fits.flat[best]), divmod(best, SIDE)
+    def of_payload(self, payload: int) -> Waves:
+        """All waves of a payload's tile."""
+        symbols = _symbols(payload)
+        _, which, counts = np.unique(symbols, return_inverse=True, return_counts=True)
+        waves = self.symbols_at.shape[1]
+        of_pilot = np.sqrt(PILOT_SHARE / len(self.pilot))
+        of_symbols = np.sqrt((1 - PILOT_SHARE) / (len(symbols) * waves))
+        expected = (of_pilot * self.pilot, (of_symbols * self.sequences[symbols]).ravel())
+        shared = (np.ones(len(self.pilot)), np.repeat(counts[which], waves))
+        return Waves(
+            np.concatenate([self.pilot_at, self.symbols_at.reshape(-1, 2)]),
+            np.concatenate(expected).astype(np.complex64),
+            np.concatenate(shared).astype(np.float32),
+        )
 
     def read(self, spectrum: Complexes, shift: tuple[int, int]) -> Read:
         """The payload of a tile whose pilot was found at ``shift``.
@@ -146,6 +173,10 @@ def _phases(secret: bytes, use: str, count: int) -> Complexes:
 @lru_cache(maxsize=1)
 def _code() -> RSCodec:
     return RSCodec(PARITY)
+
+
+def _symbols(payload: int) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes(_code().encode(payload.to_bytes(PAYLOAD_BYTES, "big"))), np.uint8)
 
 
 def _mended(symbols: NDArray[np.uint8], left_out: list[int]) -> NDArray[np.uint8] | None:

@@ -3,7 +3,8 @@
 First as if nothing but cutting, mirroring and quarter turns had happened: the picture's small
 differences are folded onto one tile, and its spectrum compared with each key's pilot at all shifts.
 If that says nothing, the likeliest turns and scales of ``geometry`` are undone and tried the same
-way.
+way. What one picture should hold is looked for with all of its waves, not the pilot's alone
+(``confirm``): where it is known what to look for, much less of a mark is proof.
 
 The threshold is not fitted to pictures. For a picture that has nothing to do with a key, each
 comparison exceeds t with probability exp(-t**2 / 2) at most (``Carriers.find``). FALSE_MAX, what is
@@ -13,18 +14,17 @@ allowed in all, is divided by the number of comparisons that could be made, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from PIL import Image
-
 from calotype.provenance.carriers import SIDE, Carriers, Complexes, carriers
-from calotype.provenance.geometry import Guess, guesses
+from calotype.provenance.folding import both_ways, folded, levels_of, middle, positions, undone
+from calotype.provenance.geometry import Guess, Heard, guesses, heard
 from calotype.provenance.watermark import Grey, MarkKey, Pixels
 
-FALSE_MAX = 1e-9  # probability that an unmarked picture is called marked, all keys together
-SIDE_MAX = 2_048  # pixels: of a larger picture, its middle is looked at
+# Probability that an unmarked picture is called marked, all keys together; and the same again that
+# it is called so for what it looks like.
+FALSE_MAX = 1e-9
 SEARCH_MAX = 768  # pixels: the same, while turns and scales are tried
 GUESSES = 24  # turns and scales that are tried
 REFINED = 2  # of them, by smaller and smaller steps
@@ -33,8 +33,9 @@ ROUNDS = 4  # of such steps, each half of the one before
 # 2**25 turns and scales: a grid has under 2**15, and 625 can be reached from each in four rounds.
 DIRECT = 8 * SIDE * SIDE
 SEARCHED = 2**25 * DIRECT
-_AROUND = 7  # pixels: what differs from the mean of this square is a small difference
-_CLIP = 1.0  # in local standard deviations, so that edges don't drown the rest
+CANDIDATES_MAX = 20  # pictures whose mark is looked for in one picture
+# The same eight positions and shifts, as large as it is and as large as it was.
+CONFIRMED = 2 * CANDIDATES_MAX * DIRECT
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,55 @@ def detect(pixels: Pixels, keys: Sequence[MarkKey], *, search: bool = True) -> M
     """
     if min(pixels.shape[:2]) < 32 or not keys:
         return None
-    grey = _middle(np.asarray(Image.fromarray(pixels).convert("L"), np.float32), SIDE_MAX)
-    residual = _residual(grey)
-    for key, best in _best_direct(residual, keys):
+    levels = levels_of(pixels)
+    for key, best in _best_direct(levels[1], keys):
         if best.statistic >= threshold(DIRECT, len(keys)):
             return _mark(key, best, DIRECT, len(keys))
     if not search:
         return None
-    levels = {1: residual}
-    if min(grey.shape) >= 64:
-        half = Image.fromarray(grey).reduce(2)
-        levels[2] = _residual(np.asarray(half, np.float32))
+    enough = threshold(SEARCHED, len(keys))
+    levels = {by: middle(level, SEARCH_MAX) for by, level in levels.items()}
+    lines = heard(levels[1])
     for key in keys:
-        best = _search(levels, carriers(key.secret))
-        if best.statistic >= threshold(SEARCHED, len(keys)):
+        best = _search(levels, lines, carriers(key.secret), enough)
+        if best.statistic >= enough:
             return _mark(key, best, SEARCHED, len(keys))
     return None
+
+
+def confirm(
+    pixels: Pixels, candidates: Sequence[tuple[MarkKey, int, float]]
+) -> tuple[int, Mark] | None:
+    """Which of a few pictures' marks is in this one, and the mark; None if none is.
+
+    ``pixels``: as above, or grey. A candidate: the key that the picture was marked with, its
+    payload, and the scale at which this one would be all of it. Every wave of a payload is known,
+    so all of them say together whether it is there: the same picture reaches 1.7 times what the
+    pilot does, at about the same threshold.
+    """
+    if min(pixels.shape[:2]) < 32 or not candidates:
+        return None
+    assert len(candidates) <= CANDIDATES_MAX
+    levels = levels_of(pixels)
+    spectra = {1.0: list(positions(folded(levels[1])))}
+    best: tuple[float, int, Guess] | None = None
+    for at, (key, payload, scale) in enumerate(candidates):
+        if scale not in spectra:
+            whole = folded(undone(levels, Guess(0.0, scale)))
+            spectra[scale] = list(positions(whole, scale))
+        waves = carriers(key.secret).of_payload(payload)
+        for placed, spectrum in [*spectra[1.0], *(spectra[scale] if scale != 1.0 else ())]:
+            statistic, _ = waves.find(spectrum)
+            if best is None or statistic > best[0]:
+                best = statistic, at, placed
+    assert best is not None
+    statistic, at, placed = best
+    enough = math.sqrt(2 * math.log(CONFIRMED / FALSE_MAX))
+    if statistic < enough:
+        return None
+    key, payload, _ = candidates[at]
+    chance = min(1.0, CONFIRMED * math.exp(-(statistic**2) / 2))
+    return at, Mark(key.id, payload, statistic, enough, chance, 0, placed)
 
 
 def threshold(comparisons: int, keys: int) -> float:
@@ -103,7 +137,7 @@ def _mark(key: MarkKey, found: _Found, comparisons: int, keys: int) -> Mark:
 
 
 def _best_direct(residual: Grey, keys: Sequence[MarkKey]) -> Iterator[tuple[MarkKey, _Found]]:
-    spectra = list(_positions(_folded(residual)))
+    spectra = list(positions(folded(residual)))
     for key in keys:
         yield key, _best(carriers(key.secret), spectra)
 
@@ -116,28 +150,17 @@ def _best(waves: Carriers, spectra: Sequence[tuple[Guess, Complexes]]) -> _Found
     return max(found, key=lambda each: each.statistic)
 
 
-def _positions(tile: Grey) -> Iterator[tuple[Guess, Complexes]]:
-    """The tile's spectrum with each quarter turn and mirroring undone."""
-    for quarter in (0, 1):
-        for is_mirrored in (False, True):
-            undone = np.rot90(tile, -quarter)
-            undone = undone[:, ::-1] if is_mirrored else undone
-            yield from _both_ways(undone, Guess(90.0 * quarter, 1.0, is_mirrored))
-
-
-def _both_ways(tile: Grey, placed: Guess) -> tuple[tuple[Guess, Complexes], ...]:
-    """The spectrum of the tile, and of the tile turned by half: but for a shift, its conjugate."""
-    spectrum = _whitened(tile)
-    half = replace(placed, turn=placed.turn + 180)
-    return (placed, spectrum), (half, np.conj(spectrum))
-
-
-def _search(levels: dict[int, Grey], waves: Carriers) -> _Found:
-    levels = {by: _middle(level, SEARCH_MAX) for by, level in levels.items()}
-    likely, step = guesses(levels[1], waves.pilot_at, GUESSES)
-    tried = sorted((_try(levels, waves, guess) for guess in likely), key=lambda f: -f.statistic)
+def _search(levels: Mapping[int, Grey], lines: Heard, waves: Carriers, enough: float) -> _Found:
+    """The best of the likeliest turns and scales; the first that is good enough ends the search."""
+    likely, step = guesses(lines, waves.pilot_at, GUESSES)
+    tried: list[_Found] = []
+    for guess in likely:
+        tried.append(_try(levels, waves, guess))
+        if tried[-1].statistic >= enough:
+            break
+    tried.sort(key=lambda found: -found.statistic)
     best = tried[0]
-    for found in tried[:REFINED]:
+    for found in tried[: 1 if best.statistic >= enough else REFINED]:
         refined, by = found, step / 2
         for _ in range(ROUNDS):
             around = [_try(levels, waves, guess) for guess in _near(refined.placed, by)]
@@ -152,68 +175,6 @@ def _near(guess: Guess, step: float) -> Iterator[Guess]:
         yield replace(guess, turn=guess.turn + turn, scale=guess.scale * math.exp(scale))
 
 
-def _try(levels: dict[int, Grey], waves: Carriers, guess: Guess) -> _Found:
+def _try(levels: Mapping[int, Grey], waves: Carriers, guess: Guess) -> _Found:
     """Undo a guess and compare."""
-    return _best(waves, _both_ways(_folded(_undone(levels, guess)), guess))
-
-
-def _undone(levels: dict[int, Grey], guess: Guess) -> Grey:
-    """The small differences as they were before they were mirrored, scaled and turned."""
-    by = 2 if guess.scale >= 1.8 and 2 in levels else 1  # else fine noise would fold into the mark
-    level, scale = levels[by], guess.scale / by
-    height, width = level.shape
-    turn = math.radians(guess.turn)
-    cos, sin = math.cos(turn), math.sin(turn)
-    tall = math.ceil((height * abs(cos) + width * abs(sin)) / scale)
-    wide = math.ceil((width * abs(cos) + height * abs(sin)) / scale)
-    mirror = -1.0 if guess.is_mirrored else 1.0
-    # From a pixel of the result to one of the level: mirror, scale, turn, each about its middle.
-    a, b = scale * cos * mirror, scale * sin
-    d, e = -scale * sin * mirror, scale * cos
-    c = width / 2 - a * wide / 2 - b * tall / 2
-    f = height / 2 - d * wide / 2 - e * tall / 2
-    picture = Image.fromarray(level).transform(
-        (wide, tall), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC
-    )
-    return np.asarray(picture, np.float32)
-
-
-def _middle(grey: Grey, most: int) -> Grey:
-    height, width = grey.shape
-    top, left = max(0, height - most) // 2, max(0, width - most) // 2
-    return grey[top : top + most, left : left + most]
-
-
-def _residual(grey: Grey) -> Grey:
-    """The small differences: brightness less its surroundings, in local standard deviations."""
-    fine = grey - _mean_around(grey)
-    deviation = np.sqrt(np.maximum(_mean_around(fine * fine), 0)) + 1.0
-    return np.asarray(np.clip(fine / deviation, -_CLIP, _CLIP), np.float32)
-
-
-def _mean_around(grey: Grey) -> Grey:
-    """The mean of the square around each pixel."""
-    before, after = _AROUND // 2 + 1, _AROUND // 2
-    mean = grey
-    for _ in range(2):  # down, then across
-        sums = np.cumsum(np.pad(mean, ((before, after), (0, 0)), "reflect"), 0, np.float64)
-        mean = ((sums[_AROUND:] - sums[:-_AROUND]) / _AROUND).astype(np.float32).T
-    return mean
-
-
-def _folded(residual: Grey) -> Grey:
-    """The sum of all tiles of the picture: SIDE x SIDE."""
-    height, width = residual.shape
-    down, across = -(-height // SIDE), -(-width // SIDE)
-    whole = np.pad(residual, ((0, down * SIDE - height), (0, across * SIDE - width)))
-    return np.asarray(whole.reshape(down, SIDE, across, SIDE).sum((0, 2)), np.float32)
-
-
-def _whitened(tile: Grey) -> Complexes:
-    """The tile's spectrum over the power around each of its frequencies."""
-    spectrum = np.fft.fft2(tile)
-    power = np.abs(spectrum) ** 2
-    for axis in (0, 1):
-        near = power + np.roll(power, 1, axis) + np.roll(power, -1, axis)
-        power = near + np.roll(power, 2, axis) + np.roll(power, -2, axis)
-    return np.asarray(spectrum / np.sqrt(power / 25 + 1e-9), np.complex64)
+    return _best(waves, both_ways(folded(undone(levels, guess)), guess))

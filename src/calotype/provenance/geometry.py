@@ -51,14 +51,26 @@ def grid(side: int) -> Grid:
     return Grid(turns, scales, step)
 
 
-def guesses(residual: NDArray[np.float32], lines: Whole, count: int) -> tuple[list[Guess], float]:
+@dataclass(frozen=True)
+class Heard:
+    """What is heard of a picture at each frequency, whatever the key."""
+
+    power: NDArray[np.float32]  # of twice-as-fine frequencies, over the power around them
+    side: int  # pixels of a window
+
+
+def heard(residual: NDArray[np.float32]) -> Heard:
+    """Listen to a picture's small differences (height x width)."""
+    side = min(WINDOW, *residual.shape)
+    return Heard(_power(residual, side), side)
+
+
+def guesses(of: Heard, lines: Whole, count: int) -> tuple[list[Guess], float]:
     """The ``count`` best guesses, best first, and the grid's step.
 
-    ``residual``: height x width, the picture's small differences; ``lines``: waves a tile, N x 2.
+    ``lines``: a key's waves a tile, N x 2.
     """
-    side = min(WINDOW, *residual.shape)
-    power = _power(residual, side)
-    tried = grid(side)
+    power, tried = of.power, grid(of.side)
     scored = []
     for is_mirrored in (False, True):
         for quarter in (0, 90):
