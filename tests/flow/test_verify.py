@@ -174,7 +174,7 @@ async def test_a_stripped_copy_is_known_by_its_mark(house: House, change: str) -
 
 
 FAINT: dict[str, Callable[[Pixels], bytes]] = {
-    "webp": lambda p: saved(p, "webp", quality=50),
+    "webp": lambda p: saved(p, "webp", quality=60),
     "half the size, jpeg": lambda p: saved(
         np.asarray(Image.fromarray(p).resize((SIDE // 2, SIDE // 2))), "jpeg", quality=75
     ),

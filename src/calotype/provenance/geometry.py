@@ -2,7 +2,8 @@
 
 The pilot's waves are lines in the picture's spectrum. A turn of the picture turns them, a change of
 scale moves them out or in, and where the picture was cut doesn't matter. So every turn and scale of
-a grid is scored by the power at the places where the lines would be, and the best are given back.
+a grid is scored by the power at the places where the lines would be, and the best are given back;
+by angle and the logarithm of the radius both are shifts, and all are scored by one convolution.
 (The principle: Pereira and Pun 2000, "Robust template matching for affine resistant image
 watermarks".) What is true of a guess, the pilot's phases tell: see ``detection``.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.provenance.carriers import SIDE, Whole
+from calotype.provenance.carriers import RING, SIDE, Whole
 
 WINDOW = 512  # pixels, at most; larger pictures are heard in windows, half over each other
 WINDOWS_MAX = 9  # of them
@@ -53,35 +54,92 @@ def grid(side: int) -> Grid:
 
 @dataclass(frozen=True)
 class Heard:
-    """What is heard of a picture at each frequency, whatever the key."""
+    """What is heard of a picture at each frequency, whatever the key, by angle and by radius.
 
-    power: NDArray[np.float32]  # of twice-as-fine frequencies, over the power around them
+    A turn of the picture moves all of it by rows, which go round after half a turn; a change of
+    scale moves it by columns, whose radii grow by the grid's step.
+    """
+
+    power: NDArray[np.float32]  # angles x radii: above the mean; 0 where nothing can be heard
+    is_there: NDArray[np.float32]  # angles x radii: 1 below the picture's own finest wave, else 0
     side: int  # pixels of a window
 
 
 def heard(residual: NDArray[np.float32]) -> Heard:
     """Listen to a picture's small differences (height x width)."""
     side = min(WINDOW, *residual.shape)
-    return Heard(_power(residual, side), side)
+    power, step = _power(residual, side), grid(side).step
+    fine = len(power)
+    least = RING[0] * fine / SIDE / SCALES[1]
+    radii = np.exp(np.arange(np.log(least), np.log(fine / np.sqrt(2)), step))
+    angles = np.arange(_angles(step)) * (np.pi / _angles(step))
+    y, x = (np.rint(np.outer(of(angles), radii)).astype(np.int64) for of in (np.sin, np.cos))
+    is_there = np.maximum(np.abs(y), np.abs(x)) < fine // 2
+    above = power[y % fine, x % fine] - power.mean()
+    return Heard(np.where(is_there, above, 0), is_there.astype(np.float32), side)
 
 
 def guesses(of: Heard, lines: Whole, count: int) -> tuple[list[Guess], float]:
     """The ``count`` best guesses, best first, and the grid's step.
 
-    ``lines``: a key's waves a tile, N x 2.
+    ``lines``: a key's waves a tile, N x 2. Each guess is better than those beside it.
     """
-    power, tried = of.power, grid(of.side)
+    tried, (angles, radii) = grid(of.side), of.power.shape
+    turns = len(tried.turns) // 2  # each way
+    smaller, larger = (round(np.log(scale) / tried.step) for scale in SCALES)
+    width = radii + larger - smaller  # so that no line goes round
+    spectra = [np.fft.rfft2(each, (angles, width)) for each in (of.power, of.is_there)]
+    rows, columns = np.arange(-turns, turns + 1), np.arange(smaller, larger + 1)
     scored = []
     for is_mirrored in (False, True):
+        at = np.fft.rfft2(_marked(lines, of.side, tried.step, is_mirrored, (angles, width)))
+        sums, counts = (
+            np.fft.irfft2(at * np.conj(spectrum), (angles, width)) for spectrum in spectra
+        )
+        scores = np.where(counts > 8.5, sums / np.sqrt(np.maximum(counts, 1)), -np.inf)
         for quarter in (0, 90):
-            turned = _turned(lines, quarter, is_mirrored)
-            for turn in tried.turns:
-                scores = _scores(power, _turned(turned, turn, False), tried.scales)
-                for best in np.argpartition(-scores, 3)[:3]:
-                    guess = Guess(float(turn + quarter), float(tried.scales[best]), is_mirrored)
-                    scored.append((float(scores[best]), guess))
+            shift = rows + quarter * angles // 180
+            part = scores[shift % angles][:, columns % width]
+            for row, column in zip(*_peaks(part), strict=True):
+                turn = float(np.degrees(rows[row] * np.pi / angles)) + quarter
+                guess = Guess(turn, float(np.exp(columns[column] * tried.step)), is_mirrored)
+                scored.append((float(part[row, column]), guess))
     scored.sort(key=lambda each: -each[0])
     return [guess for _, guess in scored[:count]], tried.step
+
+
+def _angles(step: float) -> int:
+    """Steps in half a turn; an even number, so that a quarter is one of them."""
+    return 2 * round(np.pi / step / 2)
+
+
+def _marked(
+    lines: Whole, side: int, step: float, is_mirrored: bool, shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """1 where a key's lines are in an unturned, unscaled picture (mirrored or not), else 0."""
+    y, x = lines[:, 0].astype(np.float64), lines[:, 1].astype(np.float64)
+    angle = np.arctan2(y, -x if is_mirrored else x)
+    row = np.rint(angle * shape[0] / np.pi).astype(np.int64) % shape[0]
+    column = np.rint(np.log(np.hypot(y, x) / RING[0] * SCALES[1]) / step).astype(np.int64)
+    found = np.zeros(shape, np.float32)
+    np.add.at(found, (row, column), 1)
+    return found
+
+
+def _peaks(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where a score is none less than those around it."""
+    around = np.pad(scores, 1, constant_values=-np.inf)
+    height, width = scores.shape
+    best = np.max(
+        [
+            around[down : down + height, across : across + width]
+            for down in range(3)
+            for across in range(3)
+        ],
+        axis=0,
+    )
+    rows, columns = np.nonzero((scores >= best) & np.isfinite(scores))
+    return rows, columns
 
 
 def _power(residual: NDArray[np.float32], side: int) -> NDArray[np.float32]:
@@ -104,25 +162,3 @@ def _corners(shape: tuple[int, ...], side: int) -> list[tuple[int, int]]:
         count = min(most, 1 + (length - side) // (side // 2))
         ways.append(np.linspace(0, length - side, count).astype(int).tolist())
     return [(top, left) for top in ways[0] for left in ways[1]]
-
-
-def _turned(lines: NDArray[np.generic], degrees: float, is_mirrored: bool) -> NDArray[np.float64]:
-    """Where the lines (y, x) are once the picture is mirrored and turned counter-clockwise."""
-    y, x = lines[:, 0].astype(np.float64), lines[:, 1].astype(np.float64)
-    if is_mirrored:
-        x = -x
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    return np.stack([y * cos - x * sin, y * sin + x * cos], 1)
-
-
-def _scores(
-    power: NDArray[np.float32], lines: NDArray[np.float64], scales: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Mean power at the lines, for each scale, in standard deviations of what chance gives."""
-    fine = len(power)
-    places = np.rint(lines[None] * (fine / SIDE / scales)[:, None, None]).astype(np.int64)
-    is_there = np.abs(places).max(2) < fine // 2  # below the picture's own finest wave
-    heard = power[places[..., 0] % fine, places[..., 1] % fine]
-    count = is_there.sum(1)
-    mean = (heard * is_there).sum(1) / np.maximum(count, 1)
-    return np.where(count > 8, (mean - power.mean()) * np.sqrt(count), -np.inf)
