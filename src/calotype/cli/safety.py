@@ -153,10 +153,6 @@ def add_hashes(
     print(f"{count:,} hashes in {name or file.stem}; a server that runs has to be restarted")
 
 
-@hashes.command("list")
-def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
-    """List the lists of known pictures."""
-    from calotype.safety.hash_lists import files_of, read
 @hashes.command("pull")
 def pull_hashes(
     name: Annotated[str, typer.Argument(help="Of an exchange in safety.toml.")],
@@ -181,6 +177,10 @@ def pull_hashes(
         print(f"{pulled.hashes:,} hashes in {name}; nothing new")
 
 
+@hashes.command("list")
+def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
+    """List the lists of known pictures."""
+    from calotype.safety.hash_lists import files_of, read
     from calotype.settings import Settings
 
     found = [
