@@ -152,6 +152,38 @@ async def test_a_message_is_tried_for_three_days_and_then_given_up(house: House)
     assert came.headers["webhook-id"] == message.id
 
 
+async def test_what_became_of_each_try_can_be_looked_at(house: House) -> None:
+    hook = await house.hook(kinds=("cancelled",))
+    job, begun = await house.job(), house.now[0]
+    body = b"HTTP/1.1 503 X\r\nContent-Length: 4\r\nConnection: close\r\n\r\ndown"
+    house.receiver.answer = lambda came: body
+    await house.send()
+    house.receiver.answer = lambda came: answered(204)
+    await house.wait(60)
+    (message,) = await house.messages(hook)
+    seen, tries, told = await house.hooks.look(hook.id, "ada", message.id)
+    assert seen == message
+    assert [(each.status, each.answer, each.reason) for each in tries] == [
+        (204, "", ""),
+        (503, "down", "the answer was 503"),
+    ]
+    assert [each.at.timestamp() - begun for each in tries] == [60, 0]
+    assert told is not None
+    assert told["data"]["id"] == job.id
+    assert told == json.loads(house.receiver.came[-1].body)
+    house.receiver.answer = lambda came: body
+    await house.hooks.replay(hook.id, "ada", message.id)
+    await house.send()
+    house.receiver.answer = lambda came: answered(200)
+    await house.hooks.replay(hook.id, "ada", message.id)
+    await house.send()  # at once: who asks has seen to the receiver
+    _, tries, _ = await house.hooks.look(hook.id, "ada", message.id)
+    assert [each.status for each in tries] == [200, 503, 204, 503]
+    for whose, which in (("bob", message.id), ("ada", "msg_other")):
+        with pytest.raises(NotFound):
+            await house.hooks.look(hook.id, whose, which)
+
+
 async def test_a_receiver_that_is_gone_is_told_no_more(house: House) -> None:
     hook = await house.hook()
     house.receiver.answer = lambda came: answered(410)

@@ -56,6 +56,14 @@ async def test_a_finished_job_is_told_with_addresses_that_work(
     await eventually(sent)
     (message,) = (await client.get(f"{path}/messages")).json()["messages"]
     assert (message["id"], message["tries"]) == (came.headers["webhook-id"], 1)
+    detail = (await client.get(f"{path}/messages/{message['id']}")).json()
+    assert {name: detail[name] for name in message} == message
+    assert message["next_try_at"] is None
+    (attempt,) = detail["attempts"]
+    assert (attempt["status"], attempt["reason"], attempt["answer"]) == (200, None, "")
+    assert attempt["took_ms"] >= 0
+    assert detail["body"]["type"] == "job.succeeded"
+    refusal(await client.get(f"{path}/messages/msg_other"), 404)
     again = await client.post(f"{path}/replay", json={"message": message["id"]})
     assert again.json() == {"replayed": 1}
     await eventually(lambda: len(receiver.came) > 1)
@@ -85,6 +93,7 @@ async def test_a_webhook_is_looked_at_changed_and_ended(
             await stranger.delete(path),
             await stranger.post(f"{path}/secret"),
             await stranger.get(f"{path}/messages"),
+            await stranger.get(f"{path}/messages/msg_1"),
             await stranger.post(f"{path}/replay", json={}),
             await stranger.patch(path, json={"enabled": False}),
         ):

@@ -10,6 +10,7 @@ from calotype.core import limits
 from calotype.core.errors import IllegalMove, InvalidInput, NotFound
 from calotype.core.nouns import Job, Tier
 from calotype.jobs.store import JobStore
+from calotype.jobs.webhook_tries import Try
 from calotype.jobs.webhooks import KINDS, Message, MessageState, Webhook
 from tests.rooms.test_jobs import SPEC
 
@@ -24,10 +25,12 @@ async def cancelled(store: JobStore, tenant: str = "ada") -> Job:
     return await store.cancel(job.id, by="caller")
 
 
+def tried(status: int | None = 200, reason: str = "", answer: str = "") -> Try:
+    return Try(datetime(2026, 1, 2, tzinfo=UTC), 12, status, reason, answer)
+
+
 async def taken(store: JobStore, message: Message) -> None:
-    await store.webhooks.told(
-        message, state=MessageState.SENT, due_at=message.due_at, status=200, reason=""
-    )
+    await store.webhooks.told(message, tried(), state=MessageState.SENT, due_at=message.due_at)
 
 
 async def due(store: JobStore) -> list[tuple[str, str]]:
@@ -94,9 +97,8 @@ async def test_what_was_given_up_is_replayed_and_what_is_over_is_forgotten(store
     hook = await store.webhooks.create("ada", URL, ["cancelled"])
     await cancelled(store)
     ((_, message),) = await store.webhooks.due(LATER, 9)
-    await store.webhooks.told(
-        message, state=MessageState.GIVEN_UP, due_at=0.0, status=None, reason="no answer"
-    )
+    failed = tried(None, "no answer")
+    await store.webhooks.told(message, failed, state=MessageState.GIVEN_UP, due_at=0.0)
     (given_up,) = await store.webhooks.messages(hook.id, state=MessageState.GIVEN_UP, most=9)
     assert (given_up.id, given_up.tries, given_up.reason) == (message.id, 1, "no answer")
     assert await store.webhooks.replay(hook.id, message_id=None, now=1.0) == 1
@@ -107,6 +109,32 @@ async def test_what_was_given_up_is_replayed_and_what_is_over_is_forgotten(store
     assert await store.webhooks.forget(before=datetime.now(UTC) + timedelta(1)) == 0
     await taken(store, again)
     assert await store.webhooks.forget(before=datetime.now(UTC) + timedelta(1)) == 1
+
+
+async def test_the_newest_tries_of_a_message_are_kept_as_long_as_it_is(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WEBHOOK_TRIES_KEPT_MAX", 3)
+    hook = await store.webhooks.create("ada", URL, ["started", "cancelled"])
+    await cancelled(store)
+    ((_, message),) = await store.webhooks.due(LATER, 9)
+    waiting = MessageState.WAITING
+    for number in range(5):
+        failed = tried(500 + number, "it failed", answer=f"<h1>{number} \ufffd</h1>")
+        await store.webhooks.told(message, failed, state=waiting, due_at=0.0)
+    found = await store.webhooks.tries(await store.webhooks.message(hook.id, message.id))
+    assert [each.status for each in found] == [504, 503, 502]
+    assert found[0] == tried(504, "it failed", "<h1>4 \ufffd</h1>")
+    await taken(store, message)
+    ((_, other),) = await store.webhooks.due(LATER, 9)
+    await store.webhooks.told(other, tried(500), state=waiting, due_at=0.0)
+    assert await store.webhooks.forget(before=datetime.now(UTC) + timedelta(1)) == 1
+    assert await store.webhooks.tries(message) == []
+    assert len(await store.webhooks.tries(other)) == 1
+    await store.webhooks.remove(hook.id)
+    assert await store.webhooks.tries(other) == []
+    await store.webhooks.told(other, tried(), state=MessageState.SENT, due_at=0.0)  # too late
+    assert await store.webhooks.tries(other) == []
 
 
 async def test_a_webhook_that_is_off_gets_nothing(store: JobStore) -> None:

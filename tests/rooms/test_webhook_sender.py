@@ -83,7 +83,19 @@ async def test_a_receiver_that_says_nothing_is_given_up_in_time(
 async def test_an_endless_answer_is_read_so_far_and_no_further(receiver: Receiver) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n"
     receiver.answer = lambda came: head + bytes(4 * limits.WEBHOOK_ANSWER_BYTES_MAX)
-    assert (await send(receiver)).is_taken
+    answer = await send(receiver)
+    assert answer.is_taken
+    assert answer.text == "\ufffd" * limits.WEBHOOK_ANSWER_SHOWN_BYTES
+
+
+async def test_how_an_answer_begins_is_told_whatever_it_is(receiver: Receiver) -> None:
+    body = b"<h1>down</h1>\xff\x00" + b"x" * 5000
+    head = b"HTTP/1.1 503 X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+    receiver.answer = lambda came: head + body
+    answer = await send(receiver)
+    assert answer.status == 503
+    assert answer.text.startswith("<h1>down</h1>\ufffd\ufffdxxx")
+    assert len(answer.text) == limits.WEBHOOK_ANSWER_SHOWN_BYTES
 
 
 @pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"", b"HTTP/1.1 999999 X\r\n\r\n"])

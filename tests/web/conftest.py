@@ -20,7 +20,8 @@ EXPECT_MS = 20_000  # for what takes no picture: a moment, or longer on a busy m
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("home")) as running:
+    private = {"CALOTYPE_WEBHOOKS_PRIVATE": "true"}  # webhooks' receivers are on this machine
+    with running_server(tmp_path_factory.mktemp("home"), private) as running:
         yield running
 
 

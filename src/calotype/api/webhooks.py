@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, Field
 from calotype.api.bodies import Fields, timestamp
 from calotype.api.context import CalledPlatform, CallerKey
 from calotype.core import limits
-from calotype.flow.hooks import Message, MessageState, Webhook
+from calotype.flow.hooks import Message, MessageState, Try, Webhook
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
@@ -111,6 +112,15 @@ async def list_messages(
     return {"messages": [message_body(message) for message in messages]}
 
 
+@router.get("/webhooks/{webhook_id}/messages/{message_id}")
+async def read_message(
+    platform: CalledPlatform, key: CallerKey, webhook_id: str, message_id: str
+) -> dict[str, Any]:
+    """Show a message: what it says, and how it went each time it was sent, newest first."""
+    message, tries, told = await platform.hooks.look(webhook_id, key.tenant, message_id)
+    return {**message_body(message), "body": told, "attempts": [_attempt(it) for it in tries]}
+
+
 @router.post("/webhooks/{webhook_id}/replay")
 async def replay(
     platform: CalledPlatform, key: CallerKey, webhook_id: str, asked: Replay
@@ -129,9 +139,26 @@ def message_body(message: Message) -> dict[str, Any]:
         "at": timestamp(message.at),
         "state": message.state.value,
         "tries": message.tries,
+        "next_try_at": _next_try(message),
         "last_status": message.status,
         "last_reason": message.reason or None,
         "ended_at": timestamp(message.ended_at),
+    }
+
+
+def _next_try(message: Message) -> str | None:
+    if message.state is not MessageState.WAITING:
+        return None
+    return timestamp(datetime.fromtimestamp(message.due_at, UTC))
+
+
+def _attempt(tried: Try) -> dict[str, Any]:
+    return {
+        "at": timestamp(tried.at),
+        "took_ms": tried.took_ms,
+        "status": tried.status,
+        "reason": tried.reason or None,
+        "answer": tried.answer,
     }
 
 

@@ -31,6 +31,7 @@ class Answer:
 
     status: int | None  # None: no answer
     reason: str  # a sentence, for who looks why it failed
+    text: str = ""  # how its body began
 
     @property
     def is_taken(self) -> bool:
@@ -78,7 +79,7 @@ class Sender:
         try:
             check_url(url, allow_private=self._allow_private)
             async with asyncio.timeout(limits.WEBHOOK_S_MAX):
-                status = await self._post(url, headers, body)
+                status, text = await self._post(url, headers, body)
         except TimeoutError:
             return Answer(None, f"no whole answer within {limits.WEBHOOK_S_MAX:g} s")
         except CalotypeError as error:
@@ -87,17 +88,24 @@ class Sender:
             return Answer(None, f"{type(error).__name__}: {error}"[:_REASON_CHARS_MAX])
         except (OSError, ValueError) as error:  # TLS, and what a library finds wrong with a URL
             return Answer(None, f"{type(error).__name__}: {error}"[:_REASON_CHARS_MAX])
-        return Answer(status, "" if 200 <= status < 300 else f"the answer was {status}")
+        return Answer(status, "" if 200 <= status < 300 else f"the answer was {status}", text)
 
-    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
+    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int, str]:
+        """The answer's status, and how its body begins."""
         backend = GuardedBackend(allow_private=self._allow_private)
         async with (
             httpcore.AsyncConnectionPool(network_backend=backend, retries=0) as pool,
             pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
         ):
-            read = 0
+            read, begins = 0, b""
             async for part in answer.aiter_stream():
                 read += len(part)
+                begins += part[: limits.WEBHOOK_ANSWER_SHOWN_BYTES - len(begins)]
                 if read > limits.WEBHOOK_ANSWER_BYTES_MAX:
                     break  # nobody needs it; the connection is closed
-            return int(answer.status)
+            return int(answer.status), _text(begins)
+
+
+def _text(begins: bytes) -> str:
+    """Bytes as text that any database keeps: PostgreSQL's has no NUL."""
+    return begins.decode(errors="replace").replace("\0", "\ufffd")

@@ -9,6 +9,7 @@ same id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -25,9 +26,10 @@ from calotype.core.nouns import Image, Job
 from calotype.delivery.targets import check_target
 from calotype.delivery.webhooks import Answer, Sender, secret_of
 from calotype.jobs.store import JobStore
+from calotype.jobs.webhook_tries import Try
 from calotype.jobs.webhooks import KINDS_FIRST, Message, MessageState, Webhook, checked
 
-__all__ = ["Hooks", "Message", "MessageState", "Webhook"]
+__all__ = ["Hooks", "Message", "MessageState", "Try", "Webhook"]
 
 log = structlog.get_logger("calotype.webhooks")
 
@@ -81,7 +83,22 @@ class Hooks:
     async def replay(self, webhook_id: str, tenant: str, message_id: str | None = None) -> int:
         """Have a message sent again, or all that were given up. Raises NotFound."""
         await self.kept.get(webhook_id, tenant=tenant)
+        self._rests.pop(webhook_id, None)  # whoever asks has seen to the receiver
         return await self.kept.replay(webhook_id, message_id=message_id, now=self._clock())
+
+    async def look(
+        self, webhook_id: str, tenant: str, message_id: str
+    ) -> tuple[Message, list[Try], dict[str, Any] | None]:
+        """A message, its tries, newest first, and what it says; raises NotFound.
+
+        What it says is made anew, as when it is sent; None if its job is gone.
+        """
+        await self.kept.get(webhook_id, tenant=tenant)
+        message = await self.kept.message(webhook_id, message_id)
+        told: dict[str, Any] | None = None
+        with contextlib.suppress(NotFound):
+            told = self._told(await self._store.get(message.job_id), message)
+        return message, await self.kept.tries(message), told
 
     # Sending.
 
@@ -135,8 +152,11 @@ class Hooks:
     async def _send_all(self, due: Sequence[tuple[Webhook, Message]]) -> None:
         for hook, message in due:
             try:
+                began, at = time.monotonic(), datetime.fromtimestamp(self._clock(), UTC)
                 answer = await self._send(hook, message)
-                await self._note(hook, message, answer)
+                took_ms = round(1000 * (time.monotonic() - began))
+                tried = Try(at, took_ms, answer.status, answer.reason, answer.text)
+                await self._note(hook, message, answer, tried)
             except Exception:  # the message is due on, and so are the others
                 log.exception("webhook_not_sent", webhook=hook.id, message=message.id)
                 return
@@ -151,7 +171,7 @@ class Hooks:
         return await self._sender.send(
             hook.url,
             message.id,
-            self._body(job, message),
+            json.dumps(self._told(job, message), separators=(",", ":")).encode(),
             secrets=self._secrets(hook),
             timestamp=int(self._clock()),
         )
@@ -165,7 +185,7 @@ class Hooks:
                 found.append(secret_of(self._master, hook.id, hook.changed - 1))
         return found
 
-    async def _note(self, hook: Webhook, message: Message, answer: Answer) -> None:
+    async def _note(self, hook: Webhook, message: Message, answer: Answer, tried: Try) -> None:
         now, state, due_at = self._clock(), MessageState.SENT, message.due_at
         if not answer.is_taken:
             waits = WAITS_S[message.tries :]
@@ -184,15 +204,13 @@ class Hooks:
             )
         else:
             self._rests.pop(hook.id, None)
-        await self.kept.told(
-            message, state=state, due_at=due_at, status=answer.status, reason=answer.reason
-        )
+        await self.kept.told(message, tried, state=state, due_at=due_at)
         if answer.is_gone:
             await self.kept.enable(
                 hook.id, is_on=False, reason="the receiver answered 410: it wants no more"
             )
 
-    def _body(self, job: Job, message: Message) -> bytes:
+    def _told(self, job: Job, message: Message) -> dict[str, Any]:
         """What is told: of the event, and of the job as it is when this is sent."""
         is_done = message.kind == "succeeded"
         images = [
@@ -208,7 +226,7 @@ class Hooks:
             for image in job.images
             if is_done
         ]
-        told = {
+        return {
             "type": f"job.{message.kind}",
             "timestamp": message.at.isoformat(),
             "data": {
@@ -222,4 +240,3 @@ class Hooks:
                 "url": f"/v1/jobs/{job.id}",
             },
         }
-        return json.dumps(told, separators=(",", ":")).encode()

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Dialect,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -315,4 +316,22 @@ webhook_messages = Table(  # the outbox
     Column("reason", String, nullable=False),
     Column("ended_at", UtcDateTime),
     Index(None, "state", "due_at"),
+)
+
+webhook_tries = Table(  # of its messages, each sending
+    "webhook_tries",
+    metadata,
+    Column("webhook_id", Identifier, primary_key=True),
+    Column("job_id", Identifier, primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # 1 is the first
+    Column("at", UtcDateTime, nullable=False),
+    Column("took_ms", Integer, nullable=False),
+    Column("status", Integer),
+    Column("reason", String, nullable=False),
+    Column("answer", String, nullable=False),
+    ForeignKeyConstraint(
+        ["webhook_id", "job_id", "seq"],
+        [webhook_messages.c.webhook_id, webhook_messages.c.job_id, webhook_messages.c.seq],
+    ),
 )

@@ -19,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, NotFound, TooMany
 from calotype.core.ids import content_id, new_id
-from calotype.jobs import tables
+from calotype.jobs import tables, webhook_tries
 from calotype.jobs.database import Database
 from calotype.jobs.rows import utc_now
+from calotype.jobs.webhook_tries import Try
 
 # Of a job's log, what can be told.
 KINDS = ("queued", "started", "pending_safety", "succeeded", "failed", "cancelled")
@@ -121,7 +122,8 @@ class Webhooks:
         async def write() -> None:
             async with self._database.writing() as conn:
                 await _one(conn, webhook_id, tenant)
-                for table in (tables.webhook_messages, tables.webhook_kinds):
+                ours = (tables.webhook_tries, tables.webhook_messages, tables.webhook_kinds)
+                for table in ours:
                     await conn.execute(delete(table).where(table.c.webhook_id == webhook_id))
                 hooks = tables.webhooks
                 await conn.execute(delete(hooks).where(hooks.c.id == webhook_id))
@@ -207,24 +209,18 @@ class Webhooks:
         return None if due is None else float(due)
 
     async def told(
-        self,
-        message: Message,
-        *,
-        state: MessageState,
-        due_at: float,
-        status: int | None,
-        reason: str,
+        self, message: Message, tried: Try, *, state: MessageState, due_at: float
     ) -> None:
-        """Note how a try went."""
-        values: dict[str, Any] = {"state": state.value, "due_at": due_at, "status": status}
-        values |= {"tries": message.tries + 1, "reason": reason}
+        """Note how a try went; nothing, if the message is gone meanwhile."""
+        values: dict[str, Any] = {"state": state.value, "due_at": due_at, "status": tried.status}
+        values |= {"tries": message.tries + 1, "reason": tried.reason}
         values["ended_at"] = None if state is MessageState.WAITING else utc_now()
+        changed = update(tables.webhook_messages).where(_is(message)).values(values)
 
         async def write() -> None:
             async with self._database.writing() as conn:
-                await conn.execute(
-                    update(tables.webhook_messages).where(_is(message)).values(values)
-                )
+                if (await conn.execute(changed)).rowcount:
+                    await webhook_tries.write(conn, message, tried)
 
         await self._database.finish(write())
 
@@ -240,20 +236,28 @@ class Webhooks:
         async with self._database.reading() as conn:
             return [_message_of(row) for row in await conn.execute(query)]
 
+    async def message(self, webhook_id: str, message_id: str) -> Message:
+        """One of a webhook's messages. Raises NotFound."""
+        most = limits.WEBHOOK_MESSAGES_KEPT_MAX
+        for message in await self.messages(webhook_id, state=None, most=most):
+            if message.id == message_id:
+                return message
+        raise NotFound(
+            f"there is no message {message_id[:40]}", field="message_id", limit="one of yours"
+        )
+
+    async def tries(self, message: Message) -> list[Try]:
+        """How it went each time the message was sent, newest first."""
+        async with self._database.reading() as conn:
+            return await webhook_tries.of_message(conn, message)
+
     async def replay(self, webhook_id: str, *, message_id: str | None, now: float) -> int:
         """Have a message sent again, or all that were given up; return how many."""
-        found = [
-            message
-            for message in await self.messages(
-                webhook_id, state=None, most=limits.WEBHOOK_MESSAGES_KEPT_MAX
-            )
-            if (message_id is None and message.state is MessageState.GIVEN_UP)
-            or message.id == message_id
-        ]
-        if message_id is not None and not found:
-            raise NotFound(
-                f"there is no message {message_id[:40]}", field="message_id", limit="one of yours"
-            )
+        if message_id is not None:
+            found = [await self.message(webhook_id, message_id)]
+        else:
+            given_up, most = MessageState.GIVEN_UP, limits.WEBHOOK_MESSAGES_KEPT_MAX
+            found = await self.messages(webhook_id, state=given_up, most=most)
         values = {"state": MessageState.WAITING.value, "due_at": now, "tries": 0, "ended_at": None}
 
         async def write() -> int:
@@ -272,6 +276,7 @@ class Webhooks:
 
         async def write() -> int:
             async with self._database.writing() as conn:
+                await webhook_tries.forget(conn, before=before)
                 gone = await conn.execute(delete(out).where(out.c.ended_at < before))
                 return int(gone.rowcount)
 

@@ -25,6 +25,8 @@ async function problemOf(response) {
   });
 }
 
+const hookPath = (id) => `/v1/webhooks/${encodeURIComponent(id)}`;
+
 export class Api {
   constructor(key) {
     this.key = key;
@@ -69,6 +71,45 @@ export class Api {
 
   cancel(id) {
     return this.#json("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
+  }
+
+  /** {webhooks}: where this tenant is told of its jobs. */
+  webhooks() {
+    return this.#json("GET", "/v1/webhooks");
+  }
+
+  /** Set one up, told of the events that end a job; only this answer has its secret. */
+  addWebhook(url) {
+    return this.#json("POST", "/v1/webhooks", { url });
+  }
+
+  switchWebhook(id, enabled) {
+    return this.#json("PATCH", hookPath(id), { enabled });
+  }
+
+  /** A new secret, in the answer and nowhere else. */
+  changeWebhookSecret(id) {
+    return this.#json("POST", `${hookPath(id)}/secret`);
+  }
+
+  removeWebhook(id) {
+    return this.#fetch(hookPath(id), { method: "DELETE", headers: {} });
+  }
+
+  /** {messages}, newest first; `state`: waiting, sent, given_up, or "" for all. */
+  webhookMessages(id, { state, limit }) {
+    const query = new URLSearchParams({ limit: String(limit), ...(state && { state }) });
+    return this.#json("GET", `${hookPath(id)}/messages?${query}`);
+  }
+
+  /** A message with what it says and its attempts, newest first. */
+  webhookMessage(id, messageId) {
+    return this.#json("GET", `${hookPath(id)}/messages/${encodeURIComponent(messageId)}`);
+  }
+
+  /** Have a message sent again; without `message` all that were given up. */
+  replay(id, message) {
+    return this.#json("POST", `${hookPath(id)}/replay`, { message });
   }
 
   /** The open response of a job's event stream, from the event after `after`. */

@@ -9,6 +9,7 @@ import { createStore, prints } from "./store.js";
 import { Composer } from "./views/composer.js";
 import { Developing } from "./views/developing.js";
 import { Gallery } from "./views/gallery.js";
+import { Hooks } from "./views/hooks.js";
 import { KeyPanel, keptKey, unfit } from "./views/keypanel.js";
 import { Viewer } from "./views/viewer.js";
 import { Witness } from "./views/witness.js";
@@ -41,6 +42,7 @@ const beginFrom = (image) => composer.beginFrom(image);
 const viewer = new Viewer({ find, neighbour, renew, use, again, goOn, beginFrom });
 const open = (imageId) => viewer.open(imageId);
 const developing = new Developing({ cancel, dismiss, use, again, open });
+const hooks = new Hooks({ ask: asked });
 new Witness({ look: (file) => new Api(null).verify(file) });
 const gallery = new Gallery({ open, use, older, renew, example: (text) => composer.send(text) });
 
@@ -55,7 +57,7 @@ async function begin(key) {
   end();
   api = new Api(key);
   follower = new Follower({ api, store, onProblem: show });
-  byId("key-open").hidden = false;
+  byId("key-open").hidden = byId("hooks-open").hidden = false;
   byId("bench").hidden = false;
   // Ready to type where there are keys; on a touch screen this would bring up half a screen of them.
   if (matchMedia("(pointer: fine)").matches) byId("prompt").focus({ preventScroll: true });
@@ -68,7 +70,8 @@ function end(reason) {
   [api, follower] = [null, null];
   store.dispatch({ type: "cleared" });
   viewer.close();
-  for (const id of ["bench", "gallery", "key-open"]) {
+  hooks.close();
+  for (const id of ["bench", "gallery", "key-open", "hooks-open"]) {
     byId(id).hidden = true;
   }
   if (reason !== undefined) keyPanel.show({ hasKey: false, reason });
