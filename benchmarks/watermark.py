@@ -1,7 +1,8 @@
 """What our watermark survives, beside the `invisible-watermark` package, and how often it is wrong.
 
     python -m benchmarks.watermark attacks FOLDER_OF_PNGS...
-    python -m benchmarks.watermark unmarked FILE.npy --first 0 --count 2500 [--search]
+    python -m benchmarks.watermark unmarked FILE.npy --first 0 --count 2500 [--search | --confirm]
+    python -m benchmarks.watermark unmarked scenes --count 2500 --confirm
     python -m benchmarks.watermark likeness --count 1500
 
 The package is measured where it can be imported (an environment of its own: `pip install
@@ -213,12 +214,33 @@ def attacks(folder: Path, most: int) -> Iterator[dict[str, Any]]:
             yield {**told, "attack": attack, **means, "likeness_least": least}
 
 
-def unmarked(file: Path, first: int, count: int, *, search: bool) -> dict[str, Any]:
-    """How many of these unmarked pictures (N x height x width x 3) are called marked."""
-    pictures = np.load(file, mmap_mode="r")[first : first + count]
-    found = sum(detect(np.array(pixels), [KEY], search=search) is not None for pixels in pictures)
+def unmarked(file: Path, first: int, count: int, how: str) -> dict[str, Any]:
+    """How many of these unmarked pictures (N x height x width x 3) are called marked.
+
+    ``how``: by the first look, with the search, or by the marks of twenty pictures of the log.
+    """
+    if file.name == "scenes":
+        pictures: Any = scenes("unmarked", first, count)
+    else:
+        pictures = np.load(file, mmap_mode="r")[first : first + count]
+    candidates = [(KEY, payload_for(number), 1.0) for number in range(CANDIDATES_MAX)]
+    looks: dict[str, Callable[[Pixels], object]] = {
+        "first": lambda pixels: detect(pixels, [KEY], search=False),
+        "search": lambda pixels: detect(pixels, [KEY]),
+        "confirm": lambda pixels: confirm(pixels, candidates),
+    }
+    found = sum(looks[how](np.array(pixels)) is not None for pixels in pictures)
     thresholds = {"direct": threshold(DIRECT, 1), "search": threshold(SEARCHED, 1)}
-    return {"pictures": len(pictures), "search": search, "found": found, "thresholds": thresholds}
+    return {"pictures": len(pictures), "look": how, "found": found, "thresholds": thresholds}
+
+
+def scenes(name: str, first: int, count: int) -> list[Pixels]:
+    """Scenes of the training renderer, 128 pixels."""
+    from training.render import render
+    from training.scenes import sample_scene
+
+    seeds = range(first, first + count)
+    return [render(sample_scene(Random(f"{name} {seed}")), 128) for seed in seeds]  # noqa: S311
 
 
 # What is done to a picture before its likeness to its own sketch is asked, and its scale since.
@@ -243,13 +265,7 @@ def likeness(count: int, others: int) -> Iterator[dict[str, Any]]:
     below each threshold (called copied, wrongly); for pictures compared with the sketches of
     ``others`` others each the share that reaches it (a copied mark that isn't noticed).
     """
-    from training.render import render
-    from training.scenes import sample_scene
-
-    pictures = [
-        render(sample_scene(Random(f"likeness {seed}")), 128)  # noqa: S311
-        for seed in range(count)
-    ]
+    pictures = scenes("likeness", 0, count)
     sketches = [fingerprint.sketch(pixels) for pixels in pictures]
     for name, (change, scale) in CHANGES.items():
         placed, own, foreign = Guess(0.0, scale), list[float](), list[float]()
@@ -285,7 +301,8 @@ def main() -> None:
     second.add_argument("file", type=Path)
     second.add_argument("--first", type=int, default=0)
     second.add_argument("--count", type=int, default=10_000)
-    second.add_argument("--search", action="store_true")
+    second.add_argument("--search", dest="how", action="store_const", const="search")
+    second.add_argument("--confirm", dest="how", action="store_const", const="confirm")
     third = commands.add_parser("likeness")
     third.add_argument("--count", type=int, default=1_500)
     third.add_argument("--others", type=int, default=10)
@@ -299,7 +316,7 @@ def main() -> None:
             for line in attacks(folder, given.most):
                 print(json.dumps(line), flush=True)
         return
-    print(json.dumps(unmarked(given.file, given.first, given.count, search=given.search)))
+    print(json.dumps(unmarked(given.file, given.first, given.count, given.how or "first")))
 
 
 if __name__ == "__main__":
