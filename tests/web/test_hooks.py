@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -81,11 +82,11 @@ def test_what_failed_is_looked_at_and_sent_again(
     job = cancelled(server)
     hook.get_by_text("Messages", exact=True).click()
     message = hook.locator(".hook-messages > li", has_text=job)
-    expect(message).to_contain_text("Waiting after 1 try")
+    expect(message).to_contain_text(re.compile("Waiting after [12] tr"))  # again after 5 s
     message.locator("summary").first.click()
-    expect(message.locator(".hook-attempts > li")).to_have_count(1)
-    expect(message.locator(".hook-attempts")).to_contain_text("503 in")
-    expect(message.locator(".hook-attempts pre")).to_have_text("<b>down</b> for now")
+    attempt = message.locator(".hook-attempts > li").first
+    expect(attempt).to_contain_text("503 in")
+    expect(attempt.locator("pre")).to_have_text("<b>down</b> for now")
     assert message.locator("b").count() == 0, "an answer is text, never markup"
     hook.get_by_text("New secret").click()
     expect(page.locator("#hooks-secret")).not_to_have_value(first)
@@ -93,8 +94,9 @@ def test_what_failed_is_looked_at_and_sent_again(
     receiver.status, receiver.answer = 200, b""
     message.get_by_text("Send again", exact=True).click()
     expect(message.locator(".hook-state")).to_have_text("Sent")
-    expect(message.locator(".hook-attempts > li")).to_have_count(2)
-    before, after = receiver.came
+    expect(message.locator(".hook-attempts > li")).to_have_count(len(receiver.came))
+    expect(attempt).to_contain_text("200 in")
+    before, after = receiver.came[0], receiver.came[-1]
     assert before[0]["webhook-id"] == after[0]["webhook-id"]
     for secret in (first, second):  # for a day both sign
         told: Any = Webhook(secret).verify(after[1].decode(), after[0])
