@@ -21,7 +21,7 @@ from tests.rooms.api import FAKE, app_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PATHS = ("/v1/pictures", "/v1/images/verify", "/v1/jobs")
+PATHS = ("/v1/pictures", "/v1/images/verify", "/v1/jobs", "/v1/webhooks")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -53,7 +53,7 @@ class Slow:
     async def begin(cls, address: str, path: str, app: FastAPI, size: int = 50_000) -> Slow:
         host = urlsplit(address).netloc
         reader, writer = await asyncio.open_connection(*host.split(":"))
-        kind = "application/json" if path == "/v1/jobs" else "image/png"
+        kind = "image/png" if path in PATHS[:2] else "application/json"
         writer.write(
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n"
             f"Authorization: Bearer {app.state.platform.new_key}\r\n"

@@ -152,6 +152,8 @@ def _on_validation_error(_request: Request, error: Exception) -> ProblemResponse
 
 def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, CalotypeError):  # FastAPI's word for a body that we cut off
+        return _on_calotype_error(request, error.__cause__)
     path, method = request.url.path, request.method
     problem: CalotypeError
     match error.status_code:
