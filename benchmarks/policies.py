@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.marks import fill, row
 from benchmarks.policies_plot import Panel, draw
 from calotype.sim.baselines import POLICIES
 from calotype.sim.compare import compare
@@ -33,7 +34,6 @@ SEED = 1  # of tiers, LoRAs, traffic and noise
 IMAGES, GENERATED_ON = 100_000, 11
 RATES = {1: 1, 10: 5, 100: 40}  # times the trace's rate: A100s it is played on
 LOADING = Loading(model_s=22.7, lora_s=4.4)  # the data set's own medians
-BEGIN, END = "<!-- policies -->\n", "<!-- /policies -->"
 
 
 def main() -> None:
@@ -53,8 +53,7 @@ def main() -> None:
     (asked.results / "policies.json").write_text(json.dumps(reports, indent=1) + "\n")
     panels: list[Panel] = [(it["title"], it["ran_on"], it["runs"]) for it in reports]
     (asked.docs / "line.svg").write_text(draw(panels), encoding="utf-8")
-    page = asked.docs / "line.md"
-    page.write_text(_with_table(page.read_text(encoding="utf-8"), table(reports)), encoding="utf-8")
+    fill(asked.docs / "line.md", "policies", table(reports))
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +61,7 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
     tiers = ("turbo", "fast", "relax")
     titles = ["traffic", "policy", *(f"{tier} P50 / P95" for tier in tiers)]
     titles += ["relax, by tenant P50 / P95", "warm", "Jain"]
-    lines = [_row(titles), _row(["---"] * 2 + ["---:"] * (len(titles) - 2))]
+    lines = [row(titles), row(["---"] * 2 + ["---:"] * (len(titles) - 2))]
     for report in reports:
         title = f"{report['title']}, {report['ran_on']}"
         for run in report["runs"]:
@@ -70,7 +69,7 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
             of_tenants = _two(run["tiers"]["relax"]["tenant_wait_s"])
             name = f"**{run['policy']}**" if run["policy"] == "ours" else run["policy"]
             shares = (f"{run['warm_hit_rate']:.0%}", f"{run['jain']:.2f}")
-            lines.append(_row([title, name, *waits, of_tenants, *shares]))
+            lines.append(row([title, name, *waits, of_tenants, *shares]))
             title = ""
     return "\n".join(lines) + "\n"
 
@@ -99,18 +98,6 @@ def _played(title: str, plan: FleetPlan, jobs: list[Asked]) -> dict[str, Any]:
 
 def _two(quantiles: Mapping[str, float]) -> str:
     return f"{seconds(quantiles['p50'])} / {seconds(quantiles['p95'])}"
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _with_table(page: str, made: str) -> str:
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"docs/line.md has no {BEGIN.strip()} ... {END}")
-    return f"{before}{BEGIN}{made}{END}{after}"
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.policies import BEGIN, END, ROOT
+from benchmarks.policies import ROOT
 from calotype.sim.baselines import POLICIES
 from tests.sim.test_inputs import HEADER
+
+BEGIN, END = "<!-- policies -->\n", "<!-- /policies -->"
 
 
 def side_by_side(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -310,7 +310,7 @@ def leaving(engines: Sequence[Seen], count: int, others: Iterable[Seen] = ()) ->
     for one in (*engines, *others):
         for model in one.pinned:
             homes[model] = homes.get(model, 0) + 1
-    chosen = []
+    chosen: list[str] = []
     order = sorted(enumerate(engines), key=lambda it: (it[1].rows, -it[0]))
     for _, one in order:
         if len(chosen) == count:
