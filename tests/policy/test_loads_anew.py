@@ -148,15 +148,17 @@ def test_a_removed_model_is_neither_expected_nor_kept_in_host_memory() -> None:
     assert pool.loads[-1].model == "c", "what was removed makes room as any other"
 
 
-@given(JOBS, st.sampled_from([22, 31, 47]), st.booleans(), st.booleans())
+@given(
+    JOBS, st.sampled_from([22, 31, 47]), st.booleans(), st.booleans(), st.sampled_from([0, 17, 60])
+)
 @settings(max_examples=120, deadline=None)
 def test_in_torn_memory_too_no_job_waits_for_ever_and_nothing_is_laid_under_rows(
-    jobs: list[Any], budget: int, foresees: bool, is_pinned: bool
+    jobs: list[Any], budget: int, foresees: bool, is_pinned: bool, staging: int
 ) -> None:
     """The pool itself holds the laws: see ``_is_quiet``."""
     pool = Pool(*FIVE, foresees=foresees)
     pinned = ("d",) if is_pinned and budget > 40 else ()
-    pool.up("torn", budget, pinned=pinned, rows=3, blocks=True)
+    pool.up("torn", budget, pinned=pinned, rows=3, blocks=True, staging_bytes=staging)
     pool.up("large", 27, rows=2)
     for at, (after_s, model, tier, rows, cost_s, _) in enumerate(jobs):
         pool.run(pool.now + after_s)

@@ -93,6 +93,10 @@ class Pool:
                 self._start(decision)
             elif isinstance(decision, LoadModel):
                 self._load(decision)
+        for device in self.line.devices():
+            copies = self._parts([*device.staged])
+            up = self.engines[device.engine]
+            assert sum(copies.values()) <= up.staging_bytes, "copies over their budget"
         return decisions
 
     def run(self, until: float = float("inf")) -> None:

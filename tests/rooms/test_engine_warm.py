@@ -290,6 +290,21 @@ def test_what_a_real_shortage_shows_the_ledger_learns(
     assert whole.bytes_of(short[0].forwards) > free, "it is known to need more than that"
 
 
+def test_memory_that_runs_out_in_a_proof_is_no_fault_of_the_model(bench: Bench) -> None:
+    def falls_short(model: Model, forwards: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    denoise = bench.engine._sizes._denoise
+    bench.engine._sizes._denoise = falls_short
+    bench.load("tiny")
+    (failed,) = bench.said(ModelFailed)
+    assert failed.is_full
+    assert "out of memory" in failed.reason
+    bench.engine._sizes._denoise = denoise
+    bench.load("tiny")
+    assert bench.models == ["tiny"]
+
+
 def test_where_no_pass_has_room_the_rows_may_be_tried_elsewhere(bench: Bench) -> None:
     bench.load("tiny").finish(run_row("before"))
     bench.engine.handle(run_row("a", steps=2))

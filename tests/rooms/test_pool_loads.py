@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from calotype.core.messages import MEMORY_VARIABLE, RowDone, StepDone
+from calotype.core.messages import (
+    MEMORY_VARIABLE,
+    STAGING_VARIABLE,
+    ModelUnloaded,
+    RowDone,
+    StepDone,
+)
 from calotype.core.nouns import Component, ModelInfo
 from calotype.pool.loading import RESERVES, Loading, Order, reserves_of
 from calotype.pool.pool import EnginePool
@@ -98,10 +104,36 @@ def test_what_has_no_room_where_no_rows_are_rests_after_some_tries() -> None:
         assert not loading.has_given_up("b")
         loading.ask(Order(B, is_asked=True))
         assert loading.next(float(at)) is not None
-        loading.refused("b", "9 bytes are needed", float(at), is_full=True, has_rows=at < 3)
+        rows = {"long"} if at < 3 else ()
+        loading.refused("b", "9 bytes are needed", float(at), is_full=True, rows=rows)
     assert loading.has_given_up("b")
     assert loading.resting(6.0) == {"b"}
     assert "9 bytes are needed" in loading.failing(6.0)["b"]
+
+
+def test_rows_that_come_and_go_all_the_time_are_no_excuse_for_ever() -> None:
+    loading = Loading("engine-0", [A])
+    loading.begin()
+    loaded(loading)
+    for at, rows in enumerate(["ab", "b", "c", "d", "e"]):  # a letter each
+        assert not loading.has_given_up("b"), "what was there before may hold the room"
+        loading.ask(Order(B, is_asked=True))
+        assert loading.next(float(at)) is not None
+        loading.refused("b", "9 bytes are needed", float(at), is_full=True, rows=[*rows])
+    assert loading.has_given_up("b")
+
+
+def test_an_engine_that_is_told_to_end_in_a_load_has_found_nothing_wrong_with_the_model() -> None:
+    loading = Loading("engine-0", [A])
+    for _ in range(5):
+        loading.begin()
+        loaded(loading)
+        loading.ask(Order(B, is_asked=True))
+        assert loading.next(0.0) is not None
+        assert loading.died("it is begun anew", 0.0, is_told=True) is None
+        assert loading.current is None
+    assert not loading.has_given_up("b")
+    assert loading.failed == {}
 
 
 def test_what_made_room_is_not_loaded_again_by_itself() -> None:
@@ -217,6 +249,30 @@ async def test_what_is_warm_already_is_told_so_and_not_loaded_again() -> None:
         assert (await take(reports, ModelWarm))[-1].message.model == "c"  # type: ignore[union-attr]
 
 
+async def test_a_copy_that_could_not_be_kept_is_told_and_one_that_was_is_known() -> None:
+    env = {MEMORY_VARIABLE: str(BUDGET), STAGING_VARIABLE: str(PART)}
+    async with pool_of(models=(A, B, C), env=env) as pool:
+        reports = await started(pool)
+        await pool.load("engine-0", C, evict=["a", "b"], stage=["a", "b"])
+        *_, lost, warm = await take(reports, ModelWarm)
+        assert isinstance(lost.message, ModelUnloaded)
+        assert (lost.message.name, lost.message.is_staged) == ("b", False)
+        assert lost.message.why_not
+        (health,) = pool.health()
+        assert (health.models_staged, health.staging_bytes) == (("a",), PART)
+        await pool.load("engine-0", A)
+        warm = (await take(reports, ModelWarm))[-1]
+        assert isinstance(warm.message, ModelWarm)
+        assert warm.message.measured is not None
+        assert warm.message.measured.staged == PART
+        assert pool.health()[0].models_staged == ()
+        await pool.load("engine-0", B, evict=["c"], stage=["c"], unstage=["a"])
+        await take(reports, ModelWarm)
+        assert pool.health()[0].models_staged == ("c",)
+        await pool.drop_copies("c")
+        assert pool.health()[0].models_staged == ()
+
+
 async def test_an_engine_that_is_killed_in_a_load_answers_it_and_begins_as_at_first() -> None:
     async with pool_with_room(A, B, C, load_s=1.0) as pool:
         reports = await started(pool)
@@ -233,6 +289,20 @@ async def test_an_engine_that_is_killed_in_a_load_answers_it_and_begins_as_at_fi
         again = (await take(reports, EngineWarm))[-1].message
         assert isinstance(again, EngineWarm)
         assert again.models == ("a", "b")
+
+
+async def test_an_engine_that_is_drained_in_a_load_says_nothing_against_the_model() -> None:
+    async with pool_with_room(A, B, C, load_s=1.0) as pool:
+        reports = await started(pool)
+        await pool.load("engine-0", C, evict=["a"])
+        assert pool.drain("engine-0", "it is slow")
+        pool.restart("engine-0")
+        said = await take(reports, EngineLost)
+        assert not [it for it in said if isinstance(it.message, ModelNotLoaded)]
+        await take(reports, EngineWarm)
+        assert pool.health()[0].models_failed == {}
+        await pool.load("engine-0", C, evict=["a"])
+        assert (await take(reports, ModelWarm))[-1].message.model == "c"  # type: ignore[union-attr]
 
 
 async def test_what_an_engine_holds_is_told_with_its_heartbeats() -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import calotype
-from calotype.api import events, health, images, jobs, log, uploads, verify, webhooks, where
+from calotype.api import (
+    events,
+    health,
+    images,
+    jobs,
+    log,
+    metrics,
+    uploads,
+    verify,
+    webhooks,
+    where,
+)
 from calotype.api.body_limit import BodyLimit
 from calotype.api.events import EventStreams
 from calotype.api.frame import Frame
@@ -35,7 +46,8 @@ def create_app(platform: Platform) -> FastAPI:
     app.add_middleware(Frame)
     app.add_middleware(PictureShortcut, platform=platform)  # the last one added is the outermost
     install_handlers(app)
-    for room in (jobs, events, verify, log, images, uploads, webhooks, where, health):
+    of_people = (jobs, events, verify, log, images, uploads, webhooks)
+    for room in (*of_people, where, metrics, health):
         app.include_router(room.router)
     install_page(app)
     return app

@@ -27,6 +27,7 @@ _ROOM = 2.5  # times its bytes must be free in memory: page cache, weights, and 
 _DTYPE = "fp16"  # as the weights are in the files
 _HOW = {
     "ours": "Calotype",
+    "staged": "Calotype, from a copy in host memory",
     "from_pretrained": "from_pretrained",
     "keep": "read into memory that keeps it",
     "read": "read through one buffer",

@@ -15,6 +15,15 @@ Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")]
 Engines = Annotated[int | None, typer.Option(help="Engine processes.")]
 EngineThreads = Annotated[int | None, typer.Option(help="CPU threads of an engine.")]
 EngineMemoryBytes = Annotated[int | None, typer.Option(help="Memory of an engine, bytes.")]
+EngineStagingBytes = Annotated[
+    int | None, typer.Option(help="Host memory of an engine for copies of models, bytes.")
+]
+EngineArena = Annotated[
+    bool | None, typer.Option(help="Engines on a CPU act as if memory there could be torn.")
+]
+FragmentationMax = Annotated[
+    float | None, typer.Option(help="Share of free memory in pieces, until models move up.")
+]
 HeartbeatS = Annotated[float | None, typer.Option(help="Seconds between engines' signs of life.")]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="postgresql://USER@HOST/NAME, in place of SQLite.")

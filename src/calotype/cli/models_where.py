@@ -9,7 +9,7 @@ from calotype.core.errors import OperatorError
 
 
 def where(*, as_json: AsJson = False, home: Home = None) -> None:
-    """Show which models are warm, loading or on disk on each engine of the server that runs."""
+    """Show which models are warm, loading, staged or on disk on each engine of the server."""
     from calotype.cli.client import Client
     from calotype.cli.servers import find_server
     from calotype.settings import Settings
@@ -36,7 +36,7 @@ def _print(told: dict[str, Any]) -> None:
         "Where models are",
     )
     print_table(
-        ("engine", "state", "device", "memory", "what holds it"),
+        ("engine", "state", "device", "memory", "what holds it", "staged", "torn"),
         [
             (
                 engine["name"],
@@ -46,6 +46,8 @@ def _print(told: dict[str, Any]) -> None:
                 ", ".join(
                     f"{line} {_size(count)}" for line, count in engine["bytes"].items() if count
                 ),
+                _staged(engine),
+                _torn(engine),
             )
             for engine in engines
         ],
@@ -55,7 +57,8 @@ def _print(told: dict[str, Any]) -> None:
     rate = counts["warm_hit_rate"]
     say(
         f"{'no job has come yet' if rate is None else f'{100 * rate:.1f} % of jobs came warm'}; "
-        f"{counts['loads']} loads, {counts['evictions']} evictions, "
+        f"{counts['loads']} loads ({counts['loads_staged']} from copies), "
+        f"{counts['evictions']} evictions, {counts['laid_anew']} times laid anew, "
         f"{counts['loads_failed']} failed"
     )
 
@@ -70,6 +73,19 @@ def _place(engine: dict[str, Any], name: str, places: dict[str, str]) -> str:
 def _memory(engine: dict[str, Any]) -> str:
     held, budget = sum(engine["bytes"].values()), engine["budget_bytes"]
     return f"{_size(held)} of {_size(budget)}" if budget else _size(held)
+
+
+def _staged(engine: dict[str, Any]) -> str:
+    """Copies in host memory."""
+    if not (budget := engine["staging_bytes"]):
+        return ""
+    return f"{_size(engine['staged_bytes'])} of {_size(budget)}"
+
+
+def _torn(engine: dict[str, Any]) -> str:
+    """The share of its free memory outside the largest block."""
+    memory = engine["memory"]
+    return f"{100 * memory['fragmentation']:.0f} %" if memory else ""
 
 
 def _size(count: int) -> str:

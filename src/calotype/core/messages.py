@@ -21,6 +21,8 @@ from calotype.core.picture_checks import CheckUse
 HEARTBEAT_VARIABLE = "CALOTYPE_ENGINE_HEARTBEAT_S"  # how often an engine says that it lives
 MEMORY_VARIABLE = "CALOTYPE_ENGINE_MEMORY_BYTES"  # its budget; unset: most of its device
 ENGINES_VARIABLE = "CALOTYPE_ENGINES_HERE"  # how many share this machine's memory
+STAGING_VARIABLE = "CALOTYPE_ENGINE_STAGING_BYTES"  # of host memory, for copies of models; or none
+ARENA_VARIABLE = "CALOTYPE_ENGINE_ARENA"  # "1": on a CPU, models lie in blocks as on a GPU
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class UnloadModel:
 
     Rows that come after it are refused.
     """
+
+    name: str
+    stage: bool = False  # keep a copy in host memory, from which it is loaded again
+
+
+@dataclass(frozen=True)
+class DropCopy:
+    """Keep no copy of a base model in host memory, after what was asked before; not answered."""
 
     name: str
 
@@ -144,6 +154,7 @@ class EngineReady:
     device: str  # "cpu", "cuda:0"
     torch: str  # version
     budget_bytes: int = 0  # of the device's memory, for all that it holds; 0: it doesn't say
+    staging_bytes: int = 0  # of host memory, for copies of models
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,9 @@ class Heartbeat:
     rows: int  # held now
     steps: int  # forward passes done so far: grows while the engine works
     bytes: dict[str, int] = field(default_factory=dict)  # of device memory, by line of the ledger
+    staged: int = 0  # bytes of host memory: copies of models
+    free: int = 0  # bytes of device memory, as far as it is known how they lie ...
+    largest: int = 0  # ... and the largest block of them
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,7 @@ class ModelLoaded:
     size_px: int = 0  # that size: a side of its pictures
     image_s: float = 0.0  # to encode a text and decode a picture, at that size
     room_bytes: int = 0  # that its largest pass and a decode need there, beside weights and rows
+    staged: int = 0  # bytes of its weights that came from copies in host memory
 
 
 @dataclass(frozen=True)
@@ -192,6 +207,17 @@ class ModelUnloaded:
     """The model's memory is free; also the answer for one that wasn't there."""
 
     name: str
+    is_staged: bool = False  # a copy of it is in host memory
+    why_not: str = ""  # a copy was wanted, and there is none
+
+
+@dataclass(frozen=True)
+class MemoryLies:
+    """How the free memory of a device lies, where that can be torn; told when models come or go."""
+
+    free: int  # bytes
+    largest: int  # block of them
+    settled: tuple[str, ...] = ()  # models that lie at its beginning, without gaps
 
 
 @dataclass(frozen=True)
@@ -262,6 +288,7 @@ class RowFailed:
 Message = (
     LoadModel
     | UnloadModel
+    | DropCopy
     | RunRow
     | CancelRow
     | ParkRow
@@ -273,6 +300,7 @@ Message = (
     | ModelFailed
     | ModelUnloaded
     | MemoryShort
+    | MemoryLies
     | RowStarted
     | StepDone
     | RowParked

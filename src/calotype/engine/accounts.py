@@ -18,6 +18,8 @@ from calotype.engine.rows import Row
 from calotype.engine.sizes import Sizes
 from calotype.engine.tensors import by_line
 
+STAGED = "staged"  # the line of copies in host memory
+
 
 class Accounts:
     """The ledger of one engine. For the loop's thread."""
@@ -39,9 +41,14 @@ class Accounts:
         self._admission, self._checks = admission, checks
         self._rows, self._loading = rows, loading
         self._last: Ledger | None = None
+        self.staged = 0  # bytes of copies in host memory, as last looked at
 
     def held(self) -> dict[str, int]:
-        """Bytes of all tensors that are kept between passes, each storage in one line."""
+        """Bytes of all tensors that are kept between passes, each storage in one line.
+
+        Copies in host memory are the last line, and no part of the ledger: on a CPU, what a model
+        has of one is the model's.
+        """
         rows = self._rows()
         lines: tuple[tuple[str, Iterable[torch.Tensor]], ...] = (
             ("weights", self._models.weights()),
@@ -51,6 +58,7 @@ class Accounts:
             ("rows", row_tensors(rows)),
             ("rows", self._admission.pictures()),
             ("texts", self._encodings.tensors()),
+            (STAGED, self._models.staging.tensors()),
         )
         return by_line(lines)
 
@@ -58,6 +66,7 @@ class Accounts:
         """The device memory to reckon with for all that is loaded, measured and held."""
         held, rows = self.held(), self._rows()
         sizes = self._sizes.values([*self._models])
+        self.staged = held[STAGED]
         self._last = Ledger(
             weights=held["weights"],
             loras=held["loras"],

@@ -3,13 +3,14 @@
 What is shared are tensors, never modules: each model builds layers of its own around them, so what
 is wrapped, patched or compiled in one can't show in another. Nothing here keeps weights alive: they
 are there while a model has them. What writes to its weights gives them other memory first
-(``lora.merging``), and is no longer found by the old name. It knows nothing of files or families.
+(``lora.merging``), and is no longer found by the old name. What no model has may have a copy in
+host memory (``staging``). It knows nothing of files or families.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +38,16 @@ class _Seen:
 class Components:
     """Of one engine, by content. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, copied: Callable[[str], Tensors | None] = lambda content: None) -> None:
+        """``copied`` gives what no model has, if there is a copy of it."""
+        self._copied = copied
         self._seen: dict[str, list[dict[str, _Seen]]] = {}  # of each model that has it
 
     def find(self, content: str) -> Tensors | None:
+        """The weights, by name, of a model in memory, or of a copy."""
+        return self.live(content) or self._copied(content)
+
+    def live(self, content: str) -> Tensors | None:
         """The weights, by name, if a model in memory has all of them as they were read."""
         for seen in self._seen.get(content, []):
             found = {name: one.now() for name, one in seen.items()}

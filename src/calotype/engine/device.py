@@ -9,7 +9,14 @@ import torch
 
 from calotype.core.errors import ModelBroken
 from calotype.core.families import DTYPES
-from calotype.engine.room import GPU_SHARE, HOST_SHARE, Room, budget_of, engines_here
+from calotype.engine.room import (
+    GPU_SHARE,
+    HOST_SHARE,
+    Room,
+    budget_of,
+    engines_here,
+    staging_budget,
+)
 from calotype.engine.threads import thread_count
 
 _CONTAINER_LIMITS = (  # control groups, version 2 and 1
@@ -43,7 +50,8 @@ def prepare_room(device: torch.device) -> Room:
         budget = min(budget_of(total, GPU_SHARE), total)
         torch.cuda.set_per_process_memory_fraction(budget / total, device)
         return Room(budget)
-    return Room(budget_of(_machine_bytes(), HOST_SHARE / engines_here()))
+    total = max(_machine_bytes() - staging_budget() * engines_here(), 1)  # copies lie there, too
+    return Room(budget_of(total, HOST_SHARE / engines_here()))
 
 
 def _machine_bytes() -> int:

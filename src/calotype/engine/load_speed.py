@@ -20,7 +20,7 @@ from typing import Any
 
 from calotype.engine.libraries import before_libraries
 
-HOW = ("ours", "from_pretrained", "read", "keep", "map", "lora")
+HOW = ("ours", "staged", "from_pretrained", "read", "keep", "map", "lora")
 _BUFFER_BYTES = 16 * 1024**2
 _PAGE_BYTES = mmap.PAGESIZE
 
@@ -74,6 +74,42 @@ def _ours(folder: Path, asked: argparse.Namespace) -> Callable[[], int]:
         parts = (model.vae, model.denoiser, *model.encoders)
         return _touched([it for part in parts for it in part.parameters()], bytes_of)
 
+    return load
+
+
+def _staged(folder: Path, asked: argparse.Namespace) -> Callable[[], int]:
+    """The same from a copy in host memory, which an earlier load has left."""
+    import torch
+
+    from calotype.core.messages import LoadModel
+    from calotype.core.nouns import Component
+    from calotype.engine.components import Components
+    from calotype.engine.device import prepare_device
+    from calotype.engine.families.loading import load_model
+    from calotype.engine.resident import tidy
+    from calotype.engine.staging import Staging
+    from calotype.engine.tensors import bytes_of
+
+    device = prepare_device()
+    whole = (Component("bench", "model", 0),)
+    command = LoadModel("bench", str(folder), "bench", dtype=asked.dtype, components=whole)
+    staging = Staging(device, 1 << 62)
+    shared = Components(staging.find)
+
+    def load() -> int:
+        with torch.inference_mode():
+            model = load_model(command, device, components=shared)
+        parts = (model.vae, model.denoiser, *model.encoders)
+        return _touched([it for part in parts for it in part.parameters()], bytes_of)
+
+    with torch.inference_mode():
+        model = load_model(command, device, components=shared)
+        parts = {it: found for it in model.contents if (found := shared.live(it)) is not None}
+        why_not = staging.keep(command, parts)
+    assert parts, "nothing to copy"
+    assert not why_not, why_not
+    del model, parts
+    tidy(device)
     return load
 
 
@@ -155,6 +191,7 @@ def _lora(file: Path, asked: argparse.Namespace) -> Callable[[], int]:
 
 _LOADS: dict[str, Callable[[Path, argparse.Namespace], Callable[[], int]]] = {
     "ours": _ours,
+    "staged": _staged,
     "from_pretrained": _from_pretrained,
     "read": _read,
     "keep": _keep,

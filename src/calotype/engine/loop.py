@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from calotype.core.cost import Curve
 from calotype.core.errors import CallerError, Conflict, OperatorError, TooMany
 from calotype.core.messages import (
     CancelRow,
+    DropCopy,
+    Heartbeat,
     LoadModel,
     MemoryShort,
     Message,
@@ -37,6 +40,7 @@ from calotype.engine.curves import CurveStore
 from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
 from calotype.engine.forwards import joined
+from calotype.engine.fragmentation import Blocks
 from calotype.engine.passes import Passes, Shortage
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import pixels, preview_due, scores
@@ -44,7 +48,9 @@ from calotype.engine.resident import Models
 from calotype.engine.room import Room
 from calotype.engine.rows import NotFinite, Row
 from calotype.engine.sizes import Sizes
+from calotype.engine.staging import Staging
 from calotype.engine.warming import Warming
+from calotype.policy.arena import Fragmentation
 from calotype.policy.batch import STRETCH, BatchPolicy, RowAdded, RunPass
 
 
@@ -65,11 +71,16 @@ class Engine:
         folder: Path | None = None,
         wake: Callable[[], None] = lambda: None,
         room: Room | None = None,
+        *,
+        staging_bytes: int = 0,
+        acts_on_arena: bool = False,
     ) -> None:
         """``send`` is called from several threads. What is measured is kept in ``folder``, if any.
 
         ``wake`` is called from a thread when something was read, and the next tick has work.
         ``room`` is what there is of the device's memory; None: as much as the device gives.
+        ``staging_bytes`` is what there is of host memory for copies of models. If it
+        ``acts_on_arena`` it works on a CPU as if memory there could be torn.
         """
         self._send, self._device = send, device
         self._room = room = room or Room()
@@ -78,7 +89,11 @@ class Engine:
         curves = CurveStore(folder, device)
         self._passes = Passes(device)
         self._sizes = sizes = Sizes(self._passes.run, encodings, curves, self._clock, room)
-        self._models = models = Models(device, sizes, encodings, room)
+        budget = room.budget if room.is_bounded else None
+        staging, blocks = Staging(device, staging_bytes), Blocks(device, budget, acts=acts_on_arena)
+        self._models = models = Models(
+            device, sizes, encodings, room, staging=staging, blocks=blocks
+        )
         self._warming = Warming(
             models, policy, room, device=device, send=send, is_used=self._is_used, wake=wake
         )
@@ -101,7 +116,7 @@ class Engine:
         room.lines, room.is_busy = self.accounts.lines, lambda: bool(self._all_rows())
         room.join(encodings)
         self._shortage = Shortage(sizes, room, self.accounts, device)
-        self.lines: dict[str, int] = {}  # of the ledger, as last looked at; the same
+        self._state = Heartbeat(0, 0)  # what memory is used for, as last looked at
         self._looked_s = 0.0
 
     @property
@@ -114,12 +129,16 @@ class Engine:
         """Rows that step, wait or are decoded; other threads may read it."""
         return len(self._rows) + len(self._admission) + len(self._decoding)
 
+    def state(self) -> Heartbeat:
+        """How it is; other threads may ask."""
+        return replace(self._state, rows=self.rows_held, steps=self.passes)
+
     def handle(self, command: Message, blob: bytes = b"") -> None:
         """Obey one command, its frame's bytes beside it; what goes wrong is reported."""
         with torch.inference_mode():
             if isinstance(command, LoadModel):
                 self._checks.expect(command.name, command.checks)
-            if isinstance(command, LoadModel | UnloadModel):
+            if isinstance(command, LoadModel | UnloadModel | DropCopy):
                 self._warming.ask(command)
                 self._step_models()
             elif isinstance(command, RunRow):
@@ -316,7 +335,9 @@ class Engine:
         """Look at the ledger now and then, for those who ask how much is used."""
         now = time.perf_counter()
         if is_idle or now - self._looked_s >= limits.LEDGER_LOOKED_AT_S:
-            self._looked_s, self.lines = now, self.accounts.lines()
+            self._looked_s, lines = now, self.accounts.lines()
+            lies = self._models.blocks.seen() or Fragmentation(0, 0)
+            self._state = Heartbeat(0, 0, lines, self.accounts.staged, lies.free, lies.largest)
 
     def _clock(self) -> float:
         """Seconds, read when a GPU has done all it was given: or a row pays for another's work.

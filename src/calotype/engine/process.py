@@ -94,24 +94,29 @@ def serve(fd: int) -> None:
     import torch
 
     from calotype.engine.device import prepare_device, prepare_room
+    from calotype.engine.fragmentation import acts_on_arena
+    from calotype.engine.room import staging_budget
 
     device = prepare_device()
     room = prepare_room(device)
-    link.send(messages.EngineReady(os.getpid(), str(device), torch.__version__, room.budget))
+    staging = staging_budget()
+    ready = messages.EngineReady(os.getpid(), str(device), torch.__version__, room.budget, staging)
+    link.send(ready)
 
     engine: Engine | None = None
 
     def state() -> Heartbeat:
-        if engine is None:
-            return Heartbeat(0, 0)
-        return Heartbeat(engine.rows_held, engine.passes, engine.lines)
+        return engine.state() if engine is not None else Heartbeat(0, 0)
 
     link.beat(state)
     from calotype.engine.curves import FOLDER_VARIABLE
     from calotype.engine.loop import Engine  # diffusers, too, takes seconds
 
-    folder = os.environ.get(FOLDER_VARIABLE)
-    engine = Engine(link.send, device, Path(folder) if folder else None, link.wake, room)
+    name = os.environ.get(FOLDER_VARIABLE)
+    folder, acts = Path(name) if name else None, acts_on_arena()
+    engine = Engine(
+        link.send, device, folder, link.wake, room, staging_bytes=staging, acts_on_arena=acts
+    )
     gc.collect()
     gc.freeze()  # what was imported stays: it needn't be looked through whenever a model leaves
     idle = True

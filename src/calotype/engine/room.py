@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from calotype.core.errors import OperatorError, TooMany
-from calotype.core.messages import ENGINES_VARIABLE, MEMORY_VARIABLE
+from calotype.core.messages import ENGINES_VARIABLE, MEMORY_VARIABLE, STAGING_VARIABLE
 
 HOST_SHARE = 0.75  # of the machine's memory, that all engines on it take where nothing is said
 GPU_SHARE = 0.92  # of a GPU's; the rest is CUDA's own
@@ -88,6 +88,11 @@ def budget_of(total: int, share: float) -> int:
     Raises OperatorError if CALOTYPE_ENGINE_MEMORY_BYTES isn't a number of at least 1.
     """
     return _number(MEMORY_VARIABLE) or int(total * share)
+
+
+def staging_budget() -> int:
+    """Bytes of host memory for copies of models, as told, or none; raises OperatorError."""
+    return _number(STAGING_VARIABLE) or 0
 
 
 def engines_here() -> int:

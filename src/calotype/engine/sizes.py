@@ -57,6 +57,12 @@ class Sizes:
             if key.rpartition(":")[0] in mine
         ]
 
+    def work_bytes(self, models: Collection[Model]) -> int:
+        """What the largest pass of these and a decode beside it need, as far as is known."""
+        sizes = self.values(models)
+        largest = max((max(size.pass_bytes) for size in sizes), default=0)
+        return largest + max((size.decode_bytes for size in sizes), default=0)
+
     def known(self, model: Model, width: int, height: int) -> Measured | None:
         """What pictures of this size cost, in pixels; None if it has yet to be found out."""
         key = row_key(model, width, height)

@@ -1,8 +1,8 @@
 """Models on their way in and out, one after the other, while rows go on stepping.
 
-Files are read in a thread. What is then found out about a model (its batch sizes proven, its
-previews fitted) takes passes, so it takes turns with the rows, as one for the batch policy. A model
-leaves once no row needs it.
+Files are read in a thread, and copies in host memory are made there. What is then found out about a
+model (its batch sizes proven, its previews fitted) takes passes, so it takes turns with the rows,
+as one for the batch policy. A model leaves once no row needs it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from calotype.core import limits
 from calotype.core.cost import Curve
 from calotype.core.errors import CalotypeError, Conflict, TooMany
 from calotype.core.messages import (
+    DropCopy,
     LoadModel,
     LoadProgress,
+    MemoryLies,
     Message,
     ModelFailed,
     ModelLoaded,
@@ -30,9 +32,12 @@ from calotype.core.messages import (
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.buckets import Work
 from calotype.engine.families.base import Model
+from calotype.engine.memory import is_out_of_memory
 from calotype.engine.resident import Models, tidy
 from calotype.engine.room import Room
 from calotype.policy.batch import BatchPolicy, RowAdded
+
+Command = LoadModel | UnloadModel | DropCopy
 
 _TURN_S = 0.05  # what a part of the work is taken to need, until one was seen
 _WEIGHT = TIER_WEIGHTS[Tier.FAST]  # of its turns
@@ -69,8 +74,9 @@ class Warming:
         self._models, self._policy, self._room, self._device = models, policy, room, device
         self._send, self._is_used, self._wake = send, is_used, wake
         self._thread = ThreadPoolExecutor(1, "models")  # starts its thread with the first job
-        self._asked: deque[LoadModel | UnloadModel] = deque()
+        self._asked: deque[Command] = deque()
         self._load: _Load | None = None
+        self._copying: Future[str] | None = None  # of the model that leaves next
         self._told_s = 0.0
         self._is_untidy = False  # what failed lies about
 
@@ -84,8 +90,8 @@ class Warming:
         """Whether nothing is on its way."""
         return not self._asked and self._load is None
 
-    def ask(self, command: LoadModel | UnloadModel) -> None:
-        """Load or unload, after what was asked before."""
+    def ask(self, command: Command) -> None:
+        """Load or unload, or drop a copy, after what was asked before."""
         self._asked.append(command)
 
     def is_coming(self, name: str) -> bool:
@@ -96,7 +102,8 @@ class Warming:
             and not self._is_leaving(name)
         ):
             return True
-        last = next((it for it in reversed(self._asked) if it.name == name), None)
+        moves = (it for it in reversed(self._asked) if not isinstance(it, DropCopy))
+        last = next((it for it in moves if it.name == name), None)
         return isinstance(last, LoadModel)
 
     def is_leaving(self, name: str) -> bool:
@@ -119,8 +126,10 @@ class Warming:
                 break
             self._asked.popleft()
             if isinstance(command, UnloadModel):
-                self._models.drop(command.name)
-                self._send(ModelUnloaded(command.name))
+                self._unload(command)
+            elif isinstance(command, DropCopy):
+                self._models.staging.drop(command.name)
+                tidy(self._device)
             elif not self._begin(command):
                 settled.append(command.name)
         if (name := self._take_in()) is not None:
@@ -146,13 +155,36 @@ class Warming:
         """Until what is being read is there."""
         if self._load is not None and self._load.reading is not None:
             self._load.reading.exception()
+        elif self._copying is not None:
+            self._copying.exception()
 
-    def _must_wait(self, command: LoadModel | UnloadModel) -> bool:
-        """Whether rows need a model that is to leave, or to make way for another of its name."""
+    def _must_wait(self, command: Command) -> bool:
+        """Whether rows need a model that is to leave, or to make way for another of its name.
+
+        Or, once it may leave, whether its copy isn't made yet.
+        """
         name = command.name
+        if isinstance(command, DropCopy):
+            return False
         if isinstance(command, LoadModel) and self._models.is_only_merged(command):
             return False  # refused, then
-        return name in self._models and self._is_used(name)
+        if name in self._models and self._is_used(name):
+            return True
+        return isinstance(command, UnloadModel) and command.stage and not self._is_copied(name)
+
+    def _is_copied(self, name: str) -> bool:
+        if self._copying is None:
+            self._copying = self._thread.submit(self._models.stage, name)
+            self._copying.add_done_callback(lambda _: self._wake())
+        return self._copying.done()
+
+    def _unload(self, command: UnloadModel) -> None:
+        copying, self._copying = self._copying, None
+        why_not = copying.result() if copying else ""
+        self._models.drop(command.name)
+        is_staged = command.stage and not why_not
+        self._tell_memory()
+        self._send(ModelUnloaded(command.name, is_staged, why_not))
 
     def _begin(self, command: LoadModel) -> bool:
         needs = self._models.needs_bytes(command)
@@ -162,6 +194,9 @@ class Warming:
             return False
         if not self._room.make(needs):
             self._fail(self._room.refusal(command.name, needs))
+            return False
+        if not self._models.lay(command):
+            self._fail(_no_block(command, self._models.lies()))
             return False
         self._load.needs = needs
         if not self._models.is_only_merged(command):
@@ -201,16 +236,22 @@ class Warming:
             error.detail if isinstance(error, CalotypeError) else f"{type(error).__name__}: {error}"
         )
         assert self._load is not None
-        return self._end(
-            ModelFailed(self._load.command.name, said[:500], is_full=isinstance(error, TooMany))
-        )
+        is_full = isinstance(error, TooMany) or is_out_of_memory(error)
+        return self._end(ModelFailed(self._load.command.name, said[:500], is_full=is_full))
 
     def _end(self, answer: ModelLoaded | ModelFailed) -> str:
         assert self._load is not None
         self._policy.drop(_turn_of(self._load.command))
+        self._models.staging.drop(answer.name)  # it is here now; or its copy is of no use
         self._load, self._is_untidy = None, isinstance(answer, ModelFailed)
+        self._models.lay()
+        self._tell_memory()
         self._send(answer)
         return answer.name
+
+    def _tell_memory(self) -> None:
+        if (lies := self._models.lies()) is not None:
+            self._send(lies)
 
     def _progress(self, done: int, total: int) -> None:
         """Told in the reading threads, for each piece: a few of them are enough to tell."""
@@ -221,6 +262,16 @@ class Warming:
 
     def _is_leaving(self, name: str) -> bool:
         return any(isinstance(it, UnloadModel) and it.name == name for it in self._asked)
+
+
+def _no_block(command: LoadModel, lies: MemoryLies | None) -> TooMany:
+    assert lies is not None, "where no block is too small"
+    most = max(part.bytes for part in command.components)
+    return TooMany(
+        f"{command.name} has a part of {most:,} bytes, and of {lies.free:,} that are free the "
+        f"largest block has {lies.largest:,}",
+        limit=lies.largest,
+    )
 
 
 def _row(load: _Load) -> RowAdded:

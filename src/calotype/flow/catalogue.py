@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -38,12 +38,14 @@ def version_for(
     return choice
 
 
-async def keep_up(catalogue: Catalogue) -> None:
+async def keep_up(catalogue: Catalogue, looked: Callable[[], Awaitable[None]]) -> None:
     """See what comes, goes and changes, for ever: the next job finds it.
 
-    What can't be read leaves everything as it was, until it changes again.
+    ``looked`` is called after each look. What can't be read leaves everything as it was, until it
+    changes again.
     """
     while True:
+        await looked()
         await asyncio.sleep(limits.REGISTRY_LOOK_S)
         try:
             has_changed = await asyncio.to_thread(catalogue.refresh)

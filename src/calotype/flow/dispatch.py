@@ -103,6 +103,20 @@ class Dispatcher:
         """Cancel a job wherever it is; raises IllegalMove when it is over."""
         return await self._turns.whole(self._cancel(job_id, by))
 
+    def depths(self) -> dict[str, dict[str, int]]:
+        """How many jobs wait, and run, in each tier."""
+        run = [attempt.job for attempt in self._line.attempts.values()]
+        return {
+            name: {tier.value: sum(job.tier is tier for job in jobs) for tier in Tier}
+            for name, jobs in (("waiting", [*self._line.waiting.values()]), ("running", run))
+        }
+
+    async def forget_removed(self) -> None:
+        """Forget models that are gone, once no job wants them."""
+        if self.warmth.removed:
+            async with self._turns.take():
+                await self.warmth.forget_removed()
+
     def position(self, job_id: str) -> int | None:
         """The place in the line, 1 = next; None when it doesn't wait."""
         return self._etas.position(job_id)

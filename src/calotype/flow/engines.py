@@ -18,10 +18,10 @@ from calotype.core.events import (
     EnginePaused,
     EngineResumed,
     EngineUp,
-    ModelGone,
     PolicyEvent,
 )
 from calotype.core.messages import (
+    MemoryLies,
     MemoryShort,
     ModelUnloaded,
     RowDone,
@@ -33,7 +33,7 @@ from calotype.core.messages import (
 from calotype.flow.attempt import Attempt
 from calotype.flow.line import LiveLine
 from calotype.flow.notices import Notices
-from calotype.flow.warm import Warmth
+from calotype.flow.warm import Warmth, seen
 from calotype.policy.slowness import Slowness
 from calotype.pool.pool import EnginePool
 from calotype.pool.reports import (
@@ -76,15 +76,8 @@ class Engines:
                 case EngineBack():
                     log.warning("engine_back", engine=report.engine)
                     await self._tell(EngineResumed(report.engine))
-                case ModelWarm() as loaded:
-                    async with self._line.turns.take():
-                        await self._warmth.loaded(report.engine, loaded)
-                case ModelNotLoaded() as failed:
-                    async with self._line.turns.take():
-                        await self._warmth.not_loaded(report.engine, failed)
-                case ModelUnloaded(name=name):
-                    log.warning("model_gone", engine=report.engine, model=name)
-                    await self._tell(ModelGone(report.engine, name))
+                case ModelWarm() | ModelNotLoaded() | ModelUnloaded() | MemoryLies() as said:
+                    await self._warmth.hear(report.engine, said)
                 case MemoryShort() as short:
                     self._warmth.ran_short(report.engine, short)
                 case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
@@ -133,8 +126,11 @@ class Engines:
                 budget_bytes=warm.budget_bytes,
                 reserves=warm.reserves,
                 pinned=warm.pinned,
+                staging_bytes=warm.staging_bytes,
             )
             await self._line.tell(up)
+            if warm.lies is not None:
+                await self._line.tell(seen(engine, warm.lies))
 
     async def _deliver(self, report: Report) -> None:
         """Put a row's report into its attempt's inbox; late ones of older attempts are dropped."""

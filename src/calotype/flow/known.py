@@ -27,8 +27,9 @@ class _Learnt:
     """Of one build of a model."""
 
     build: str
-    load_s: float
+    load_s: float  # from disk
     room_bytes: int
+    staged_load_s: float | None = None  # from a copy in host memory
 
 
 class Known:
@@ -45,7 +46,9 @@ class Known:
         if learnt is None or learnt.build != model.build:
             whole = sum({part.id: part.bytes for part in model.parts}.values())
             return ModelKnown(model.name, model.parts, round(whole / _BYTES_PER_S + _PROOF_S, 3))
-        return ModelKnown(model.name, model.parts, learnt.load_s, room_bytes=learnt.room_bytes)
+        return ModelKnown(
+            model.name, model.parts, learnt.load_s, learnt.staged_load_s, learnt.room_bytes
+        )
 
     def news(self, models: Iterable[ModelInfo]) -> list[ModelKnown]:
         """What the line hasn't been told yet of these; it counts as told from now on."""
@@ -54,15 +57,34 @@ class Known:
         return found
 
     def learn(self, model: ModelInfo, measured: Measured) -> None:
-        """An engine loaded it."""
-        learnt, load_s = self._learnt.get(model.name), measured.load_s
-        if learnt is not None and learnt.build == model.build:
-            load_s = learnt.load_s + _FADING * (load_s - learnt.load_s)
-        self._learnt[model.name] = _Learnt(model.build, round(load_s, 3), measured.room_bytes)
+        """An engine loaded it: from a copy in host memory, if most of its bytes came from there."""
+        before = self._learnt.get(model.name)
+        if before is None or before.build != model.build:
+            before = None
+        load_s, staged_s = (before.load_s, before.staged_load_s) if before else (None, None)
+        if 2 * measured.staged > measured.bytes:
+            staged_s = _mixed(staged_s, measured.load_s)
+        else:
+            load_s = _mixed(load_s, measured.load_s)
+        if load_s is None:
+            load_s = self.of(model).load_s
+        self._learnt[model.name] = _Learnt(model.build, load_s, measured.room_bytes, staged_s)
+
+    def forget(self, model: str) -> None:
+        """It is no longer there."""
+        self._learnt.pop(model, None)
+        self._told.pop(model, None)
+
+    def names(self) -> list[str]:
+        """All that something was learnt or told of."""
+        return [*dict.fromkeys((*self._told, *self._learnt))]
 
     def kept(self) -> dict[str, Any]:
         """What was learnt, as JSON, to keep over a restart."""
-        return {name: [one.build, one.load_s, one.room_bytes] for name, one in self._learnt.items()}
+        return {
+            name: [one.build, one.load_s, one.room_bytes, one.staged_load_s]
+            for name, one in self._learnt.items()
+        }
 
     def check(self, model: ModelInfo, engines: Iterable[EngineHealth]) -> None:
         """Raise NoRoom, with the arithmetic, for a model that none of these could ever hold.
@@ -88,3 +110,9 @@ class Known:
             field="model",
             limit={"max_bytes": ledger.budget_bytes, "bytes": lines},
         )
+
+
+def _mixed(known_s: float | None, measured_s: float) -> float:
+    if known_s is None:
+        return round(measured_s, 3)
+    return round(known_s + _FADING * (measured_s - known_s), 3)

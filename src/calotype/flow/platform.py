@@ -22,7 +22,6 @@ from calotype.core.errors import (
     Refused,
 )
 from calotype.core.ids import new_id
-from calotype.core.messages import MEMORY_VARIABLE
 from calotype.core.nouns import (
     AdapterInfo,
     AdapterKind,
@@ -56,7 +55,7 @@ from calotype.flow.identity import identity_of
 from calotype.flow.ingredients import Larder
 from calotype.flow.lookup import Lookup
 from calotype.flow.recorder import Recorder
-from calotype.flow.rules import admit_rules, line_rules
+from calotype.flow.rules import admit_rules, engine_env, line_rules
 from calotype.flow.safeguards import Safeguards
 from calotype.jobs.store import JobStore
 from calotype.pool.adapters import AdapterRegistry
@@ -102,14 +101,11 @@ class Platform:
             self.gallery.addresses_of,
             allow_private=settings.webhooks_private,
         )
-        threads, memory = settings.engine_threads, settings.engine_memory_bytes
         self._pool = EnginePool(
             engines=settings.engines,
             models=registry.list(),
             pinned=registry.pinned(),
-            env={"CALOTYPE_ENGINE_FOLDER": str(settings.home / "engine")}
-            | ({"CALOTYPE_ENGINE_THREADS": str(threads)} if threads else {})
-            | ({MEMORY_VARIABLE: str(memory)} if memory else {}),
+            env=engine_env(settings),
             log_folder=settings.logs_folder,
             pace=Pace(heartbeat_s=settings.heartbeat_s),
         )
@@ -166,7 +162,7 @@ class Platform:
             *platform.gallery.for_ever(),
             platform.hooks.send_for_ever(),
             platform._once.forget_for_ever(),
-            keep_up(catalogue),
+            keep_up(catalogue, platform._dispatcher.forget_removed),
         )
         platform._sweeping = [asyncio.create_task(each) for each in sweeps]
         await platform._pool.start()
@@ -356,6 +352,10 @@ class Platform:
     def where(self) -> dict[str, Any]:
         """Which models are on which engine, what is being loaded, and what has been so far."""
         return self._dispatcher.warmth.where()
+
+    def depths(self) -> dict[str, dict[str, int]]:
+        """How many jobs wait, and run, in each tier."""
+        return self._dispatcher.depths()
 
     async def broken(self) -> str:
         """Wait for a fault that only a restart can mend, and return it."""

@@ -1,4 +1,4 @@
-"""From settings to the rules of the line and of admission; what two settings say together.
+"""From settings to the rules of the line, of admission and of engines; what two say together.
 
 Raises OperatorError, with the setting as its field.
 """
@@ -6,6 +6,7 @@ Raises OperatorError, with the setting as its field.
 from __future__ import annotations
 
 from calotype.core.errors import OperatorError
+from calotype.core.messages import ARENA_VARIABLE, MEMORY_VARIABLE, STAGING_VARIABLE
 from calotype.core.nouns import Tier
 from calotype.policy.admit import AdmitRules, TierLimits
 from calotype.policy.rules import Rules
@@ -21,7 +22,20 @@ def line_rules(settings: Settings) -> Rules:
         wait_s_max={Tier.RELAX: settings.relax_wait_s_max},
         affinity_passes_max=settings.affinity_passes_max,
         affinity_s_max=settings.affinity_s_max,
+        fragmentation_max=settings.fragmentation_max,
     )
+
+
+def engine_env(settings: Settings) -> dict[str, str]:
+    """What engines are told by their environment; what isn't set they find out themselves."""
+    told = {
+        "CALOTYPE_ENGINE_FOLDER": settings.home / "engine",
+        "CALOTYPE_ENGINE_THREADS": settings.engine_threads,
+        MEMORY_VARIABLE: settings.engine_memory_bytes,
+        STAGING_VARIABLE: settings.engine_staging_bytes,
+        ARENA_VARIABLE: int(settings.engine_arena),
+    }
+    return {name: str(value) if value else "" for name, value in told.items()}
 
 
 def admit_rules(settings: Settings) -> AdmitRules:

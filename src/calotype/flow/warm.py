@@ -8,7 +8,6 @@ can't be. What is where, and how often a job found its model warm, is for whoeve
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,33 +16,28 @@ import structlog
 from calotype.core import limits
 from calotype.core.decisions import LoadModel
 from calotype.core.errors import CalotypeError, InvalidInput, ModelBroken
-from calotype.core.events import JobCancelled, LoadFailed, ModelWarmed
-from calotype.core.messages import MemoryShort
+from calotype.core.events import (
+    CopyLost,
+    JobCancelled,
+    LoadFailed,
+    MemorySeen,
+    ModelGone,
+    ModelRemoved,
+    ModelWarmed,
+)
+from calotype.core.messages import MemoryLies, MemoryShort, ModelUnloaded
 from calotype.core.nouns import Job, ModelInfo
 from calotype.flow import hopeless
 from calotype.flow.known import NOTE, Known
 from calotype.flow.line import LiveLine
+from calotype.flow.where import Counts, where
 from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
-from calotype.pool.reports import EngineDown, EngineHealth, Measured, ModelNotLoaded, ModelWarm
+from calotype.pool.reports import EngineDown, Measured, ModelNotLoaded, ModelWarm
 
 log = structlog.get_logger("calotype.warm")
-
-
-@dataclass
-class Counts:
-    """Since the server's start."""
-
-    warm_hits: int = 0  # jobs that came while an engine had their model
-    warm_misses: int = 0  # ... while none had it
-    loads: int = 0  # that the line decided and that came about
-    loads_failed: int = 0
-    evictions: int = 0  # models that made room
-    bytes_loaded: int = 0  # weights of those loads
-    load_s: float = 0.0  # those loads took, in all
-    memory_short: int = 0  # passes that found no room, and were made smaller
 
 
 class Warmth:
@@ -67,6 +61,26 @@ class Warmth:
         for known in self._known.news(models):
             await self._line.tell(known)
 
+    @property
+    def removed(self) -> list[str]:
+        """Models that something is known of, and that are no longer there."""
+        there = {model.name for model in self._registry.list()}
+        return [name for name in self._known.names() if name not in there]
+
+    async def forget_removed(self) -> None:
+        """Tell the line of models that are gone, and drop their copies in host memory.
+
+        One that a job still wants isn't gone yet.
+        """
+        wanted = {job.spec.model for job in await patiently(self._store.unfinished)}
+        for name in self.removed:
+            if name not in wanted:
+                self._known.forget(name)
+                self._store.keep(NOTE, self._known.kept)
+                log.info("model_removed", model=name)
+                await self._line.tell(ModelRemoved(name))
+                await self._pool.drop_copies(name)
+
     def check(self, model: ModelInfo) -> None:
         """Raise NoRoom, with the arithmetic, for a model that no engine could hold."""
         self._known.check(model, self._pool.health())
@@ -82,21 +96,47 @@ class Warmth:
     async def load(self, load: LoadModel) -> None:
         """Carry out what the line decided."""
         log.info(
-            "model_loads", engine=load.engine, model=load.model, evict=load.evict, why=load.why
+            "laid_anew" if load.why == "anew" and load.evict else "model_loads",
+            engine=load.engine,
+            model=load.model,
+            evict=load.evict,
+            why=load.why,
+            **({"stage": load.stage} if load.stage else {}),
         )
         self._loading[load.engine] = load
-        self.counts.evictions += len(load.evict)
+        self._count_leaving(load)
         try:
             model = self._registry.get(load.model)
         except InvalidInput as error:  # it was taken away meanwhile
             self._line.turns.run(self._not_there(load, error), f"load-{load.model}")
             return
         try:
-            await self._pool.load(load.engine, model, load.evict)
+            await self._pool.load(
+                load.engine, model, load.evict, stage=load.stage, unstage=load.unstage
+            )
         except EngineDown:  # its loss is on its way as a report
             log.warning("engine_down", engine=load.engine, model=load.model)
         told = {"model": load.model, "engine": load.engine, "left_s": round(load.load_s, 1)}
         await self._tell_waiting(load.model, "loading", told)
+
+    async def hear(
+        self, engine: str, said: ModelWarm | ModelNotLoaded | ModelUnloaded | MemoryLies
+    ) -> None:
+        """What an engine says of its models, or of how they leave its memory."""
+        async with self._line.turns.take():
+            match said:
+                case ModelWarm():
+                    await self.loaded(engine, said)
+                case ModelNotLoaded():
+                    await self.not_loaded(engine, said)
+                case ModelUnloaded(name=name, why_not=""):
+                    log.warning("model_gone", engine=engine, model=name)
+                    await self._line.tell(ModelGone(engine, name))
+                case ModelUnloaded(name=name, why_not=why_not):
+                    log.warning("not_staged", engine=engine, model=name, reason=why_not)
+                    await self._line.tell(CopyLost(engine, name))
+                case MemoryLies():
+                    await self._line.tell(seen(engine, said))
 
     async def loaded(self, engine: str, warm: ModelWarm) -> None:
         """An engine has another model."""
@@ -106,6 +146,7 @@ class Warmth:
             if warm.measured:
                 self.counts.bytes_loaded += warm.measured.bytes
                 self.counts.load_s += warm.measured.load_s
+                self.counts.loads_staged += 2 * warm.measured.staged > warm.measured.bytes
         await self.learn([warm.measured] if warm.measured else [])
         await self._line.tell(ModelWarmed(engine, warm.model))
 
@@ -119,6 +160,13 @@ class Warmth:
             self._known.learn(model, one)
             self._store.keep(NOTE, self._known.kept)
             await self.tell_news([model])
+
+    def _count_leaving(self, load: LoadModel) -> None:
+        self.counts.staged += len(load.stage)
+        if load.why == "anew":  # what leaves comes back
+            self.counts.laid_anew += bool(load.evict)
+        else:
+            self.counts.evictions += len(load.evict)
 
     async def not_loaded(self, engine: str, failed: ModelNotLoaded) -> None:
         """What the line had asked for came to nothing."""
@@ -170,40 +218,7 @@ class Warmth:
 
     def where(self) -> dict[str, Any]:
         """What is on which engine, what is being loaded, and what has been so far."""
-        engines = self._pool.health()
-        counts = vars(self.counts)
-        asked = self.counts.warm_hits + self.counts.warm_misses
-        return {
-            "engines": [self._engine(one) for one in engines],
-            "models": {model.name: _places(model, engines) for model in self._registry.list()},
-            "counts": {
-                **counts,
-                "load_s": round(self.counts.load_s, 3),
-                "warm_hit_rate": round(self.counts.warm_hits / asked, 4) if asked else None,
-            },
-        }
-
-    def _engine(self, health: EngineHealth) -> dict[str, Any]:
-        loading = None
-        if (state := health.loading) is not None:
-            expected_s = self._expected_s(state.model)
-            loading = {
-                "model": state.model,
-                "bytes_done": state.done,
-                "bytes_total": state.total,
-                "left_s": round(max(0.0, expected_s - state.since_s), 1),
-            }
-        return {
-            "name": health.name,
-            "state": health.state.value,
-            "device": health.device,
-            "models": list(health.models),
-            "models_failed": dict(health.models_failed),
-            "loading": loading,
-            "budget_bytes": health.budget_bytes,
-            "bytes": dict(health.bytes),
-            "reserves": {line.name: line.bytes for line in health.reserves},
-        }
+        return where(self._pool.health(), self._registry.list(), self.counts, self._expected_s)
 
     def _expected_s(self, model: str) -> float:
         try:
@@ -230,14 +245,6 @@ class Warmth:
             await line.carry_out(decisions)
 
 
-def _places(model: ModelInfo, engines: Iterable[EngineHealth]) -> dict[str, Any]:
-    """Where a model is: by engine "warm", "loading" or "failed"; nowhere it is on disk."""
-    places = {}
-    for engine in engines:
-        if model.name in engine.models:
-            places[engine.name] = "warm"
-        elif engine.loading is not None and engine.loading.model == model.name:
-            places[engine.name] = "loading"
-        elif model.name in engine.models_failed:
-            places[engine.name] = "failed"
-    return {"build": model.build, "engines": places}
+def seen(engine: str, lies: MemoryLies) -> MemorySeen:
+    """For the line, what an engine said of its memory."""
+    return MemorySeen(engine, lies.free, lies.largest, lies.settled)

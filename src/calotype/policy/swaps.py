@@ -159,21 +159,18 @@ class Swaps:
 
     def torn(self) -> None:
         """Lay the models of a device anew whose memory is torn, if that disturbs nobody."""
-        for engine in [*self._fleet.homes.torn.values()]:
-            if not self._fleet.homes.is_ready(engine) or self.now < engine.laid_at + LAID_AGAIN_S:
+        homes = self._fleet.homes
+        for engine in [*homes.torn.values()]:
+            memory, loose = engine.memory, self._loose(engine)
+            first = next((name for name in loose if name in homes.known), None)
+            if memory is None or first is None or not homes.is_ready(engine):
                 continue
-            loose = self._loose(engine)
-            anew = engine.memory and lay_anew(
-                engine.memory,
-                0,
-                loose,
-                rows=engine.rows,
-                waiting=self._tiers,
-                torn_max=self._torn_max,
+            anew = lay_anew(
+                memory, 0, loose, rows=engine.rows, waiting=self._tiers, torn_max=self._torn_max
             )
-            first = next((it for it in loose if it in self._fleet.homes.known), None)
-            if anew and first and self.may_try(engine, first):
-                self.begin(engine, anew.models, self._fleet.homes.known[first])
+            is_time = self.now >= engine.laid_at + LAID_AGAIN_S
+            if anew and is_time and self.may_try(engine, first):
+                self.begin(engine, anew.models, homes.known[first])
 
     def bring_back(self) -> None:
         """Load again what left a device to be laid anew, one after the other."""

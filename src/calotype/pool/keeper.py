@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.messages import (
     CancelRow,
+    DropCopy,
     EngineReady,
     Heartbeat,
     LoadModel,
     LoadProgress,
+    MemoryLies,
     MemoryShort,
     Message,
     ModelFailed,
@@ -92,7 +94,8 @@ class Keeper:
             self._move(EngineState.DEAD, reason)
             if self._stopping.is_set():
                 return
-            order = self._loading.died(reason, asyncio.get_running_loop().time())
+            now, is_told = asyncio.get_running_loop().time(), self._restarting.is_set()
+            order = self._loading.died(reason, now, is_told=is_told)
             if order is not None and order.is_asked:
                 name, said = order.model.name, f"the engine ended while it loaded it: {reason}"
                 rests = self._loading.has_given_up(name)
@@ -132,7 +135,7 @@ class Keeper:
         is_patient = self._state is not EngineState.SUSPECT and not is_urgent
         await self._process.write(message, blob, wait=is_patient)
 
-    async def load(self, model: ModelInfo, evict: Sequence[str]) -> None:
+    async def load(self, order: Order) -> None:
         """Have the engine forget some models and load another; ModelWarm or ModelNotLoaded comes.
 
         Raises EngineDown while it starts or is dead. If it dies meanwhile, EngineLost comes too.
@@ -140,8 +143,14 @@ class Keeper:
         process = self._process
         if process is None or self._state in (EngineState.STARTING, EngineState.DEAD):
             raise EngineDown(f"{self._name} is {self._state}")
-        self._loading.ask(Order(model, tuple(evict), is_asked=True))
+        self._loading.ask(order)
         await self._load_next(process)
+
+    async def drop_copy(self, name: str) -> None:
+        """Have the engine keep no copy of a model in host memory, if it does."""
+        if self._process is not None and name in self._loading.staged:
+            self._loading.unstaged(name)
+            await self._process.write(DropCopy(name), wait=False)
 
     def health(self) -> EngineHealth:
         """How the engine is now."""
@@ -164,6 +173,10 @@ class Keeper:
             models_planned=self._loading.planned,
             models_resting=self._loading.resting(now),
             loading=self._load_state(),
+            models_staged=tuple(self._loading.staged),
+            staging_bytes=self._life.staging_bytes,
+            staged_bytes=self._life.staged,
+            memory=self._life.memory,
         )
 
     async def _live(self) -> tuple[str, int | None]:
@@ -218,6 +231,7 @@ class Keeper:
             case EngineReady():
                 self._life.device, self._life.torch = message.device, message.torch
                 self._life.budget_bytes = message.budget_bytes
+                self._life.staging_bytes = message.staging_bytes
                 self._loading.plan(message.budget_bytes)
                 await self._load_next(process)
             case Heartbeat():
@@ -232,18 +246,17 @@ class Keeper:
                     await self._emit(ModelWarm(name, cost, measured, is_asked))
                 await self._load_next(process)
             case ModelFailed(name=name, reason=reason, is_full=is_full):
-                now = asyncio.get_running_loop().time()
-                has_rows = bool(self._life.rows_owed)
-                order = self._loading.refused(name, reason, now, is_full=is_full, has_rows=has_rows)
+                now, rows = asyncio.get_running_loop().time(), self._life.rows_owed
+                order = self._loading.refused(name, reason, now, is_full=is_full, rows=rows)
                 if order is not None and order.is_asked:
                     rests = self._loading.has_given_up(name)
                     await self._emit(ModelNotLoaded(name, reason, is_full, rests))
                 await self._load_next(process)
-            case ModelUnloaded(name=name):
-                is_told = self._loading.unloaded(name)  # then nobody counts on it any more
-                if not is_told and self._state is not EngineState.STARTING:
-                    await self._emit(message)
-            case MemoryShort():
+            case ModelUnloaded(name, is_staged, why_not):
+                is_told = self._loading.unloaded(name, is_staged=is_staged)
+                if why_not or not (is_told or self._state is EngineState.STARTING):
+                    await self._emit(message)  # else nobody counts on what is gone
+            case MemoryLies() | MemoryShort():
                 await self._emit(message)
             case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
                 await self._emit(message, blob)
@@ -259,9 +272,12 @@ class Keeper:
         """Have the engine load the next model; it is warm once there is none."""
         now = asyncio.get_running_loop().time()
         if (order := self._loading.next(now, again=again)) is not None:
+            for name in order.unstage:
+                self._loading.unstaged(name)
+                await process.write(DropCopy(name), wait=False)  # it may be in a turn
             for name in order.evict:
                 self._loading.leaves(name)
-                await process.write(UnloadModel(name), wait=False)  # it may be in a turn
+                await process.write(UnloadModel(name, name in order.stage), wait=False)
             if self._loading.is_there(order):
                 name = order.model.name
                 warm = ModelWarm(name, self._life.costs.get(name), is_asked=True)
@@ -285,6 +301,8 @@ class Keeper:
             costs=dict(self._life.costs),
             budget_bytes=budget_bytes,
             reserves=reserves_of(budget_bytes),
+            staging_bytes=self._life.staging_bytes,
+            lies=self._life.lies,
             pinned=self._launch.pinned,
             measured=tuple(self._life.measured.values()),
         )

@@ -12,6 +12,7 @@ from calotype.core.messages import (
     CancelRow,
     Heartbeat,
     LoadModel,
+    MemoryLies,
     Message,
     ModelFailed,
     ModelLoaded,
@@ -21,6 +22,7 @@ from calotype.core.messages import (
     RunRow,
 )
 from calotype.core.nouns import ModelInfo
+from calotype.policy.arena import Fragmentation
 from calotype.pool.reports import Measured
 
 
@@ -80,6 +82,10 @@ class Life:
     costs: dict[str, CostModel] = field(default_factory=dict)  # of models loaded there, by name
     measured: dict[str, Measured] = field(default_factory=dict)  # the same
     bytes: dict[str, int] = field(default_factory=dict)  # by line, by the last heartbeat
+    staging_bytes: int = 0  # of host memory, for copies of models
+    staged: int = 0  # bytes of those, by the last heartbeat
+    lies: MemoryLies | None = None  # the same, where it matters, when a model came or went last
+    memory: Fragmentation | None = None  # how its free memory lies, by the last heartbeat
     rows: int = 0  # by the last heartbeat
     steps: int = 0  # by the last heartbeat
     rows_owed: set[str] = field(default_factory=set)  # sent there, not cancelled, end not heard of
@@ -106,10 +112,14 @@ class Life:
         if isinstance(message, Heartbeat):
             has_stepped = message.steps > self.steps
             self.rows, self.steps, self.bytes = message.rows, message.steps, message.bytes
+            self.staged = message.staged
+            self.memory = Fragmentation(message.free, message.largest) if message.free else None
             if not has_stepped and self.is_busy:
                 return
         elif isinstance(message, RowDone | RowFailed | RowParked):
             self.rows_owed.discard(message.row)
+        elif isinstance(message, MemoryLies):
+            self.lies = message
         elif isinstance(message, ModelLoaded | ModelFailed):
             self._answered(message)
         self.worked_at = now
@@ -119,7 +129,7 @@ class Life:
         if not isinstance(model, ModelLoaded):
             return
         self.measured[model.name] = Measured(
-            model.name, model.seconds, model.bytes, model.room_bytes
+            model.name, model.seconds, model.bytes, model.room_bytes, model.staged
         )
         if model.pass_s:
             curve = Curve(model.buckets, model.pass_s)

@@ -10,7 +10,7 @@ its engine is left out before long, and the others are made pictures with.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -32,6 +32,8 @@ class Order:
 
     model: ModelInfo
     evict: tuple[str, ...] = ()
+    stage: tuple[str, ...] = ()  # of those: a copy stays in host memory
+    unstage: tuple[str, ...] = ()  # copies that make room for them
     is_asked: bool = False  # by the pool's user, who waits for the answer
 
 
@@ -63,6 +65,7 @@ class Loading:
         self._models = sorted(models, key=lambda model: model.name not in pinned)
         self._breakers = Breakers()  # by model: they outlive a process
         self._rooms: dict[str, int] = {}  # bytes that models were found to need beside weights
+        self._crowds: dict[str, frozenset[str]] = {}  # rows that were there when one had no room
         self._ledger: Ledger | None = None  # of this process's device
         self._planned = self._models
         self._asked: deque[Order] = deque()
@@ -71,6 +74,7 @@ class Loading:
         self._leaving: list[str] = []  # told to be forgotten, not answered yet
         self.current: Coming | None = None  # told to load, not answered yet
         self.warm: list[str] = []
+        self.staged: list[str] = []  # with a copy in host memory
         self.failed: dict[str, str] = {}  # model -> reason, in words for those that wait
 
     def begin(self) -> None:
@@ -80,7 +84,7 @@ class Loading:
         self._held.clear()
         self._leaving.clear()
         self.current, self._ledger = None, None
-        self.warm, self.failed = [], {}
+        self.warm, self.staged, self.failed = [], [], {}
         self._planned = self._models
 
     def plan(self, budget_bytes: int) -> None:
@@ -147,6 +151,8 @@ class Loading:
     def loaded(self, name: str, room_bytes: int = 0) -> Order | None:
         """The engine has it warm; the order that this answers."""
         self._rooms[name] = room_bytes
+        self.unstaged(name)
+        self._crowds.pop(name, None)
         self._count(name)
         self.failed.pop(name, None)
         self._tell(self._breakers.succeeded(load(self._engine, name)))
@@ -167,18 +173,30 @@ class Loading:
         return True
 
     def refused(
-        self, name: str, reason: str, now: float, *, is_full: bool = False, has_rows: bool = False
+        self,
+        name: str,
+        reason: str,
+        now: float,
+        *,
+        is_full: bool = False,
+        rows: Collection[str] = (),
     ) -> Order | None:
         """The engine can't load it, or (``is_full``) only has no room; the order this answers.
 
-        No room is a failure, too, if it was asked for and the engine ``has_rows`` none: there is
-        nothing that would leave, and each further try would cost others their place.
+        ``rows`` are on the engine. No room is a failure, too, if it was asked for and they didn't
+        take it: there are none, or none of those that were there when it had no room before. Each
+        further try would cost others their place.
         """
         is_asked = self.current is not None and self.current.order.is_asked
+        self.unstaged(name)
         if is_full:  # it waits until it is asked for
             self._planned = [model for model in self._planned if model.name != name]
             self._tried.discard(name)
-        if not is_full or (is_asked and not has_rows):
+        before = self._crowds.pop(name, None)
+        if is_full:
+            self._crowds[name] = frozenset(rows)
+        is_crowded = bool(rows) and (before is None or not before.isdisjoint(rows))
+        if not is_full or (is_asked and not is_crowded):
             self._tell(self._breakers.failed(load(self._engine, name), reason, now))
             self._failed(name, reason)
         return self._answered()
@@ -188,8 +206,16 @@ class Loading:
         self._leaving.append(name)
         self._forget(name)
 
-    def unloaded(self, name: str) -> bool:
-        """The engine has it no longer; whether it was told to forget it."""
+    def unstaged(self, name: str) -> None:
+        """There is no copy of it in host memory, or won't be."""
+        if name in self.staged:
+            self.staged.remove(name)
+
+    def unloaded(self, name: str, *, is_staged: bool = False) -> bool:
+        """The engine has it no longer, or only a copy; whether it was told to forget it."""
+        self.unstaged(name)
+        if is_staged:
+            self.staged.append(name)
         if name in self._leaving:
             self._leaving.remove(name)
             return True
@@ -203,9 +229,13 @@ class Loading:
         if self._ledger is not None:
             self._ledger = self._ledger.minus(name)
 
-    def died(self, reason: str, now: float) -> Order | None:
-        """The engine's process is gone: if it was loading, that is what it died of."""
-        if self.current is None:
+    def died(self, reason: str, now: float, *, is_told: bool = False) -> Order | None:
+        """The engine's process is gone: if it was loading, that is what it died of.
+
+        Unless it ``is_told`` to end: then the load is over, and nothing is wrong with the model.
+        """
+        if is_told or self.current is None:
+            self.current = None
             return None
         said = f"the engine ended while it loaded it: {reason}"
         return self.refused(self.current.order.model.name, said, now)

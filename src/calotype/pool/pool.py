@@ -17,6 +17,7 @@ from calotype.core.messages import ENGINES_VARIABLE, HEARTBEAT_VARIABLE, Message
 from calotype.core.nouns import ModelInfo
 from calotype.pool.keeper import Keeper
 from calotype.pool.launch import Launch, Pace
+from calotype.pool.loading import Order
 from calotype.pool.reports import EngineDown, EngineHealth, Report
 
 ENGINE_COMMAND = (sys.executable, "-m", "calotype.engine")
@@ -100,15 +101,30 @@ class EnginePool:
             raise EngineDown(f"there is no engine {engine!r}")
         await keeper.send(message, blob)
 
-    async def load(self, engine: str, model: ModelInfo, evict: Sequence[str] = ()) -> None:
+    async def load(
+        self,
+        engine: str,
+        model: ModelInfo,
+        evict: Sequence[str] = (),
+        *,
+        stage: Sequence[str] = (),
+        unstage: Sequence[str] = (),
+    ) -> None:
         """Have an engine forget some models and load another, while it goes on with its rows.
 
-        Its ModelWarm or ModelNotLoaded comes. Raises EngineDown if it isn't warm.
+        Of those to ``stage`` it keeps a copy in host memory, and no longer one of ``unstage``. Its
+        ModelWarm or ModelNotLoaded comes. Raises EngineDown if it isn't warm.
         """
         keeper = self._keepers.get(engine)
         if keeper is None:
             raise EngineDown(f"there is no engine {engine!r}")
-        await keeper.load(model, evict)
+        order = Order(model, tuple(evict), tuple(stage), tuple(unstage), is_asked=True)
+        await keeper.load(order)
+
+    async def drop_copies(self, model: str) -> None:
+        """Have no engine keep a copy of a model in host memory."""
+        for keeper in self._keepers.values():
+            await keeper.drop_copy(model)
 
     def drain(self, engine: str, reason: str) -> bool:
         """Have an engine finish what it has, for ``restart``; False if it isn't ready to."""

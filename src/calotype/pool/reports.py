@@ -8,9 +8,10 @@ from datetime import datetime
 
 from calotype.core.cost import CostModel
 from calotype.core.errors import InternalError
-from calotype.core.messages import Message
+from calotype.core.messages import MemoryLies, Message
 from calotype.core.nouns import Reserve
 from calotype.core.states import EngineState
+from calotype.policy.arena import Fragmentation
 
 
 class EngineDown(InternalError):
@@ -28,6 +29,7 @@ class Measured:
     load_s: float  # from disk, or as much of it as wasn't there
     bytes: int  # of its weights
     room_bytes: int  # that its largest pass and a decode need beside them
+    staged: int = 0  # bytes of its weights that came from copies in host memory
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class EngineWarm:
     costs: Mapping[str, CostModel] = field(default_factory=dict)  # measured there, by model
     budget_bytes: int = 0  # of its device's memory; 0: it loads nothing on demand
     reserves: tuple[Reserve, ...] = ()  # of the budget, what is kept free of models
+    staging_bytes: int = 0  # of host memory, for copies of models
+    lies: MemoryLies | None = None  # how its device's free memory lies, where that matters
     pinned: tuple[str, ...] = ()  # models that are to be warm always
     measured: tuple[Measured, ...] = ()  # of the warm models
 
@@ -127,3 +131,7 @@ class EngineHealth:
     models_planned: tuple[str, ...] = ()  # that it loads at its start
     models_resting: frozenset[str] = frozenset()  # that failed, and aren't tried for a while
     loading: LoadState | None = None
+    models_staged: tuple[str, ...] = ()  # with a copy in host memory
+    staging_bytes: int = 0  # of host memory, for such copies
+    staged_bytes: int = 0  # that they take, by the last heartbeat
+    memory: Fragmentation | None = None  # how the device's free memory lies, by the last heartbeat

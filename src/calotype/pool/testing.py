@@ -19,7 +19,10 @@ back as its picture, after its share of the steps.
 has a model_index.json; one with a file named ``crash`` in it ends the engine instead, and
 one with ``full`` finds no room when it is read. It takes
 ``CALOTYPE_FAKE_LOAD_S`` seconds (0), in which rows go on. With a budget
-(CALOTYPE_ENGINE_MEMORY_BYTES) it counts bytes by components, and refuses what doesn't fit.
+(CALOTYPE_ENGINE_MEMORY_BYTES) it counts bytes by components, and refuses what doesn't fit. Copies
+in host memory (CALOTYPE_ENGINE_STAGING_BYTES) it counts in the same way; from one a load takes a
+tenth of the time. With CALOTYPE_ENGINE_ARENA=1 its memory is in blocks that don't move, of which it
+tells.
 """
 
 from __future__ import annotations
@@ -39,10 +42,12 @@ from calotype.core.messages import (
     BLOB_HEAD_BYTES,
     HEAD_BYTES,
     CancelRow,
+    DropCopy,
     EngineReady,
     Heartbeat,
     LoadModel,
     LoadProgress,
+    MemoryLies,
     Message,
     ModelFailed,
     ModelLoaded,
@@ -57,6 +62,7 @@ from calotype.core.messages import (
     Stop,
     UnloadModel,
 )
+from calotype.policy.arena import Arena
 
 CRASH_CODE = 9
 PREVIEW_BYTES = 64 * 1024
@@ -102,6 +108,10 @@ class FakeEngine:
         self._step_s = step_s
         self._models: dict[str, LoadModel] = {}
         self._budget = int(os.environ.get(messages.MEMORY_VARIABLE) or 0)
+        self._staging = int(os.environ.get(messages.STAGING_VARIABLE) or 0)
+        self._copies: dict[str, LoadModel] = {}
+        is_torn = os.environ.get(messages.ARENA_VARIABLE) == "1"
+        self._arena = Arena(self._budget) if is_torn else None
         self._load_s = float(os.environ.get("CALOTYPE_FAKE_LOAD_S", "0"))
         self._scores: dict[str, dict[str, float]] = {}  # what each model's checks would say
         self._rows: dict[str, _Row] = {}
@@ -109,7 +119,7 @@ class FakeEngine:
 
     def run(self) -> None:
         """Until Stop, or until the socket is closed."""
-        self._send(EngineReady(os.getpid(), "cpu", "none", self._budget))
+        self._send(EngineReady(os.getpid(), "cpu", "none", self._budget, self._staging))
         for work in (self._read, self._beat):
             threading.Thread(target=work, daemon=True).start()
         while self._take_commands():
@@ -125,9 +135,10 @@ class FakeEngine:
                     return False
                 case LoadModel() as load:
                     self._load(load)
-                case UnloadModel(name=name):
-                    self._models.pop(name, None)
-                    self._send(ModelUnloaded(name))
+                case UnloadModel() as unload:
+                    self._unload(unload)
+                case DropCopy(name=name):
+                    self._copies.pop(name, None)
                 case RunRow() as run:
                     self._begin(run, blob)
                 case ParkRow(row=name):
@@ -144,25 +155,52 @@ class FakeEngine:
             return
         if (Path(load.path) / "crash").exists():
             os._exit(CRASH_CODE)
-        if self._load_s:
+        if load_s := self._load_s * (0.1 if load.name in self._copies else 1.0):
             self._send(LoadProgress(load.name, 0, _bytes([load])))
-            timer = threading.Timer(self._load_s, self._commands.put, [(_Loaded(load), b"")])
+            timer = threading.Timer(load_s, self._commands.put, [(_Loaded(load), b"")])
             timer.daemon = True
             timer.start()
         else:
             self._loaded(load)
 
+    def _unload(self, unload: UnloadModel) -> None:
+        load = self._models.pop(unload.name, None)
+        is_staged = unload.stage and load is not None
+        if is_staged and load is not None:
+            is_staged = _bytes([*self._copies.values(), load]) <= self._staging
+            self._copies |= {load.name: load} if is_staged else {}
+        why_not = "" if is_staged or not unload.stage else "there is no room for a copy"
+        self._lie()
+        self._send(ModelUnloaded(unload.name, is_staged, why_not))
+
+    def _lie(self) -> bool:
+        """Have blocks for what is loaded, and tell of them; False if something finds none."""
+        if self._arena is None:
+            return True
+        is_whole = self._arena.hold(_parts([*self._models.values()]))
+        memory, lies = self._arena.fragmentation, self._arena.settled()
+        settled = [it for it, load in self._models.items() if _parts([load]).keys() <= {*lies}]
+        self._send(MemoryLies(memory.free, memory.largest, tuple(settled)))
+        return is_whole
+
     def _loaded(self, load: LoadModel) -> None:
+        copy = self._copies.pop(load.name, None)
         needed = _bytes([*self._models.values(), load])
         has_no_room = (Path(load.path) / "full").exists()
         if has_no_room or (self._budget and needed > self._budget):
             self._send(ModelFailed(load.name, f"{needed} bytes are needed", is_full=True))
             return
         self._models[load.name] = load
+        if not self._lie():
+            del self._models[load.name]
+            self._lie()
+            self._send(ModelFailed(load.name, "no block is large enough", is_full=True))
+            return
         self._scores[load.name] = {
             use.score_name(label): 0.0 for use in load.checks for label in use.labels
         }
-        self._send(ModelLoaded(load.name, self._load_s, _bytes([load]), (1,)))
+        staged, load_s = (0, self._load_s) if copy is None else (_bytes([copy]), self._load_s / 10)
+        self._send(ModelLoaded(load.name, load_s, _bytes([load]), (1,), staged=staged))
 
     def _begin(self, run: RunRow, blob: bytes) -> None:
         if run.model not in self._models:
@@ -221,7 +259,8 @@ class FakeEngine:
         every_s = float(os.environ.get(messages.HEARTBEAT_VARIABLE, limits.HEARTBEAT_S))
         while not self._is_hanging.wait(every_s):
             held = {"weights": _bytes([*self._models.values()])}
-            self._send(Heartbeat(len(self._rows), self._steps, held))
+            staged = _bytes([*self._copies.values()])
+            self._send(Heartbeat(len(self._rows), self._steps, held, staged))
 
     def _send(self, message: Message, blob: bytes = b"") -> None:
         with self._writing:
@@ -243,7 +282,12 @@ class FakeEngine:
 
 def _bytes(loads: list[LoadModel]) -> int:
     """Of these models' components, each once."""
-    return sum({part.id: part.bytes for load in loads for part in load.components}.values())
+    return sum(_parts(loads).values())
+
+
+def _parts(loads: list[LoadModel]) -> dict[str, int]:
+    """The same, each by its content."""
+    return {part.id: part.bytes for load in loads for part in load.components}
 
 
 def _sizes(run: RunRow) -> list[int]:

@@ -121,6 +121,19 @@ class Settings(BaseSettings):
         ge=1,
         description="Memory of one engine, bytes; unset is most of its GPU, or its part of ours.",
     )
+    engine_staging_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Host memory of one engine for copies of models that made room, bytes.",
+    )
+    engine_arena: bool = Field(
+        default=False,
+        description="Have engines on a CPU act as if memory there could be torn, to try that.",
+    )
+    fragmentation_max: Share = Field(
+        default=limits.FRAGMENTATION_MAX,
+        description="Share of free memory outside its largest block, past which models move up.",
+    )
     database_url: str = Field(
         default_factory=_sqlite,
         description="Job database, as postgresql://USER@HOST/NAME; unset is <home>/calotype.db.",

@@ -40,6 +40,7 @@ class Model(ABC):
     """
 
     family: ClassVar[str]
+    contents: tuple[str, ...] = ()  # of its parts, by which they are shared; empty: not known
 
     def __init__(self, name: str, build: str, pipeline: Any, device: torch.device) -> None:
         """Take over a loaded pipeline's components; raise ModelBroken if it needs what we lack."""

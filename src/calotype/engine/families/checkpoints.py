@@ -6,7 +6,7 @@ which is told by its place and its width, as ``create_diffusers_clip_model_from_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from calotype.engine.families.parts import fill
 
 Tensors = dict[str, torch.Tensor]
 _VAE = ("first_stage_model.", "vae.")
+_ENCODERS = ("cond_stage_model.", "conditioner.", "text_encoders.")
 _UNUSED = ("model_ema.",)  # training's averages, beside the weights themselves
 _T5 = "text_encoders.t5xxl.transformer."
 _CLIP_L = "text_encoders.clip_l.transformer."
@@ -37,14 +38,25 @@ _OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
 _POSITIONS = "text_model.embeddings.position_embedding.weight"
 
 
-def wanted(dtype: torch.dtype) -> Callable[[str, torch.dtype], torch.dtype | None]:
+def wanted(
+    dtype: torch.dtype, parts: Collection[str]
+) -> Callable[[str, torch.dtype], torch.dtype | None]:
     """As which dtype a tensor of the file is wanted, by its name and dtype there; None: not at all.
 
-    The decoder's are float32 always, and so are T5's last projections among float16.
+    Only of these parts, by diffusers' names; of text encoders all, if any is wanted: which is which
+    is told by width. The decoder's are float32 always, and so are T5's last projections among
+    float16.
     """
+    has_encoders = any(part.startswith("text_encoder") for part in parts)
+    has_denoiser = any(part != "vae" and not part.startswith("text_encoder") for part in parts)
+
+    def is_wanted(name: str) -> bool:
+        if name.startswith(_VAE):
+            return "vae" in parts
+        return has_encoders if name.startswith(_ENCODERS) else has_denoiser
 
     def choose(name: str, stored: torch.dtype) -> torch.dtype | None:
-        if name.startswith(_UNUSED):
+        if name.startswith(_UNUSED) or not is_wanted(name):
             return None
         if not stored.is_floating_point:
             return stored

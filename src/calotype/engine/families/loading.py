@@ -105,6 +105,7 @@ def load_model(
         raise ModelBroken(f"{command.name}: {type(error).__name__}: {error}") from error
     model = MODELS[kind](command.name, command.build, pipeline, device)
     compile_parts(model, command.compile)
+    model.contents = tuple(contents.values())
     for name, content in contents.items():
         shared.tell(content, getattr(pipeline, name))
     return model
@@ -141,11 +142,16 @@ def _named(index: Mapping[str, Any]) -> dict[str, Sequence[str]]:
 def _contents(command: LoadModel, parts: Sequence[_Part]) -> dict[str, str]:
     """The content of each part, by name; empty where the command doesn't say.
 
-    The registry names them in the order of ``_ORDER``.
+    The registry names them in the order of ``_ORDER``, or one for all of them together.
     """
-    if len(command.components) != len(parts):
+    named = command.components
+    if len(named) == len(parts):
+        contents = {part.name: it.id for part, it in zip(parts, named, strict=True)}
+    elif len(named) == 1:
+        contents = {part.name: f"{named[0].id} {part.name}" for part in parts}
+    else:
         return {}
-    return {part.name: it.id for part, it in zip(parts, command.components, strict=True)}
+    return contents
 
 
 def _pipeline(
@@ -170,7 +176,7 @@ def _pipeline(
     of_checkpoint = [part for part in missing if not part.files]
     checkpoint: Tensors = {}
     if of_checkpoint:
-        choose = checkpoints.wanted(parts[0].dtype)
+        choose = checkpoints.wanted(parts[0].dtype, [part.name for part in of_checkpoint])
         checkpoint = reader.read(folder / SINGLE_FILE, choose)
     modules = {part.name: without_weights(part.kind, part.folder) for part in parts}
     for name, tensors in weights.items():
