@@ -11,11 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from calotype.cli import safety_train
 from calotype.cli.console import AsJson, Home, print_json, print_table
 
 app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_help=True)
 hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, pull, list.", no_args_is_help=True)
 app.add_typer(hashes, name="hashes")
+app.command()(safety_train.train)
+app.command()(safety_train.card)
 _ENOUGH = 20  # judgements, before times mean anything
 Asked = Annotated[str, typer.Option("--set", help="Of prompts: first, second or third.")]
 

@@ -198,3 +198,16 @@ WEBHOOK_MESSAGES_EACH = 20  # of them, of one webhook
 WEBHOOK_MESSAGES_KEPT_S = 30 * 24 * 3600.0  # after they were sent, or given up
 WEBHOOK_MESSAGES_KEPT_MAX = 10_000  # of one webhook that are looked through for a replay
 WEBHOOK_SECRETS_OVERLAP_S = 24 * 3600.0  # after a change both secrets sign
+
+# What a check of one's own is trained on, and how one is tried beside another.
+TRAINING_PICTURES_MAX = 50_000
+TRAINING_LABELS_MAX = 50
+TRAINING_LABEL_PICTURES_MIN = 20  # of each label, near copies counted once
+TRAINING_FEW = 30  # of fewer pictures a figure says little, and its card says so
+ENCODER_WIDTH_MAX = 8_192  # numbers that an encoder makes of a picture
+DECISIONS_BYTES_MAX = 64 * 1024 * 1024  # of a file of decisions to learn from
+TRIALS_HELD_MAX = 4  # pictures that wait for checks on trial; past it they are counted and left out
+TRIAL_REST_S = 30.0  # a check on trial that failed isn't asked again before this
+TRIAL_VERDICTS_KEPT_MAX = 20_000  # of one check on trial; past it the oldest go
+TRIAL_VERDICTS_HELD_MAX = 1_000  # not yet written; past it they are counted and dropped
+TRIAL_WRITE_S = 1.0  # between two writes of them

@@ -19,6 +19,7 @@ class CheckKind(StrEnum):
     CONCEPTS = "concepts"  # diffusers' StableDiffusionSafetyChecker (CompVis)
     SHIELDGEMMA2 = "shieldgemma2"  # transformers' ShieldGemma2ForImageClassification
     LLAVAGUARD = "llavaguard"  # a Llava model that answers "Safe" or "Unsafe" of a policy in words
+    PROBE = "probe"  # ours: a linear layer over a frozen encoder, from ``calotype safety train``
 
 
 # The labels of those kinds whose labels aren't in their folder.
@@ -28,6 +29,9 @@ LABELS = {
     CheckKind.CONCEPTS: (CONCEPT, SPECIAL),
     CheckKind.LLAVAGUARD: (UNSAFE,),
 }
+
+# The files of a probe's weights, beside its configuration.
+ENCODER_FILE, HEAD_FILE = "encoder.safetensors", "head.safetensors"
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,14 @@ class KnownPictures:
             return None
         return Match(self._names[int(np.searchsorted(self._ends, best[1], side="right"))], best[0])
 
+    def near(self, positions: Hashes) -> NDArray[np.intp]:
+        """Places of all that are within DISTANCE_MAX bits of any of these (8 x 4 words)."""
+        found = []
+        for one in positions:
+            places = self._every if self._index is None else self._index.near(one)
+            found.append(places[distances(one, self._all[places]) <= DISTANCE_MAX])
+        return np.unique(np.concatenate(found))
+
 
 class _Index:
     """Hashes by each of their 16-bit chunks: finds all within DISTANCE_MAX, and some others."""

@@ -44,9 +44,12 @@ class DomainNet(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """One logit each; above 0 is outside."""
-        features = self.body(pictures).flatten(2)
-        pooled = torch.cat((features.mean(2), features.std(2, correction=0)), dim=1)
-        return self.head(pooled)[:, 0]
+        return self.head(self.features(pictures))[:, 0]
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """What the logit is made of, (n, 128); a probe can be trained on it for other questions."""
+        found = self.body(pictures).flatten(2)
+        return torch.cat((found.mean(2), found.std(2, correction=0)), dim=1)
 
 
 class DomainCheck:
@@ -56,23 +59,28 @@ class DomainCheck:
         self._net = net.eval()
 
     @classmethod
-    def load(cls, use: CheckUse) -> DomainCheck:
-        """Read the weights; raises CheckBroken for what isn't them."""
-        path = Path(use.path) / WEIGHTS
-        net = DomainNet()
-        try:
-            weights = {name: it.float() for name, it in load_file(path).items()}
-            net.load_state_dict(weights)
-        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-            raise CheckBroken(f"{path} isn't the domain check: {error}"[:500]) from error
-        if not all(bool(torch.isfinite(it).all()) for it in weights.values()):
-            raise CheckBroken(f"{path} has weights that aren't numbers")
-        return cls(net)
+    def load(cls, use: CheckUse, device: torch.device | None = None) -> DomainCheck:
+        """Read the weights, whatever the device; raises CheckBroken for what isn't them."""
+        return cls(read_net(Path(use.path)))
 
     def scores(self, pictures: Sequence[Picture]) -> Sequence[Scores]:
         """How likely each is outside, by the label "outside"."""
         logits = self._net(torch.cat([brought(picture) for picture in pictures]))
         return [{OUTSIDE: float(score)} for score in torch.sigmoid(logits)]
+
+
+def read_net(folder: Path) -> DomainNet:
+    """The network whose weights lie in a folder; raises CheckBroken for what isn't them."""
+    path = folder / WEIGHTS
+    net = DomainNet()
+    try:
+        weights = {name: it.float() for name, it in load_file(path).items()}
+        net.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckBroken(f"{path} isn't the domain check: {error}"[:500]) from error
+    if not all(bool(torch.isfinite(it).all()) for it in weights.values()):
+        raise CheckBroken(f"{path} has weights that aren't numbers")
+    return net
 
 
 def brought(picture: Picture) -> torch.Tensor:

@@ -53,6 +53,10 @@ def load_check(use: CheckUse, device: torch.device) -> Check:
             from calotype.engine.checks.llavaguard import LlavaGuardCheck
 
             return LlavaGuardCheck.load(use, device)
+        case CheckKind.PROBE:
+            from calotype.engine.checks.probe import ProbeCheck
+
+            return ProbeCheck.load(use, device)
 
 
 class Checks:
