@@ -142,6 +142,18 @@ async def test_what_cannot_be_kept_begins_again_and_says_so(
         assert (await bench.ended(job)).state is JobState.SUCCEEDED
 
 
+async def test_a_kept_row_that_is_too_much_for_one_message_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_bench(tmp_path) as bench:
+        await handed_back(bench)
+        monkeypatch.setattr(limits, "ENGINE_MESSAGE_BYTES_MAX", 0)
+        bench.pool.engines.append("engine-1")
+        await bench.pool.warm(engine="engine-1")
+        await eventually(lambda: bench.pool.waiting)
+        assert last_row(bench).parked_bytes == 0
+
+
 async def test_a_kept_row_whose_file_is_gone_begins_again(tmp_path: Path) -> None:
     async with running_bench(tmp_path) as bench:
         job = await handed_back(bench)

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,13 @@ from calotype.core.messages import (
     Message,
     ModelFailed,
     ModelLoaded,
+    ParkRow,
+    RowControl,
     RowDone,
     RowFailed,
+    RowLora,
+    RowParked,
+    RowPicture,
     RowStarted,
     RunRow,
     StepDone,
@@ -34,7 +40,7 @@ from calotype.pool.reports import EngineDown
 pytestmark = pytest.mark.parametrize("engine", ["calotype.pool.testing", "calotype.engine"])
 
 
-BEATS = {HEARTBEAT_VARIABLE: "1.0"}
+BEATS = {HEARTBEAT_VARIABLE: "1.0", "CALOTYPE_FAKE_STEP_S": "0.01"}
 
 
 class Talk:
@@ -129,6 +135,72 @@ async def test_talk_from_ready_to_stop(engine: str, tmp_path: Path) -> None:
         with pytest.raises(EngineDown):
             await talk.hear()
         assert await process.end(10.0) == 0
+
+
+async def test_a_row_goes_from_one_process_to_another_and_to_the_same_bits(engine: str) -> None:
+    package = embedded_folder().parent
+    cyanotype = package / "loras" / "vignette-cyanotype" / "lora.safetensors"
+    edges = package / "controlnets" / "vignette-edges"
+    plain = replace(row("plain"), steps=6)
+    picture = bytes(range(256)) * (64 * 72 * 3 // 256)
+    from_picture = replace(
+        plain, sampler="unipc", pictures=(RowPicture(64, 72),), source=0, strength=0.8, steps=8
+    )
+    rows = [
+        (replace(plain, sampler="dpmpp_2m"), b""),
+        (replace(plain, sampler="euler_a"), b""),
+        (replace(plain, sampler="dpmpp_sde"), b""),
+        (from_picture, picture),
+        (replace(plain, loras=(RowLora("cyanotype", str(cyanotype), "b", 0.8),)), b""),
+        (
+            replace(
+                plain,
+                sampler="heun",
+                pictures=(RowPicture(64, 72),),
+                controls=(RowControl("edges", str(edges), "b", 0),),
+            ),
+            picture,
+        ),
+    ]
+    async with talk_to(engine) as first, talk_to(engine) as second:
+        for talk in (first, second):
+            assert isinstance((await talk.hear())[0], EngineReady)
+            await talk.process.write(LoadModel("vignette", str(embedded_folder()), "build"))
+        for talk in (first, second):
+            assert isinstance((await talk.hear())[0], ModelLoaded)
+        for number, (wanted, blob) in enumerate(rows):
+            whole = await drawn(second, replace(wanted, row=f"whole/1/{number}"), blob)
+            kept = b""
+            for tries in range(10):  # it may be through before it is told
+                half = replace(wanted, row=f"half/{tries}/{number}")
+                if kept := await handed_back(first, half, blob):
+                    break
+            again = replace(wanted, row=f"again/1/{number}", parked_bytes=len(kept))
+            assert await drawn(second, again, blob + kept) == whole, wanted
+
+
+async def drawn(talk: Talk, wanted: RunRow, blob: bytes) -> bytes:
+    await talk.process.write(wanted, blob)
+    heard, pixels = await talk.hear_row(wanted.row)
+    assert isinstance(heard[-1], RowDone), heard
+    return pixels
+
+
+async def handed_back(talk: Talk, wanted: RunRow, blob: bytes) -> bytes:
+    """Begin a row, and have it handed back after a step or two; empty if it was quicker."""
+    await talk.process.write(wanted, blob)
+    while not isinstance((await talk.hear())[0], StepDone):
+        pass
+    await talk.process.write(ParkRow(wanted.row))
+    while isinstance((heard := await talk.hear())[0], StepDone):
+        pass
+    parked, kept = heard
+    if isinstance(parked, RowDone):
+        return b""
+    assert isinstance(parked, RowParked), parked
+    assert 1 <= parked.step < parked.steps
+    assert not parked.reason
+    return kept
 
 
 async def test_engine_ends_when_the_socket_closes(engine: str) -> None:

@@ -125,6 +125,7 @@ _WORDS = {  # for events that aren't about the place in the line
     "step": "drawing",
     "image_finished": "finishing",
     "attempt_failed": "the engine was lost; once more",
+    "handed_back": "its engine goes; another goes on",
     "pending_safety": "waiting for its safety check",
 }
 

@@ -25,8 +25,10 @@ from calotype.core.messages import (
     LoadModel,
     MemoryShort,
     Message,
+    ParkRow,
     RowDone,
     RowFailed,
+    RowParked,
     RowStarted,
     RunRow,
     StepDone,
@@ -46,7 +48,7 @@ from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import pixels, preview_due, scores
 from calotype.engine.resident import Models
 from calotype.engine.room import Room
-from calotype.engine.rows import NotFinite, Row
+from calotype.engine.rows import NotFinite, Row, park
 from calotype.engine.sizes import Sizes
 from calotype.engine.staging import Staging
 from calotype.engine.warming import Warming
@@ -143,6 +145,8 @@ class Engine:
                 self._step_models()
             elif isinstance(command, RunRow):
                 self._take_in(command, blob)
+            elif isinstance(command, ParkRow):
+                self._park(command.row)
             elif isinstance(command, CancelRow):
                 self._drop(command.row)
                 self._decoding.drop(command.row)
@@ -283,6 +287,17 @@ class Engine:
         else:
             if row is not None:
                 self._begin(row)
+
+    def _park(self, name: str) -> None:
+        """Hand a row back as it is. Not one that is through: its answer comes, or has come."""
+        if (row := self._rows.get(name)) is not None:
+            said, raw = park(row)
+        elif name in self._admission:
+            said, raw = RowParked(name, 0, 0, 0.0), b""
+        else:
+            return
+        self._drop(name)
+        self._send(said, raw)
 
     def _settle_in(self, settled: Iterable[tuple[RunRow, Row | Exception]]) -> None:
         """Begin the rows that wait no longer; refuse those that waited in vain."""

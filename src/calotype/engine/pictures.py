@@ -22,11 +22,15 @@ MAY_CHANGE = 128  # of 255: from this grey on a mask is white, as diffusers' pip
 def pictures_of(command: RunRow, blob: bytes) -> list[torch.Tensor]:
     """The row's pictures, each uint8 (height, width, channels), out of its frame's bytes.
 
+    Behind them, if it has any, what another engine had done of it: uint8 (bytes,).
+
     Raises InvalidInput for too many, or one of another size than the row's; InternalError if the
     bytes aren't as many as the pictures need, or a picture is asked for that isn't there.
     """
     _check(command)
-    shapes = [(it.height, it.width, it.channels) for it in command.pictures]
+    shapes: list[tuple[int, ...]] = [(it.height, it.width, it.channels) for it in command.pictures]
+    if command.parked_bytes:
+        shapes.append((command.parked_bytes,))
     sizes = [math.prod(shape) for shape in shapes]
     if sum(sizes) != len(blob):
         raise InternalError(f"{len(blob)} bytes of pictures came, not {sum(sizes)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from calotype.core.errors import InternalError, InvalidInput
-from calotype.core.messages import RowControl, RunRow
+from calotype.core.messages import RowControl, RowParked, RunRow
 from calotype.engine.buckets import Work
 from calotype.engine.colours import coarse, recoloured
 from calotype.engine.controls import Control
@@ -21,6 +21,7 @@ from calotype.engine.encodings import Encodings
 from calotype.engine.families.base import Encoding, Model
 from calotype.engine.forwards import Adapters, Forwards, Steering
 from calotype.engine.lora.bank import lora_key
+from calotype.engine.parked import handed_back, take_up
 from calotype.engine.pictures import edges, signal
 from calotype.engine.samplers import RowSampler
 from calotype.engine.sources import Repaint, begin
@@ -150,10 +151,11 @@ def start_row(
 ) -> Row:
     """Encode the text and draw the first noise, as diffusers' pipelines do.
 
-    ``pictures`` are those that came with the row, uint8 (height, width, channels); ``controls`` its
-    ControlNets, in the command's order.
+    ``pictures`` are those that came with the row, uint8 (height, width, channels), and what another
+    engine had done of it; ``controls`` its ControlNets, in the command's order.
 
-    Raises InvalidInput for a size, a sampler or a strength that can't be.
+    Raises InvalidInput for a size, a sampler or a strength that can't be; InternalError for what
+    was done of another row.
     """
     model.latent_shape(command.width, command.height)
     if command.sampler not in model.samplers:
@@ -162,16 +164,11 @@ def start_row(
             field="sampler",
             limit=[*model.samplers],
         )
-    sampler = RowSampler(
-        command.sampler,
-        model.scheduler_config,
-        lambda one: model.set_steps(one, command.steps, command.width, command.height),
-        1.0 if command.source is None else command.strength,
-    )
+    sampler = _sampler(command, model)
     generator = torch.Generator("cpu").manual_seed(command.seed)
     steered = _steered(command, pictures, controls, generator)
     beginning = begin(command, model, sampler, generator, pictures)
-    return Row(
+    row = Row(
         command=command,
         model=model,
         key=row_key(model, command.width, command.height),
@@ -189,6 +186,23 @@ def start_row(
             guided=model.is_guided(command.guidance),
         ),
         conditioning=model.conditioning(command.width, command.height, command.guidance),
+    )
+    if command.parked_bytes:
+        take_up(row, pictures[-1])
+    return row
+
+
+def park(row: Row) -> tuple[RowParked, bytes]:
+    """Hand a row back between two steps, for another engine to go on with."""
+    return handed_back(row, _sampler(row.command, row.model))
+
+
+def _sampler(command: RunRow, model: Model) -> RowSampler:
+    return RowSampler(
+        command.sampler,
+        model.scheduler_config,
+        lambda one: model.set_steps(one, command.steps, command.width, command.height),
+        1.0 if command.source is None else command.strength,
     )
 
 

@@ -26,7 +26,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from calotype.core.errors import InvalidInput
+from calotype.core.errors import InternalError, InvalidInput
 from calotype.core.nouns import Sampler
 
 _DPMPP: dict[str, Any] = {"algorithm_type": "dpmsolver++", "solver_order": 2}
@@ -193,6 +193,25 @@ class RowSampler:
         result = self.scheduler.step(output, self.timestep(step), latents, **extra)
         return result.prev_sample, self._expected(result, output, step, latents, sigma)
 
+    def state(self, fresh: RowSampler) -> dict[str, Any]:
+        """What of it has changed since it was as ``fresh``, its equal, is: by attribute's name.
+
+        Numbers, texts, tensors, and lists of them.
+        """
+        before = vars(fresh.scheduler)
+        return {
+            name: value
+            for name, value in vars(self.scheduler).items()
+            if name not in before or _differ(value, before[name])
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as one of which ``state`` gave this; raise InternalError for what no state is."""
+        for name, value in state.items():
+            if hasattr(type(self.scheduler), name) or not _is_plain(vars(self.scheduler).get(name)):
+                raise InternalError(f"{name} is no state of a {type(self.scheduler).__name__}")
+            setattr(self.scheduler, name, value)
+
     def _sigma(self) -> float:
         index = getattr(self.scheduler, "_step_index", None)
         at = self._begin if index is None else index
@@ -217,6 +236,22 @@ class RowSampler:
                 return output
             case _:
                 return (latents - noise * output) / rest
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two values of an attribute aren't the same, tensors bit for bit."""
+    if isinstance(one, torch.Tensor | np.ndarray) or isinstance(other, torch.Tensor | np.ndarray):
+        if type(one) is not type(other) or one.shape != other.shape or one.dtype != other.dtype:
+            return True
+        return not bool((one == other).all())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    return bool(one != other)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a state may be kept in such a value's place: numbers, texts, tensors, and lists."""
+    return value is None or isinstance(value, bool | int | float | str | list | torch.Tensor)
 
 
 def _steps_kept(scheduler: Any, steps: int, strength: float) -> int:

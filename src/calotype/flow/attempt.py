@@ -17,6 +17,7 @@ from typing import Protocol
 import structlog
 
 from calotype import __version__
+from calotype.core import limits
 from calotype.core.errors import CallerError, InternalError, Refused
 from calotype.core.hash_log import LogEntry
 from calotype.core.ids import new_id
@@ -263,6 +264,8 @@ class Attempt:
     async def _send_row(self, index: int, send: Send) -> None:
         """Send a row; where its engine has been told to hand rows back meanwhile, this one, too."""
         name, raw = self.row_id(index), await self.tools.handed.row(self.job.id, index)
+        if len(self.ingredients.blob) + len(raw) > limits.ENGINE_MESSAGE_BYTES_MAX:
+            raw = b""  # with all its pictures that is more than an engine takes
         if not raw:
             self.steps_done.pop(index, None)
         row = self.ingredients.row(

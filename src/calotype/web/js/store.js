@@ -117,6 +117,7 @@ function changes(job, kind, data) {
     case "step":
       return move("running", { rows: stepped(job.rows, data), ...cut(data) });
     case "attempt_failed":
+    case "handed_back":
       return { note: data.reason };
     case "pending_safety":
       return move("pending_safety", { note: data.reason });
