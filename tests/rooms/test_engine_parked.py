@@ -64,21 +64,21 @@ def in_two_parts(drawer: Drawer, row: RunRow, blob: bytes = b"", after: int = 3)
     return picture
 
 
-def same(drawer: Drawer, row: RunRow, blob: bytes = b"", after: int = 3) -> bool:
-    """Whether a hand-over leaves no trace in the picture."""
+def same(drawer: Drawer, row: RunRow, blob: bytes = b"", *after: int) -> bool:
+    """Whether a hand-over after so many steps (3), or so many, leaves no trace in the picture."""
     whole = drawer.ours(replace(row, row="whole"), blob)
-    return bool(np.array_equal(in_two_parts(drawer, row, blob, after), whole))
+    parts = [in_two_parts(drawer, row, blob, each) for each in after or (3,)]
+    return all(np.array_equal(part, whole) for part in parts)
 
 
 @pytest.mark.parametrize("sampler", [*NOISY, "lcm", "tcd"])
 def test_every_sampler_goes_on_bit_for_bit(studio: Studio, sampler: str) -> None:
     drawer = studio.drawer("sdxl")
     row = drawer.row(sampler=sampler, steps=STEPS)
-    for after in (1, 2, STEPS - 1):
-        assert same(drawer, row, after=after), f"after {after} steps"
+    assert same(drawer, row, b"", 1, 2, STEPS - 1)
 
 
-@pytest.mark.parametrize(("name", "count"), [("sd3", 4), ("flux", 4), ("sd15", 3)])
+@pytest.mark.parametrize(("name", "count"), [("sd3", 4), ("flux", 2), ("sd15", 2)])
 def test_other_families_do_too(studio: Studio, name: str, count: int) -> None:
     drawer = studio.drawer(name)
     for sampler in drawer.model.samplers[:count]:
@@ -91,9 +91,9 @@ def test_the_embedded_model_does_from_a_picture_and_with_a_mask(
 ) -> None:
     drawer = studio.drawer("vignette")
     pictures, blob = frame(SOURCE, MASK)
-    row = drawer.row(sampler=sampler, steps=8, pictures=pictures, source=0, strength=0.7)
-    assert same(drawer, row, blob)
-    assert same(drawer, replace(row, mask=1), blob)
+    row = drawer.row(sampler=sampler, steps=6, pictures=pictures, source=0, strength=0.7)
+    assert same(drawer, row, blob, 2)
+    assert same(drawer, replace(row, mask=1), blob, 2)
 
 
 def test_a_model_that_sees_the_mask_does(studio: Studio) -> None:

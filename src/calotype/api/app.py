@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 import calotype
 from calotype.api import (
+    engines,
     events,
     health,
     images,
@@ -47,7 +48,7 @@ def create_app(platform: Platform) -> FastAPI:
     app.add_middleware(PictureShortcut, platform=platform)  # the last one added is the outermost
     install_handlers(app)
     of_people = (jobs, events, verify, log, images, uploads, webhooks)
-    for room in (*of_people, where, metrics, health):
+    for room in (*of_people, where, engines, metrics, health):
         app.include_router(room.router)
     install_page(app)
     return app

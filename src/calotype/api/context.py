@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from calotype.core.errors import Unauthorized
+from calotype.core.errors import Forbidden, Unauthorized
 from calotype.core.nouns import Key
 from calotype.flow.platform import Platform
 
@@ -29,5 +29,21 @@ async def key_of(request: Request) -> Key:
     return await platform_of(request).authenticate(secret.strip())
 
 
+async def operator_key_of(request: Request) -> Key:
+    """The same, of a key for whoever runs the machines."""
+    return _with_scope(await key_of(request), "operator")
+
+
+def _with_scope(key: Key, scope: str) -> Key:
+    if scope not in key.scopes:
+        raise Forbidden(
+            f"this key may not do that: it is for {', '.join(key.scopes) or 'nothing'}",
+            field="Authorization",
+            limit=scope,
+        )
+    return key
+
+
 CalledPlatform = Annotated[Platform, Depends(platform_of)]
 CallerKey = Annotated[Key, Depends(key_of)]
+OperatorKey = Annotated[Key, Depends(operator_key_of)]

@@ -19,6 +19,7 @@ from calotype.cli import (
     certificates,
     demo,
     doctor,
+    engines,
     generate,
     jobs,
     keys,
@@ -56,6 +57,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.add_typer(engines.app, name="engines")
 app.command()(verify.verify)
 app.add_typer(log.app, name="log")
 app.add_typer(certificates.app, name="certificates")

@@ -109,6 +109,10 @@ class Client:
         """Ask which models are on which engine."""
         return self._json("GET", "/v1/models/where")
 
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send JSON to a path."""
+        return self._json("POST", path, json=body)
+
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job."""
         return self._json("DELETE", f"/v1/jobs/{job_id}")

@@ -73,6 +73,14 @@ class Unauthorized(CallerError):
     status = 401
 
 
+class Forbidden(CallerError):
+    """The key is good, but not for this."""
+
+    kind = "forbidden"
+    title = "This key may not do that"
+    status = 403
+
+
 class NotFound(CallerError):
     """Not there, or not this tenant's: the two look alike on purpose."""
 

@@ -20,10 +20,11 @@ NAME = "local"
 async def ensure(store: JobStore, path: Path, *, tenant: str, scopes: Sequence[str]) -> str | None:
     """Return the secret of the key made now, or None when the file's own is good.
 
-    A new secret is written at once: a crash between here and the first request doesn't lose it.
+    One that may do less than these ``scopes`` is none. A new secret is written at once: a crash
+    between here and the first request doesn't lose it.
     Raises OperatorError when the file can't be written.
     """
-    if await _is_good(store, _kept(path)):
+    if await _is_good(store, _kept(path), scopes):
         return None
     _, secret = await store.create_key(tenant=tenant, name=NAME, scopes=scopes)
     try:
@@ -40,9 +41,9 @@ def _kept(path: Path) -> str:
         return ""
 
 
-async def _is_good(store: JobStore, secret: str) -> bool:
+async def _is_good(store: JobStore, secret: str, scopes: Sequence[str]) -> bool:
     try:
-        await store.authenticate(secret)
+        key = await store.authenticate(secret)
     except Unauthorized:
         return False
-    return True
+    return set(scopes) <= set(key.scopes)

@@ -21,6 +21,8 @@ from calotype.pool.pool import EnginePool
 
 log = structlog.get_logger("calotype.dispatch")
 
+SCOPE = "operator"  # what a key may do that gives them
+
 
 class Notices:
     """The engines that had notice."""
@@ -47,7 +49,11 @@ class Notices:
             )
         if not self._pool.drain(engine, f"it is to be taken away in {seconds:g} s"):
             state = states[engine].value
-            raise Conflict(f"{engine} is {state}: only one that is ready is given notice")
+            raise Conflict(
+                f"{engine} is {state}: only one that is ready is given notice",
+                field="engine",
+                limit="ready",
+            )
         log.warning("engine_notice", engine=engine, seconds=seconds)
         await self._line.turns.whole(self._tell(engine, time.monotonic() + seconds))
 

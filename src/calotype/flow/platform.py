@@ -38,7 +38,7 @@ from calotype.core.references import plain
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.webhooks import SECRET_BYTES
 from calotype.files.private import secret_in
-from calotype.flow import local_key
+from calotype.flow import local_key, notices
 from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.catalogue import keep_up, version_for
@@ -155,7 +155,7 @@ class Platform:
         models, adapters = catalogue.models, catalogue.adapters
         platform = cls(settings, store, models, identity, adapters=adapters, safeguards=safeguards)
         platform.new_key = await local_key.ensure(
-            store, settings.key_path, tenant=FIRST_TENANT, scopes=SCOPES
+            store, settings.key_path, tenant=FIRST_TENANT, scopes=(*SCOPES, notices.SCOPE)
         )
         await platform.gallery.open()
         sweeps = (
