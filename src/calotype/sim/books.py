@@ -17,6 +17,7 @@ from calotype.core.limits import ATTEMPTS_MAX
 from calotype.core.nouns import Component
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
 
+_NO_FAULT = (AttemptState.HELD, AttemptState.HANDED_BACK)  # of the job: no try of it is spent
 _BUDGETS = (0, 0, 17, 20, 27, 34, 44)  # bytes; 0: it loads nothing on demand; 44: all fit
 _TEXT = Component("text", "text_encoder", 4)  # that two models share
 MODELS = {
@@ -71,6 +72,7 @@ class OneEngine:
         "begins_with",
         "budget_bytes",
         "is_known",
+        "is_noticed",
         "is_paused",
         "is_up",
         "known_life",
@@ -88,6 +90,7 @@ class OneEngine:
         self.loading = ""  # a model
         self.life = self.known_life = 0  # known: which the line was told of last
         self.is_up = self.is_known = self.is_paused = False  # known: the line counts on it
+        self.is_noticed = False  # it was told that it will be taken away
 
 
 def drawn_engine(noise: Random, models: tuple[str, ...]) -> OneEngine:
@@ -161,7 +164,7 @@ class Books:
         if was_running:
             job.attempt = move(ATTEMPT_MOVES, job.attempt, attempt)
             if self.running.get(job.engine, {}).pop(job_id, None) is not None and (
-                state in (JobState.QUEUED, JobState.FAILED) and attempt is not AttemptState.HELD
+                state in (JobState.QUEUED, JobState.FAILED) and attempt not in _NO_FAULT
             ):
                 job.lost += 1
         job.token += 1

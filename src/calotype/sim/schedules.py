@@ -1,10 +1,10 @@
 """Seeded schedules: a few jobs, a few engines, and everything that can happen, in any order.
 
 Each schedule is one small history over the production line and the store's state table: jobs
-arrive, are cancelled, fail, can't be judged; engines come, die (told late, or never), stall, load
-models or fail to, warm or lose one by themselves; reports are late, doubled, or of attempts that
-are over; the server is killed and rebuilds its line. All of it is drawn from the seed, so a seed is
-a schedule, and plays again to the last byte: ``Schedule(seed).run()``, with ``trace`` to see it.
+arrive, are cancelled, fail, can't be judged; engines come and go (``troubles``); reports are late,
+doubled, or of attempts that are over; the server is killed and rebuilds its line. All of it is
+drawn from the seed, so a seed is a schedule, and plays again to the last byte:
+``Schedule(seed).run()``, with ``trace`` to see it.
 
 Held after every turn: a start is of a job that waits, on an engine that is up, is not paused, has
 its model, and has room; a load is on such an engine, one at a time, within its budget, and evicts
@@ -23,23 +23,19 @@ from typing import Any
 from calotype.core.decisions import (
     Decision,
     FailJob,
+    HandBack,
     LoadModel,
     PromoteJob,
     RequeueJob,
+    ReturnJob,
     StartAttempt,
 )
 from calotype.core.events import (
     AttemptFailed,
-    EngineGone,
-    EnginePaused,
-    EngineResumed,
-    EngineUp,
     JobCancelled,
+    JobHandedBack,
     JobQueued,
     JobSettled,
-    LoadFailed,
-    ModelGone,
-    ModelWarmed,
     PolicyEvent,
     StartsBounded,
     TimePassed,
@@ -51,33 +47,33 @@ from calotype.policy.line import Line
 from calotype.policy.rules import Rules
 from calotype.sim.books import (
     MODELS,
-    Books,
     BrokenPromise,
     OneEngine,
     OneJob,
     drawn_engine,
     hold,
 )
+from calotype.sim.troubles import BUSY_S, Troubles
 
 _TIERS = tuple(Tier)
 _JOBS_MAX, _ENGINES_MAX, _TROUBLES_MAX = 12, 4, 8
-_BUSY_S = 60.0  # in which jobs and troubles come
 _EVENTS_MAX = 5_000  # of one schedule: more would mean that it goes in a circle
 _UNJUDGED_MAX = 3  # runs of a job that can't be judged, before it fails
 _OUTCOMES = {"done": 70, "again": 10, "for-good": 5, "kills": 5, "unjudged": 10}  # per cent of jobs
-_TROUBLES = ("lose", "lose", "mute", "pause", "warm", "cool", "cancel", "cancel", "bound", "crash")
+_TROUBLES = (
+    *("lose", "lose", "mute", "notice", "pause", "warm", "cool"),
+    *("cancel", "cancel", "bound", "crash"),
+)
 
 
-class Schedule:
+class Schedule(Troubles):
     """One history. ``trace`` is filled if it is a list."""
 
     def __init__(self, seed: int, trace: list[str] | None = None) -> None:
         self.seed, self.trace = seed, trace
-        self._noise = random.Random(seed)
-        self._now = 0.0
+        super().__init__(random.Random(seed))
         self._heap: list[tuple[float, int, str, tuple[Any, ...]]] = []
         self._order = 0
-        self._books = Books()
         self._rules = self._drawn_rules()
         self._line = Line(rules=self._rules)
         self.turns = 0
@@ -116,21 +112,17 @@ class Schedule:
         # One that comes when all trouble is over: it has all models, or loads one after the other.
         last = OneEngine(models, 4) if noise.random() < 0.5 else OneEngine((), 4, 20)
         self._books.engines["last"] = last
-        self._later(2 * _BUSY_S, "up", "last")
+        self._later(2 * BUSY_S, "up", "last")
         self._learn()
         for at in range(noise.randint(1, _JOBS_MAX)):
-            self._later(noise.random() * _BUSY_S, "arrive", f"j{at}", noise.choice(models))
+            self._later(noise.random() * BUSY_S, "arrive", f"j{at}", noise.choice(models))
         for _ in range(noise.randint(0, _TROUBLES_MAX)):
-            self._later(noise.random() * _BUSY_S, noise.choice(_TROUBLES))
+            self._later(noise.random() * BUSY_S, noise.choice(_TROUBLES))
 
     def _learn(self) -> None:
         """The line is told what each model needs."""
         for known in MODELS.values():
             self._tell(known)
-
-    def _delay_s(self) -> float:
-        """Of a message: mostly short, now and then very long."""
-        return self._noise.expovariate(20.0 if self._noise.random() < 0.9 else 0.2)
 
     # The loop.
 
@@ -167,6 +159,11 @@ class Schedule:
                 self._start(decision)
             case RequeueJob(job_id=job_id):
                 self._books.leave(job_id, JobState.QUEUED, AttemptState.LOST)
+            case ReturnJob(job_id=job_id):
+                self._books.leave(job_id, JobState.QUEUED, AttemptState.HANDED_BACK)
+            case HandBack(job_id=job_id, engine=name):
+                hold(self._books.engines[name].is_noticed, f"{name} hands back without notice")
+                self._later(self._delay_s(), "hand_back", job_id, self._books.jobs[job_id].token)
             case FailJob(job_id=job_id):
                 self._books.leave(job_id, JobState.FAILED, AttemptState.FAILED)
             case PromoteJob(job_id=job_id):
@@ -229,6 +226,12 @@ class Schedule:
             self._books.leave(job_id, JobState.SUCCEEDED, AttemptState.DONE)
             self._tell(JobSettled(job_id, device_s))
 
+    def _on_hand_back(self, job_id: str, token: int) -> None:
+        job = self._books.jobs[job_id]
+        if job.token == token and job.state is JobState.RUNNING:
+            spent_s = self._noise.random() * 5
+            self._tell(JobHandedBack(job_id, spent_s, self._noise.random() * job.queued.cost_s))
+
     def _unjudged(self, job_id: str, job: OneJob) -> None:
         job.unjudged += 1
         if job.unjudged < _UNJUDGED_MAX:
@@ -256,100 +259,6 @@ class Schedule:
         if was_running and self._noise.random() < 0.8:
             self._tell(JobSettled(job_id, self._noise.random() * 10))
 
-    def _on_up(self, name: str) -> None:
-        engine = self._books.engines[name]
-        if engine.is_up:
-            return
-        engine.life += 1
-        engine.is_up = True
-        self._later(self._delay_s(), "warm_told", name, engine.life)
-
-    def _on_warm_told(self, name: str, life: int) -> None:
-        """The server hears of an engine; of its last end, it may not have."""
-        engine = self._books.engines[name]
-        if engine.life != life or not engine.is_up:
-            return
-        engine.is_known, engine.is_paused, engine.known_life = True, False, life
-        engine.models, engine.loading = engine.begins_with, ""
-        was = list(self._books.running.pop(name, ()))
-        self._books.running[name] = {}
-        for job_id in was:
-            self._books.jobs[job_id].lost += 1
-        budget = engine.budget_bytes
-        rows, pinned = engine.rows_max, engine.pinned
-        self._tell(EngineUp(name, engine.models, rows, budget_bytes=budget, pinned=pinned))
-
-    def _on_loaded(self, name: str, life: int, model: str) -> None:
-        engine = self._books.engines[name]
-        if engine.known_life != life or not (engine.is_up and engine.is_known):
-            return
-        engine.loading = ""
-        if self._now < 2 * _BUSY_S and self._noise.random() < 0.2:
-            self._tell(LoadFailed(name, model, "no such file"))
-        else:
-            engine.models = (*engine.models, model)
-            self._tell(ModelWarmed(name, model))
-
-    def _on_die(self, name: str, life: int) -> None:
-        if self._books.engines[name].life == life:
-            self._lose(name, is_told=True)
-
-    def _on_lose(self) -> None:
-        self._lose(self._noise.choice(list(self._books.engines)), is_told=True)
-
-    def _on_mute(self) -> None:
-        """It dies and comes back, and nobody says that it died."""
-        self._lose(self._noise.choice(list(self._books.engines)), is_told=False)
-
-    def _lose(self, name: str, *, is_told: bool) -> None:
-        engine = self._books.engines[name]
-        if not engine.is_up:
-            return
-        engine.is_up = False
-        if is_told:
-            self._later(self._delay_s(), "gone_told", name, engine.life)
-        self._later(10.0 + self._noise.random(), "up", name)
-
-    def _on_gone_told(self, name: str, life: int) -> None:
-        engine = self._books.engines[name]
-        if engine.life != life or not engine.is_known:
-            return
-        engine.is_known = False
-        for job_id in self._books.running.pop(name, {}):
-            self._books.jobs[job_id].lost += 1
-        self._tell(EngineGone(name, "lost"))
-
-    def _on_pause(self) -> None:
-        name = self._noise.choice(list(self._books.engines))
-        engine = self._books.engines[name]
-        if engine.is_known and not engine.is_paused:
-            engine.is_paused = True
-            self._tell(EnginePaused(name))
-            self._later(8.0, "resume", name, engine.life)
-
-    def _on_resume(self, name: str, life: int) -> None:
-        engine = self._books.engines[name]
-        if engine.is_known and engine.is_paused and engine.life == life:
-            engine.is_paused = False
-            self._tell(EngineResumed(name))
-
-    def _on_warm(self) -> None:
-        name, model = self._noise.choice(list(self._books.engines)), self._noise.choice("abc")
-        engine = self._books.engines[name]
-        if engine.is_known and not engine.budget_bytes and model not in engine.models:
-            engine.models = (*engine.models, model)
-            self._tell(ModelWarmed(name, model))
-
-    def _on_cool(self) -> None:
-        name = self._noise.choice(list(self._books.engines))
-        engine = self._books.engines[name]
-        in_use = {self._books.jobs[job].queued.model for job in self._books.running.get(name, ())}
-        free = [model for model in engine.models if model not in in_use]
-        if engine.is_known and name != "last" and free:
-            gone = self._noise.choice(free)
-            engine.models = tuple(model for model in engine.models if model != gone)
-            self._tell(ModelGone(name, gone))
-
     def _on_bound(self) -> None:
         if not self._books.is_bounded:
             self._books.is_bounded = True
@@ -369,7 +278,7 @@ class Schedule:
         self._books.is_bounded = False
         self._learn()
         for name, engine in self._books.engines.items():
-            engine.is_known = False
+            engine.is_known = engine.is_noticed = False
             if engine.is_up:
                 engine.is_up = False
                 self._later(5.0, "up", name)
