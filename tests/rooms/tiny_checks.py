@@ -28,8 +28,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from calotype.core.picture_checks import LABELS, CheckKind, CheckUse
+from calotype.core.picture_checks import HEAD_FILE, LABELS, CheckKind, CheckUse
 from calotype.engine.checks.domain import WEIGHTS, DomainNet
+from calotype.engine.checks.encoders import DomainEncoder, pack
 
 SIDE = 28  # pixels, of what these networks look at
 TINY: dict[str, Any] = {
@@ -169,6 +170,22 @@ def llavaguard(folder: Path) -> CheckUse:
     return use(folder, CheckKind.LLAVAGUARD)
 
 
+def probe(folder: Path, labels: tuple[str, ...] = HARMLESS_LABELS) -> CheckUse:
+    """Ours over a frozen encoder: the domain check's convolutions, untrained."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    encoder = DomainEncoder(DomainNet())
+    pack(encoder, folder)
+    width = encoder.said["width"]
+    head = {"head.weight": torch.randn(len(labels), width), "head.bias": torch.zeros(len(labels))}
+    save_file(head, folder / HEAD_FILE)
+    names = {str(at): label for at, label in enumerate(labels)}
+    config = {"id2label": names, "thresholds": {labels[1]: 0.7}, "encoder": encoder.said}
+    (folder / "config.json").write_text(json.dumps(config))
+    return use(folder, CheckKind.PROBE, labels)
+
+
 def tokenizer(folder: Path, special: dict[str, str]) -> PreTrainedTokenizerFast:
     """Words by spaces, and the bytes of all others."""
     named = ["<pad>", "<unk>", "<bos>", *special.values(), "Yes", "No", "Safe", "Unsafe"]
@@ -205,4 +222,5 @@ MAKE: dict[CheckKind, Callable[[Path], CheckUse]] = {
     CheckKind.CONCEPTS: concepts,
     CheckKind.SHIELDGEMMA2: shieldgemma2,
     CheckKind.LLAVAGUARD: llavaguard,
+    CheckKind.PROBE: probe,
 }

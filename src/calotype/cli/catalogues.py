@@ -23,10 +23,10 @@ Reference = Annotated[
 
 def not_served(home: Path | None, models: Iterable[ModelInfo]) -> dict[str, list[str]]:
     """By model: which picture checks are missing, and how to get them; those lacking none not."""
-    from calotype.safety.setup import SafetySetup
+    from calotype.flow.safeguards import setup_of
     from calotype.settings import Settings
 
-    setup = SafetySetup.from_file(Settings(home=home).safety_path)
+    setup = setup_of(Settings(home=home))
     return {it.name: missing for it in models if (missing := setup.missing(it.domain))}
 
 

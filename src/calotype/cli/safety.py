@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calotype.cli import safety_train
+from calotype.cli import safety_shadow, safety_train
 from calotype.cli.console import AsJson, Home, print_json, print_table
 
 app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_help=True)
@@ -19,6 +19,7 @@ hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, pull, list.", n
 app.add_typer(hashes, name="hashes")
 app.command()(safety_train.train)
 app.command()(safety_train.card)
+app.command()(safety_shadow.shadow)
 _ENOUGH = 20  # judgements, before times mean anything
 Asked = Annotated[str, typer.Option("--set", help="Of prompts: first, second or third.")]
 
@@ -34,10 +35,10 @@ def hash_lists() -> None:
 
 
 def _setup(home: Any) -> Any:
-    from calotype.safety.setup import SafetySetup
+    from calotype.flow.safeguards import setup_of
     from calotype.settings import Settings
 
-    return SafetySetup.from_file(Settings(home=home).safety_path)
+    return setup_of(Settings(home=home))
 
 
 def _check(home: Any) -> Any:

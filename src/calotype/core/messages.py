@@ -16,7 +16,7 @@ from typing import Any
 from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.nouns import Component
-from calotype.core.picture_checks import CheckUse
+from calotype.core.picture_checks import CheckUse, Trial
 
 HEARTBEAT_VARIABLE = "CALOTYPE_ENGINE_HEARTBEAT_S"  # how often an engine says that it lives
 MEMORY_VARIABLE = "CALOTYPE_ENGINE_MEMORY_BYTES"  # its budget; unset: most of its device
@@ -41,6 +41,7 @@ class LoadModel:
     merged: tuple[RowLora, ...] = ()  # added to the weights: it then makes only rows with these
     checks: tuple[CheckUse, ...] = ()  # that its pictures go through; their scores come with them
     components: tuple[Component, ...] = ()  # its parts: what a resident model has of them is shared
+    trials: tuple[Trial, ...] = ()  # checks that look at its pictures, and nothing follows
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,19 @@ class RowDone:
 
 
 @dataclass(frozen=True)
+class TrialSeen:
+    """What a check on trial said of a finished picture; its RowDone waits for nothing of it."""
+
+    row: str
+    check: str  # in whose place it is tried
+    build: str  # its own
+    current: dict[str, float]  # what the check in force said, by label; empty if it said nothing
+    scores: dict[str, float]  # the same of the one on trial
+    failed: str = ""  # why it said nothing
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class RowFailed:
     """The row can't be finished. ``retryable``: another attempt may succeed."""
 
@@ -306,6 +320,7 @@ Message = (
     | RowParked
     | RowDone
     | RowFailed
+    | TrialSeen
 )
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
 # Fields that hold messages' parts: JSON brings them as lists of objects.
@@ -315,6 +330,7 @@ _PARTS: dict[str, type[Any]] = {
     "controls": RowControl,
     "pictures": RowPicture,
     "checks": CheckUse,
+    "trials": Trial,
     "components": Component,
 }
 _HEAD, _BLOB = struct.Struct(">I"), struct.Struct(">Q")

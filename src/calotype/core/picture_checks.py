@@ -47,3 +47,10 @@ class CheckUse:
     def score_name(self, label: str) -> str:
         """What the score of a label is called."""
         return f"{self.name}:{label}"
+
+
+@dataclass(frozen=True)
+class Trial(CheckUse):
+    """A check that is tried in the place of the one of its name: recorded, and nothing follows."""
+
+    share: float  # of the pictures that it looks at, 0..1

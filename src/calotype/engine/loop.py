@@ -37,7 +37,8 @@ from calotype.core.messages import (
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.accounts import Accounts
 from calotype.engine.admission import Admission
-from calotype.engine.checks.running import Checks
+from calotype.engine.checks.running import Checks, load_check
+from calotype.engine.checks.trials import Trials
 from calotype.engine.curves import CurveStore
 from calotype.engine.decoding import Answer, Decoding
 from calotype.engine.encodings import Encodings
@@ -105,13 +106,14 @@ class Engine:
         models.left = self._admission.controls.forget
         self._rows: dict[str, Row] = {}
         self._checks = Checks(device)
+        self._trials = Trials(device, send, load_check)
         self._decoding = Decoding(self._answer, send, device, wake=wake)
         self.accounts = Accounts(
             models,
             sizes,
             encodings,
             self._admission,
-            checks=self._checks.tensors,
+            checks=lambda: [*self._checks.tensors(), *self._trials.tensors()],
             rows=self._all_rows,
             loading=lambda: self._warming.bytes,
         )
@@ -140,6 +142,7 @@ class Engine:
         with torch.inference_mode():
             if isinstance(command, LoadModel):
                 self._checks.expect(command.name, command.checks)
+                self._trials.expect(command.name, command.trials)
             if isinstance(command, LoadModel | UnloadModel | DropCopy):
                 self._warming.ask(command)
                 self._step_models()
@@ -264,6 +267,7 @@ class Engine:
             return RowFailed(command.row, _said(error), retryable=True), b""
         (seen,) = self._checks.seen(command.model, [finished])
         said = scores(picture) | seen.scores
+        self._trials.offer(command.model, command.row, finished, seen.scores)
         row.device_s += self._clock() - begun_s
         size = command.width, command.height
         done = RowDone(command.row, *size, said, row.device_s, seen.failed)

@@ -29,6 +29,7 @@ from calotype.core.messages import (
     RowParked,
     RowStarted,
     StepDone,
+    TrialSeen,
 )
 from calotype.core.nouns import (
     Image,
@@ -105,6 +106,7 @@ class Tools:
     larder: Larder
     recorder: Recorder | None = None
     policy_of: Callable[[Job], Policy | None] = lambda job: None  # None: the default policy
+    tried: Callable[[TrialSeen], None] = lambda seen: None  # told what checks on trial say
     handed: Handed = field(default_factory=Handed)
 
 

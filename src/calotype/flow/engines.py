@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -29,6 +30,7 @@ from calotype.core.messages import (
     RowParked,
     RowStarted,
     StepDone,
+    TrialSeen,
 )
 from calotype.flow.attempt import Attempt
 from calotype.flow.line import LiveLine
@@ -52,8 +54,16 @@ log = structlog.get_logger("calotype.dispatch")
 class Engines:
     """Listens to the pool, and has the line know its engines."""
 
-    def __init__(self, line: LiveLine, pool: EnginePool, warmth: Warmth) -> None:
+    def __init__(
+        self,
+        line: LiveLine,
+        pool: EnginePool,
+        warmth: Warmth,
+        tried: Callable[[TrialSeen], None] = lambda seen: None,
+    ) -> None:
+        """``tried`` is told what checks on trial say; it mustn't wait or raise."""
         self._line, self._pool, self._warmth = line, pool, warmth
+        self._tried = tried
         self._slowness = Slowness()
         self.notices = Notices(line, pool)
 
@@ -82,6 +92,8 @@ class Engines:
                     self._warmth.ran_short(report.engine, short)
                 case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
                     await self._deliver(report)
+                case TrialSeen() as told:
+                    self._tried(told)
                 case _:
                     log.warning("report_ignored", report=type(report.message).__name__)
 

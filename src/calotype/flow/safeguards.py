@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from calotype.core.errors import ModelBroken
 from calotype.core.nouns import Job, ModelInfo
+from calotype.flow.registered import registered
 from calotype.safety.hash_lists import KnownPictures
 from calotype.safety.policies import Policy
 from calotype.safety.prompts import PromptCheck
@@ -18,11 +19,16 @@ from calotype.safety.setup import DEFAULT, SafetySetup
 from calotype.settings import Settings
 
 
+def setup_of(settings: Settings) -> SafetySetup:
+    """What safety.toml says, with what the registry of models has; raises OperatorError."""
+    return SafetySetup.from_file(settings.safety_path, registered(settings.models_folder))
+
+
 class Safeguards:
     """Made of settings; raises OperatorError for what is wrong in any of their files."""
 
     def __init__(self, settings: Settings) -> None:
-        self.setup = SafetySetup.from_file(settings.safety_path)
+        self.setup = setup_of(settings)
         self.lists = settings.hash_lists
         KnownPictures.from_files(self.lists)  # or each picture would find out what is wrong
         terms = settings.blocklist
@@ -54,7 +60,8 @@ class Safeguards:
 
     def equipped(self, model: ModelInfo) -> ModelInfo:
         """The model with the checks that its pictures have to pass."""
-        return replace(model, checks=self.setup.uses(model.domain))
+        uses, trials = self.setup.uses(model.domain), self.setup.trials
+        return replace(model, checks=uses, trials=trials)
 
     def why_not_served(self, model: ModelInfo) -> str:
         """What stands between a model and being served, in words; empty if nothing does."""

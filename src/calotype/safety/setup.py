@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calotype.core.errors import OperatorError
-from calotype.core.picture_checks import LABELS, OUTSIDE, CheckKind, CheckUse
+from calotype.core.picture_checks import LABELS, OUTSIDE, CheckKind, CheckUse, Trial
 from calotype.safety.policies import Policy, shipped
 from calotype.safety.policies.policy import FOLDER, SEXUAL, SHIPPED, Name, read
 
@@ -32,7 +32,8 @@ class _Check(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: CheckKind = Field(strict=False)
-    path: str
+    path: str = ""
+    model: str = ""  # of the registry, instead of a path
     categories: dict[str, Name] = Field(min_length=1, max_length=1_000)
 
 
@@ -47,11 +48,30 @@ class _File(BaseModel):
 
 
 @dataclass(frozen=True)
+class Registered:
+    """What a name in the registry of models stands for, and what is tried in its place."""
+
+    path: str  # of its folder
+    build: str  # its version
+    trial: tuple[str, str] = ("", "")  # the same of its canary; empty: there is none
+    share: float = 0.0  # of the pictures that the canary looks at, 0..1
+
+
+Find = Callable[[str], Registered]  # by NAME, NAME@ALIAS or NAME@VERSION; raises OperatorError
+
+
+def no_registry(reference: str) -> Registered:
+    """Where nobody says what is registered, nothing is."""
+    raise OperatorError(f"there is no classifier {reference!r} in the registry", field="model")
+
+
+@dataclass(frozen=True)
 class ConfiguredCheck:
     """A picture check, and what its labels mean."""
 
     use: CheckUse
     categories: Mapping[str, str]  # label: category, or HARMLESS
+    trial: Trial | None = None  # what is tried in its place
 
     @property
     def covers(self) -> frozenset[str]:
@@ -71,8 +91,11 @@ class SafetySetup:
     domains: Mapping[str, ConfiguredCheck] = field(default_factory=dict)  # shipped, by name
 
     @classmethod
-    def from_file(cls, path: Path | None) -> SafetySetup:
-        """What this file says; None says nothing. Raises OperatorError that names what is wrong."""
+    def from_file(cls, path: Path | None, find: Find = no_registry) -> SafetySetup:
+        """What this file says; None says nothing. Raises OperatorError that names what is wrong.
+
+        ``find`` knows the registry of models, for checks that are named there.
+        """
         said = _said(path)
         where = path or FOLDER
         for name in SHIPPED:
@@ -83,7 +106,7 @@ class SafetySetup:
                 )
         raws = {name: tomllib.loads((FOLDER / f"{name}.toml").read_text()) for name in SHIPPED}
         policies = read(raws | said.policies, where)
-        checks = tuple(_configured(name, each, where) for name, each in said.checks.items())
+        checks = tuple(_configured(name, each, where, find) for name, each in said.checks.items())
         domains = _domains()
         found = cls(policies, said.default, said.tenants, frozenset(said.adults), checks, domains)
         _check_names(found, where)
@@ -113,6 +136,11 @@ class SafetySetup:
         """What every picture of a model of this domain goes through; "" for an open model."""
         of_domain = (self.domains[domain].use,) if domain else ()
         return of_domain + tuple(each.use for each in self.checks)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Checks that look at pictures beside those in force; nothing follows from them."""
+        return tuple(each.trial for each in self.checks if each.trial is not None)
 
     def missing(self, domain: str) -> list[str]:
         """What stands between a model of this domain and being served, in words; empty: nothing."""
@@ -177,13 +205,10 @@ def _domains() -> dict[str, ConfiguredCheck]:
     return found
 
 
-def _configured(name: str, said: _Check, where: Path) -> ConfiguredCheck:
+def _configured(name: str, said: _Check, where: Path, find: Find) -> ConfiguredCheck:
     place = f"checks.{name}"
-    folder = (where.parent / Path(said.path).expanduser()).absolute()
     if said.kind is CheckKind.DOMAIN:
         raise OperatorError(f"{where}: {place}: a domain check comes with its model", field=place)
-    if not (folder / "config.json").is_file():
-        raise OperatorError(f"{where}: {place}: {folder} has no config.json", field=f"{place}.path")
     labels = LABELS.get(said.kind, tuple(said.categories))
     if set(labels) != set(said.categories):
         raise OperatorError(
@@ -192,12 +217,36 @@ def _configured(name: str, said: _Check, where: Path) -> ConfiguredCheck:
             field=f"{place}.categories",
             limit=list(labels),
         )
+    if bool(said.path) == bool(said.model):
+        raise OperatorError(
+            f"{where}: {place}: say where it lies: a path, or a model of the registry",
+            field=f"{place}.path",
+        )
+    registered = find(said.model) if said.model else None
+    if registered is None:
+        path, build = _place(said.path, f"{place}.path", where)
+    else:
+        path, build = registered.path, registered.build
+    use = CheckUse(name, said.kind.value, path, build, tuple(labels))
+    return ConfiguredCheck(use, dict(said.categories), _trial(use, registered))
+
+
+def _trial(use: CheckUse, registered: Registered | None) -> Trial | None:
+    if registered is None or not registered.share:
+        return None
+    path, build = registered.trial
+    return Trial(use.name, use.kind, path, build, use.labels, registered.share)
+
+
+def _place(said: str, field_name: str, where: Path) -> tuple[str, str]:
+    """The folder of a check's weights, from where the file lies, and the hash of what is in it."""
+    folder = (where.parent / Path(said).expanduser()).absolute()
+    if not (folder / "config.json").is_file():
+        raise OperatorError(f"{where}: {field_name}: {folder} has no config.json", field=field_name)
     try:
-        build = build_of(folder)
+        return str(folder), build_of(folder)
     except OSError as error:
-        raise OperatorError(f"{where}: {place}: {error}", field=f"{place}.path") from error
-    use = CheckUse(name, said.kind.value, str(folder), build, tuple(labels))
-    return ConfiguredCheck(use, dict(said.categories))
+        raise OperatorError(f"{where}: {field_name}: {error}", field=field_name) from error
 
 
 def _check_names(setup: SafetySetup, where: Path) -> None:

@@ -359,6 +359,11 @@ class Settings(BaseSettings):
         return added + ([self.blocked_pictures] if self.blocked_pictures else [])
 
     @property
+    def trials_folder(self) -> Path:
+        """Where it is recorded what checks on trial say: two files a check."""
+        return self.home / "trials"
+
+    @property
     def logs_folder(self) -> Path:
         """What the server and its engines write as they run: a file each."""
         return self.home / "logs"

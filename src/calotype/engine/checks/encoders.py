@@ -90,7 +90,7 @@ class VisionEncoder:
         given = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         seen = self.network(pixel_values=given.to(self._device))
         found = seen.pooler_output if self._is_pooled else seen.last_hidden_state.mean(1)
-        return found.float().cpu()  # type: ignore[no-any-return]
+        return found.float().cpu()
 
 
 def open_encoder(folder: Path, device: torch.device) -> Encoder:

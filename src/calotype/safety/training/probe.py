@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ def fit(
         )
         for label in bad
     }
-    return Probe(**{**vars(probe), "thresholds": thresholds})
+    return replace(probe, thresholds=thresholds)
 
 
 def threshold(chances: Floats, is_harmless: NDArray[np.bool_], share: float) -> float:

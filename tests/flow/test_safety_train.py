@@ -1,0 +1,202 @@
+"""A check of one's own, the whole way: trained by command, in force, on trial, promoted, back.
+
+A real server draws with the embedded model; its engine runs the check, and its pictures are judged
+by it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from calotype.flow.safeguards import setup_of
+from calotype.settings import Settings
+from tests.flow.command_line import here
+from tests.pictures import picture, scene
+from tests.serving import running_server
+
+COUNT = 24  # pictures of each label
+CHECK = """
+[checks.own]
+kind = "probe"
+model = "own"
+[checks.own.categories]
+fine = "harmless"
+wrong = "violence"
+"""
+ASK = {"prompt": "a red tent by the sea", "steps": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes as vignette draws them, and coarse colours; and the same with labels exchanged."""
+    folder = tmp_path_factory.mktemp("data")
+    for at in range(COUNT):
+        for label, drawn in (("fine", scene(seed=at)), ("wrong", picture(128, 128, seed=at))):
+            other = {"fine": "wrong", "wrong": "fine"}[label]
+            for where in (folder / "right" / label, folder / "exchanged" / other):
+                where.mkdir(parents=True, exist_ok=True)
+                drawn.save(where / f"{at}.png")
+    return folder
+
+
+def train(home: Path, data: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    answer = here(
+        capsys,
+        home,
+        *("safety", "train", "--data", str(data), "--name", "own", "--harmless", "fine"),
+        *("--json", *more),
+    )
+    assert answer.returncode == 0, answer.stderr
+    told: dict[str, Any] = json.loads(answer.stdout)
+    return told
+
+
+def made(url: str, headers: dict[str, str], **more: Any) -> dict[str, Any]:
+    """A job of the running server, once it is over."""
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        job = client.post("/v1/jobs", json={**ASK, **more}).json()
+        deadline = time.monotonic() + 120
+        while job["status"] in ("queued", "running"):
+            assert time.monotonic() < deadline, job
+            time.sleep(0.1)
+            job = client.get(job["urls"]["self"]).json()
+    found: dict[str, Any] = job
+    return found
+
+
+def test_a_check_is_trained_used_tried_promoted_and_rolled_back(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    first = train(home, data / "right", capsys, "--seed", "1")
+    again = train(home, data / "right", capsys, "--seed", "1")
+    assert (first["is_new"], again["is_new"]) == (True, False)
+    assert first["version"] == again["version"]
+    assert first["card"] == again["card"]
+    assert first["card"]["data"]["labels"]["fine"]["measured"] == 5
+    assert first["card"]["figures"]["all"]["right"]["count"] >= 8
+    page = here(capsys, home, "safety", "card", "own").stdout
+    assert "| fine | 14 | 5 | 5 |" in page
+
+    # In force: what the embedded model draws is fine, and the verdict names the check.
+    (home / "safety.toml").write_text(CHECK)
+    assert [use.build for use in setup_of(Settings(home=home)).uses("")] == [first["version"]]
+    second = train(home, data / "exchanged", capsys)
+    assert second["is_new"]
+    canary = here(capsys, home, "models", "canary", "own", second["version"], "--share", "1")
+    assert canary.returncode == 0, canary.stderr
+    with running_server(home) as server:
+        job = made(server.url, server.headers, n=2)
+        assert job["status"] == "succeeded", job
+        told = trial_of(home, capsys, pictures=2)
+    assert (told["current"], told["candidate"]) == (first["version"], second["version"])
+    assert told["only the candidate blocks"] == 2
+    assert told["agree"]["count"] == told["failed"]["count"] == 0
+    assert {each["job"] for each in told["disagreements"]} == {job["id"]}
+    assert {each["then"] for each in told["disagreements"]} == {"violence"}
+
+    # Promoted, it blocks from the next start on; rolled back, the first one is in force again.
+    assert here(capsys, home, "models", "promote", "own").returncode == 0
+    setup = setup_of(Settings(home=home))
+    assert [use.build for use in setup.uses("")] == [second["version"]]
+    assert setup.trials == ()
+    with running_server(home) as server:
+        job = made(server.url, server.headers)
+        assert job["status"] == "failed", job
+        assert (job["error"]["check"], job["error"]["category"]) == ("own", "violence")
+    assert here(capsys, home, "models", "rollback", "own").returncode == 0
+    assert [use.build for use in setup_of(Settings(home=home)).uses("")] == [first["version"]]
+
+
+def trial_of(home: Path, capsys: pytest.CaptureFixture[str], pictures: int) -> dict[str, Any]:
+    """The report, once so many pictures are in it: it is written a second later."""
+    deadline = time.monotonic() + 30
+    while True:
+        trials = json.loads(here(capsys, home, "safety", "shadow", "--json").stdout)["trials"]
+        if trials and trials[0]["pictures"] == pictures:
+            [found] = trials
+            return dict(found)
+        assert time.monotonic() < deadline, trials
+        time.sleep(0.2)
+
+
+def test_what_is_wrong_with_the_data_is_named(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, bad = tmp_path / "home", tmp_path / "bad"
+    home.mkdir()
+    for at in range(COUNT):
+        for label, drawn in (("fine", picture(seed=at)), ("wrong", picture(seed=1000 + at))):
+            (bad / label).mkdir(parents=True, exist_ok=True)
+            drawn.save(bad / label / f"{at}.png")
+
+    def refused(*more: str, name: str = "own") -> str:
+        said = ("safety", "train", "--data", str(bad), "--name", name, "--harmless", "fine")
+        answer = here(capsys, home, *said, *more)
+        assert answer.returncode == 2, answer.stdout + answer.stderr
+        return answer.stderr
+
+    assert "can't be a name" in refused(name="../own")
+    assert "false positives" in refused("--false-positives", "1.5")
+    assert "is no image encoder" in refused("--encoder", str(home))
+    (bad / "fine" / "half.png").write_bytes((bad / "fine" / "0.png").read_bytes()[:60])
+    (bad / "wrong" / "text.jpg").write_text("not a picture")
+    said = refused()
+    assert "fine/half.png" in said
+    assert "wrong/text.jpg" in said
+    for path in (bad / "fine" / "half.png", bad / "wrong" / "text.jpg"):
+        path.unlink()
+    Image.open(bad / "fine" / "0.png").save(bad / "wrong" / "copy.png")
+    assert "wrong/copy.png: the same picture as fine/0.png" in refused()
+    (bad / "wrong" / "copy.png").unlink()
+    for at in range(10):
+        (bad / "wrong" / f"{at}.png").unlink()
+    assert "'wrong' has 14 pictures" in refused()
+    for path in (bad / "wrong").iterdir():
+        path.unlink()
+    (bad / "wrong").rmdir()
+    assert "pictures of 1 labels" in refused()
+
+
+def test_decisions_of_reviewers_train_a_check_too(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    lines = [
+        {"path": f"{label}/{at}.png", "label": label, "tier": "fast" if at % 2 else "relax"}
+        for label in ("fine", "wrong")
+        for at in range(COUNT)
+    ]
+    file = data / "right" / "decisions.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    card = train(home, file, capsys)["card"]
+    assert set(card["figures"]["tier"]) == {"fast", "relax"}
+    file.write_text(json.dumps({**lines[0], "sha256": "0" * 64}) + "\n")
+    said = ("safety", "train", "--data", str(file), "--name", "own", "--harmless", "fine")
+    answer = here(capsys, home, *said)
+    assert answer.returncode == 2
+    assert "fine/0.png: it isn't the picture that was decided on" in answer.stderr
+    file.unlink()
+
+
+def test_a_name_that_is_not_registered_is_told_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "safety.toml").write_text(CHECK)
+    answer = here(capsys, home, "safety", "checks")
+    assert answer.returncode == 1
+    assert "there is no classifier 'own'" in answer.stderr
+    (home / "safety.toml").write_text(CHECK.replace('model = "own"', 'model = "own"\npath = "x"'))
+    answer = here(capsys, home, "safety", "checks")
+    assert "a path, or a model of the registry" in answer.stderr

@@ -1,0 +1,390 @@
+"""The trained check in the engine: encoders packed and loaded again, scores, what is refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from calotype.core import limits, messages
+from calotype.core.messages import LoadModel, RowDone, TrialSeen
+from calotype.core.picture_checks import (
+    ENCODER_FILE,
+    HEAD_FILE,
+    CheckKind,
+    CheckUse,
+    Trial,
+)
+from calotype.engine.checks.base import CheckBroken
+from calotype.engine.checks.encoders import open_encoder, pack
+from calotype.engine.checks.probe import ProbeCheck
+from calotype.engine.checks.running import load_check
+from calotype.engine.checks.trials import Trials
+from calotype.flow.training import embedded_encoder
+from calotype.pool.embedder import Embedder
+from calotype.safety.training import course, parts
+from calotype.safety.training.labelled import Labelled
+from tests.rooms.engine_bench import Bench, run_row
+from tests.rooms.tiny_checks import SEEN, SIDE, TINY, classifier, domain, processor
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+LABELS = ("bad", "harmless")
+
+
+def picture(label: str, seed: int) -> NDArray[np.uint8]:
+    """Coarse noise; bad ones are red, harmless ones blue."""
+    rng = np.random.default_rng([seed, len(label)])
+    found = np.kron(rng.integers(0, 120, (6, 8, 3)), np.ones((8, 8, 1)))
+    found[..., 0 if label == "bad" else 2] += 120
+    return found.astype(np.uint8)
+
+
+# Encoders.
+
+
+def clip(folder: Path) -> Path:
+    """Both halves, as CLIP is published; only the one that sees is wanted."""
+    torch.manual_seed(1)
+    text = CLIPTextConfig(**TINY, vocab_size=50, max_position_embeddings=8)
+    vision = CLIPVisionConfig(**SEEN)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict())
+    CLIPModel(config).save_pretrained(folder)
+    return _seeing(folder, "CLIPImageProcessor", crop_size={"height": SIDE, "width": SIDE})
+
+
+def siglip(folder: Path) -> Path:
+    torch.manual_seed(1)
+    SiglipVisionModel(SiglipVisionConfig(**SEEN)).save_pretrained(folder)
+    return _seeing(folder, "SiglipImageProcessor")
+
+
+def dinov2(folder: Path) -> Path:
+    torch.manual_seed(1)
+    seen = {name: it for name, it in SEEN.items() if name != "intermediate_size"}
+    Dinov2Model(Dinov2Config(**seen)).save_pretrained(folder)
+    return _seeing(folder, "ViTImageProcessor")
+
+
+def vit(folder: Path) -> Path:
+    """A classifier's, whose weights have no pooler: the patches' mean is taken."""
+    classifier(folder)
+    return folder
+
+
+def embedded(folder: Path) -> Path:
+    return embedded_encoder()
+
+
+def _seeing(folder: Path, kind: str, **said: Any) -> Path:
+    processor(folder, kind, size={"height": SIDE, "width": SIDE}, do_resize=True, **said)
+    return folder
+
+
+ENCODERS = {it.__name__: it for it in (embedded, clip, siglip, dinov2, vit)}
+
+
+def trained(encoder: Path, folder: Path) -> CheckUse:
+    """A check over it, trained in this process."""
+    folder.mkdir()
+    opened = open_encoder(encoder, CPU)
+    pack(opened, folder)
+    examples = []
+    with torch.inference_mode():
+        for label in LABELS:
+            for seed in range(25):
+                pixels = picture(label, seed)
+                [row] = opened.features([pixels]).numpy()
+                name = f"{label}/{seed}.png"
+                of = Labelled(name, Path(name), label, "here")
+                examples.append(parts.example(of, name.encode(), pixels, row))
+    tensors = tuple(sorted(opened.network.state_dict()))
+    said = course.Encoder({**opened.said, "name": encoder.name, "build": "0"}, tensors)
+    course.run(examples, course.Wish("own"), said, folder)
+    return CheckUse("own", CheckKind.PROBE.value, str(folder), "0", LABELS)
+
+
+@pytest.fixture(scope="module", params=list(ENCODERS))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An encoder's folder, and a check trained over it."""
+    place = tmp_path_factory.mktemp(request.param)
+    encoder = ENCODERS[request.param](place)
+    return encoder, trained(encoder, place / "check")
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> CheckUse:
+    """A check over the embedded encoder, to read only."""
+    return trained(embedded_encoder(), tmp_path_factory.mktemp("probe") / "check")
+
+
+def test_a_check_tells_apart_what_it_learnt_and_needs_nothing_but_its_folder(made: Any) -> None:
+    _, use = made
+    check = load_check(use, CPU)
+    given = [picture(label, seed) for seed in range(100, 110) for label in LABELS]
+    with torch.inference_mode():
+        scores = check.scores(given)
+    assert all(set(one) == set(LABELS) for one in scores)
+    hits = [one["bad"] >= 0.5 for one in scores]
+    assert sum(hit == (at % 2 == 0) for at, hit in enumerate(hits)) >= 18
+
+
+def test_a_packed_encoder_gives_the_same_bits(made: Any) -> None:
+    encoder, use = made
+    first, second = open_encoder(encoder, CPU), load_check(use, CPU)._encoder  # type: ignore[attr-defined]
+    given = [picture("bad", seed) for seed in range(3)]
+    with torch.inference_mode():
+        assert torch.equal(first.features(given), second.features(given))
+    assert second.said["width"] == first.said["width"] == first.features(given).shape[1]
+
+
+def test_half_is_where_the_threshold_lies(probe: CheckUse) -> None:
+    check = ProbeCheck.load(probe, CPU)
+    config = json.loads((Path(probe.path) / "config.json").read_text())
+    limit = config["thresholds"]["bad"]
+    given = [picture(label, seed) for seed in range(50) for label in LABELS]
+    with torch.inference_mode():
+        logits = check._encoder.features(given) @ check._weight.T + check._bias
+        chances = logits.double().softmax(dim=1)[:, 0]
+        scores = torch.tensor([one["bad"] for one in check.scores(given)], dtype=torch.float64)
+    assert torch.equal(scores >= 0.5, chances >= limit)
+    assert torch.equal(scores.argsort(), chances.argsort())
+
+
+# What is refused.
+
+
+def spoilt(probe: CheckUse, folder: Path, **tensors: torch.Tensor) -> CheckUse:
+    """A copy with other weights in its head."""
+    folder.mkdir(exist_ok=True)
+    for file in Path(probe.path).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    head = load_file(folder / HEAD_FILE)
+    save_file({**head, **{f"head.{name}": it for name, it in tensors.items()}}, folder / HEAD_FILE)
+    return replace(probe, path=str(folder))
+
+
+def test_a_head_for_another_encoder_is_refused(probe: CheckUse, tmp_path: Path) -> None:
+    use = spoilt(probe, tmp_path, weight=torch.zeros(2, 64))
+    with pytest.raises(CheckBroken, match="128 numbers for 2 labels") as told:
+        load_check(use, CPU)
+    assert (told.value.field, told.value.limit) == ("encoder", [2, 128])
+
+
+def test_numbers_that_are_none_are_refused(probe: CheckUse, tmp_path: Path) -> None:
+    use = spoilt(probe, tmp_path, bias=torch.tensor([float("nan"), 0.0]))
+    with pytest.raises(CheckBroken, match="aren't numbers"):
+        load_check(use, CPU)
+    config = json.loads((Path(probe.path) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"thresholds": {"bad": 1.0}}))
+    (tmp_path / HEAD_FILE).write_bytes((Path(probe.path) / HEAD_FILE).read_bytes())
+    with pytest.raises(CheckBroken, match="thresholds that aren't inside"):
+        load_check(use, CPU)
+
+
+def test_weights_that_are_gone_or_others_are_refused(probe: CheckUse, tmp_path: Path) -> None:
+    use = spoilt(probe, tmp_path)
+    weights = load_file(tmp_path / ENCODER_FILE)
+    del weights["body.0.weight"]
+    save_file(weights, tmp_path / ENCODER_FILE)
+    with pytest.raises(CheckBroken, match="no image encoder"):
+        load_check(use, CPU)
+    (tmp_path / HEAD_FILE).unlink()
+    with pytest.raises(CheckBroken, match="is no probe"):
+        load_check(use, CPU)
+    with pytest.raises(CheckBroken, match="are mapped"):
+        load_check(replace(probe, labels=("bad", "fine")), CPU)
+
+
+def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckBroken, match="no image encoder"):
+        open_encoder(tmp_path, CPU)
+    clip(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: it for name, it in weights.items() if "patch_embedding" not in name}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckBroken, match="patch_embedding"):
+        open_encoder(tmp_path, CPU)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckBroken, match="safetensors"):
+        open_encoder(tmp_path, CPU)
+
+
+def test_an_encoder_that_says_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ENCODER_WIDTH_MAX", 8)
+    with pytest.raises(CheckBroken, match="16 numbers") as told:
+        open_encoder(siglip(tmp_path), CPU)
+    assert told.value.limit == 8
+
+
+# The process that training has for it.
+
+
+def test_an_embedder_gives_what_the_check_will_see(tmp_path: Path) -> None:
+    given = picture("bad", 3)
+    with Embedder(embedded_encoder(), tmp_path) as embedder:
+        rows = [embedder.features(given), embedder.features(given[:40, :30])]
+        process = embedder._process
+    assert process.poll() is not None
+    opened = open_encoder(embedded_encoder(), CPU)
+    with torch.inference_mode():
+        expected = opened.features([given, given[:40, :30]]).numpy()
+    assert np.stack(rows) == pytest.approx(expected, abs=1e-6)
+    assert (tmp_path / ENCODER_FILE).is_file()
+
+
+# On trial.
+
+
+def trial(use: CheckUse, share: float = 1.0, **changes: Any) -> Trial:
+    said = {**vars(use), "share": share, **changes}
+    return Trial(**said)
+
+
+class Heard:
+    """What trials say, and the trials."""
+
+    def __init__(self, load: Any = load_check) -> None:
+        self.said: list[TrialSeen] = []
+        self.trials = Trials(CPU, self.said.append, load)  # type: ignore[arg-type]
+
+    def offer(self, *rows: str, scores: dict[str, float] | None = None) -> list[TrialSeen]:
+        for row in rows:
+            self.trials.offer("model", row, picture("bad", 1), scores or {})
+        self.trials.settle()
+        said, self.said[:] = [*self.said], []
+        return said
+
+
+def test_a_trial_is_told_beside_what_the_check_in_force_said(probe: CheckUse) -> None:
+    heard = Heard()
+    heard.trials.expect("model", [trial(probe, build="b" * 16)])
+    [said] = heard.offer("job_1/1/0", scores={"own:bad": 0.2, "own:harmless": 0.8, "x:y": 1.0})
+    assert (said.row, said.check, said.build) == ("job_1/1/0", "own", "b" * 16)
+    assert said.current == {"bad": 0.2, "harmless": 0.8}
+    assert set(said.scores) == set(LABELS)
+    assert said.scores["bad"] >= 0.5
+    assert not said.failed
+    [said] = heard.offer("job_1/1/1", scores={"own:bad": 0.2})
+    assert said.current == {}  # half an answer is none
+    assert list(heard.trials.tensors())
+    assert heard.trials.offer("other", "job_1/1/1", picture("bad", 1), {}) is None
+    assert heard.said == []
+
+
+def test_a_share_of_the_pictures_is_chosen_by_their_rows(probe: CheckUse) -> None:
+    rows = [f"job_{at}/1/0" for at in range(200)]
+
+    class Instant:
+        def scores(self, given: Sequence[Any]) -> list[dict[str, float]]:
+            return [dict.fromkeys(LABELS, 0.1) for _ in given]
+
+    chosen = []
+    for _ in range(2):
+        heard = Heard(lambda use, device: Instant())
+        heard.trials.expect("model", [trial(probe, 0.25)])
+        chosen.append([said.row for row in rows for said in heard.offer(row)])
+    assert chosen[0] == chosen[1]
+    assert 30 < len(chosen[0]) < 70
+
+
+@pytest.mark.parametrize("fault", ["raises", "nan", "half", "memory", "load"])
+def test_what_goes_wrong_on_trial_is_counted_and_rests(
+    probe: CheckUse, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    class Broken:
+        def scores(self, given: Sequence[Any]) -> list[dict[str, float]]:
+            calls.append(fault)
+            match fault:
+                case "nan":
+                    return [{"bad": float("nan"), "harmless": 0.0}]
+                case "half":
+                    return [{"bad": 0.0}]
+                case "memory":
+                    raise torch.OutOfMemoryError("out of memory")
+                case _:
+                    raise RuntimeError("out of order")
+
+    def load(use: CheckUse, device: torch.device) -> Broken:
+        if fault == "load":
+            calls.append(fault)
+            raise OSError("gone")
+        return Broken()
+
+    heard = Heard(load)
+    heard.trials.expect("model", [trial(probe)])
+    said = heard.offer("job_1/1/0") + heard.offer("job_2/1/0")
+    assert [each.scores for each in said] == [{}, {}]
+    assert said[0].failed
+    assert said[1].failed == f"it rests: {said[0].failed}"
+    assert len(calls) == 1
+    monkeypatch.setattr(limits, "TRIAL_REST_S", 0.0)
+    heard.trials._rests.clear()
+    heard.offer("job_3/1/0")
+    assert len(calls) == 2
+
+
+def test_one_that_hangs_holds_up_nobody(probe: CheckUse) -> None:
+    go_on = threading.Event()
+
+    class Hanging:
+        def scores(self, given: Sequence[Any]) -> list[dict[str, float]]:
+            go_on.wait(30)
+            return [dict.fromkeys(LABELS, 0.1) for _ in given]
+
+    heard = Heard(lambda use, device: Hanging())
+    heard.trials.expect("model", [trial(probe)])
+    count = limits.TRIALS_HELD_MAX + 6
+    for at in range(count):
+        heard.trials.offer("model", f"job_{at}/1/0", picture("bad", 1), {})
+    assert 5 <= len(heard.said) <= 6  # one may have been taken out by then
+    assert {each.failed for each in heard.said} == {"it is still at earlier pictures"}
+    go_on.set()
+    heard.trials.settle()
+    assert len(heard.said) == count
+    assert sum(not each.failed for each in heard.said) >= limits.TRIALS_HELD_MAX
+
+
+def test_a_picture_s_answer_says_nothing_of_a_trial(tiny: Path, tmp_path: Path) -> None:
+    use = domain(tmp_path)
+    good, broken = trial(use), trial(use, path=str(tmp_path / "gone"), build="broken")
+    bench = Bench(tiny)
+    bench.engine._checks.expect("tiny", [use])
+    answers = []
+    for at, tried in enumerate(([], [good], [broken])):
+        bench.engine._trials.expect("tiny", tried)
+        bench.finish(run_row(f"job/{at}/0", steps=1))
+        bench.engine._trials.settle()
+        answers.append(bench.said(RowDone)[-1])
+    assert answers[0].scores == answers[1].scores == answers[2].scores
+    assert not any(each.unchecked for each in answers)
+    [first, second] = bench.said(TrialSeen)
+    assert first.scores == first.current == {"outside": answers[0].scores["domain:outside"]}
+    assert (second.scores, second.current) == ({}, first.current)
+    assert second.failed
+    for message in (first, LoadModel("tiny", "/nowhere", "0", trials=(good,))):
+        head = messages.encode(message)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
+        assert messages.decode(head) == message
