@@ -186,7 +186,8 @@ def test_no_other_signed_statement_passes_for_a_head(desk: Desk, tmp_path: Path)
     assert finding.says == "the head isn't signed below a root of ours"
     receipt = {**told, "receipt": told["head"]}
     del receipt["head"]
-    for other in (receipt, {}, [], None, "head", {"head": None}):
+    others: list[Any] = [receipt, {}, [], None, "head", {"head": None}]
+    for other in others:
         (finding,) = audit({"other": other}, {}, anchors_pem=roots)
         assert not finding.is_good
 

@@ -7,7 +7,9 @@ by the correlation of brightness, whatever was done to its light and size.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -50,7 +52,12 @@ def likeness(drawn: Sketch, size: tuple[int, int], pixels: Pixels, placed: Guess
     ``size``: height and width of the picture that was sketched, in pixels. ``placed``: how the
     picture was turned and scaled since, as its mark tells.
     """
-    part = _part(drawn, size, pixels, placed)
+    fits = [_fit(drawn, part) for part in _parts(drawn, size, pixels, placed)]
+    return max((each for each in fits if each is not None), default=None)
+
+
+def _fit(drawn: Sketch, part: NDArray[np.float32]) -> float | None:
+    """The best correlation of a part with any window of the sketch."""
     if min(part.shape) < PART_MIN or float(part.std()) < CONTRAST_MIN:
         return None
     windows = sliding_window_view(drawn.astype(np.float32), part.shape)
@@ -62,10 +69,13 @@ def likeness(drawn: Sketch, size: tuple[int, int], pixels: Pixels, placed: Guess
     return float(fits.max())
 
 
-def _part(
+def _parts(
     drawn: Sketch, size: tuple[int, int], pixels: Pixels, placed: Guess
-) -> NDArray[np.float32]:
-    """The picture as it was, in the sketch's scale; its middle, if it had been turned."""
+) -> Iterator[NDArray[np.float32]]:
+    """The picture as it was, in the sketch's scale; its middle, if it had been turned.
+
+    One that was cut may begin between two pixels of the sketch: it comes half a pixel on, too.
+    """
     grey = Image.fromarray(pixels).convert("L")
     quarters = round(placed.turn / 90)
     turn = placed.turn - 90 * quarters
@@ -76,8 +86,18 @@ def _part(
         margin_x, margin_y = round(width * (1 - keep) / 2), round(height * (1 - keep) / 2)
         grey = grey.crop((margin_x, margin_y, width - margin_x, height - margin_y))
     by = max(drawn.shape) / max(size) / placed.scale
-    wanted = (max(1, round(grey.width * by)), max(1, round(grey.height * by)))
-    array = np.rot90(np.asarray(grey.resize(wanted, Image.Resampling.BOX)), -quarters)
-    array = array[:, ::-1] if placed.is_mirrored else array
-    height, width = drawn.shape
-    return np.asarray(array[:height, :width], np.float32)
+    height, width = drawn.shape if quarters % 2 == 0 else drawn.shape[::-1]
+    for top, left in itertools.product(
+        _begins(grey.height, height, by), _begins(grey.width, width, by)
+    ):
+        wanted = (max(1, round((grey.width - left) * by)), max(1, round((grey.height - top) * by)))
+        cut = grey.resize(wanted, Image.Resampling.BOX, (left, top, grey.width, grey.height))
+        array = np.rot90(np.asarray(cut), -quarters)
+        array = array[:, ::-1] if placed.is_mirrored else array
+        yield np.asarray(array[: drawn.shape[0], : drawn.shape[1]], np.float32)
+
+
+def _begins(length: int, whole: int, by: float) -> tuple[float, ...]:
+    """Where a side of ``length`` pixels may begin; ``whole`` pixels of the sketch are all of it."""
+    is_cut = round(length * by) < whole and length * by > 1
+    return (0.0, 0.5 / by) if is_cut else (0.0,)
