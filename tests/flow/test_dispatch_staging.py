@@ -85,10 +85,12 @@ async def test_a_model_that_is_gone_is_forgotten_once_no_job_wants_it(tmp_path: 
         assert {left, "b"}.isdisjoint(await bench.store.note(NOTE) or {})
 
 
+@pytest.mark.timeout(900)
 async def test_a_torn_device_is_mended_by_a_real_engine_and_copies_make_that_quick(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three models lie side by side; the first leaves for one that fits no gap."""
+    monkeypatch.setattr("tests.flow.dispatch_bench.DEADLINE_S", 300.0)  # for torch to come
     from tests.rooms.engine_blocks import heavy_model, working_bytes
 
     words = {"a": 60_000, "b": 60_000, "c": 60_000, "large": 75_000}
@@ -116,10 +118,8 @@ async def test_a_torn_device_is_mended_by_a_real_engine_and_copies_make_that_qui
             assert places(bench) == {"a": "staged", "b": "warm", "c": "warm", "large": "warm"}
             assert (counts.laid_anew, counts.loads_failed, counts.evictions) == (1, 1, 1)
             assert counts.loads_staged == 2
-            memory = await eventually(
-                lambda: bench.dispatcher.warmth.where()["engines"][0]["memory"]
-            )
-            assert memory["fragmentation"] == 0.0
+            where = bench.dispatcher.warmth.where
+            await eventually(lambda: where()["engines"][0]["memory"]["fragmentation"] == 0.0)
     (laid,) = [it for it in logs if it["event"] == "laid_anew"]
     assert (laid["model"], laid["evict"]) == ("large", ("b", "c"))
     (failed,) = [it for it in logs if it["event"] == "load_failed"]

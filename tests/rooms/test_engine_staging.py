@@ -121,7 +121,7 @@ def test_a_copy_is_loaded_from_without_its_files_and_draws_the_same(
         file.write_bytes(b"")
     loaded = bench.load("one")
     assert isinstance(loaded, ModelLoaded), loaded
-    assert 0 < loaded.bytes - loaded.staged < 100_000, "all but what no file has"
+    assert 0 <= loaded.bytes - loaded.staged < 100_000, "all but what no file has"
     assert bench.picture("one") == before
     assert bench.held["staged"] == 0, "it is the model's again"
 
