@@ -79,6 +79,7 @@ class StubPool(EnginePool):
         self.device_s = DEVICE_S
         self.drained: list[str] = []
         self.is_drainable = True
+        self.budget, self.pinned = 0, tuple[str, ...]()  # as its health tells, not its EngineWarm
         self.holds_parked = False  # rows that were handed back wait again
         self.restarted: list[str] = []
 
@@ -98,7 +99,11 @@ class StubPool(EnginePool):
     def health(self) -> list[EngineHealth]:
         now, loaded = datetime.now(UTC), () if MODEL.name in self.models_failed else (MODEL.name,)
         return [
-            EngineHealth(name, EngineState.READY, now, 1, "cpu", "none", loaded, self.models_failed)
+            EngineHealth(
+                *(name, EngineState.READY, now, 1, "cpu", "none", loaded, self.models_failed),
+                budget_bytes=self.budget,
+                pinned=self.pinned,
+            )
             for name in self.engines
         ]
 

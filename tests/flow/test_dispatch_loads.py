@@ -10,6 +10,7 @@ import random
 import signal
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import pytest
 
 from calotype.core.errors import NoRoom
 from calotype.core.messages import MEMORY_VARIABLE
-from calotype.core.nouns import Component, Job, ModelInfo
+from calotype.core.nouns import AdapterInfo, AdapterKind, Component, Job, ModelInfo, Reserve
 from calotype.core.states import EngineState, JobState
 from calotype.flow.known import Known
 from calotype.pool.loading import RESERVES
 from calotype.pool.registry import embedded_folder
-from calotype.pool.reports import Measured
-from tests.flow.dispatch_bench import MODEL, SPEC, eventually
+from calotype.pool.reports import EngineHealth, Measured, ModelWarm
+from tests.flow.dispatch_bench import MODEL, SPEC, Bench, eventually
 from tests.flow.engines_bench import EnginesBench, engines_bench
 
 pytestmark = pytest.mark.usefixtures("short_times")
@@ -223,6 +224,63 @@ def test_what_is_known_is_told_once_and_again_when_it_is_known_better() -> None:
     again = Known(known.kept())
     assert again.of(A) == news
     assert again.of(replace(A, build="other")).room_bytes == 0, "another build is another model"
+
+
+def health(budget: int, *pinned: str, device: str = "cpu") -> EngineHealth:
+    """A ready engine with such a budget, a tenth of it kept free for adapters and rows."""
+    reserves = (Reserve("controls", budget // 20), Reserve("rows", budget // 20))
+    return EngineHealth(
+        *("engine-0", EngineState.READY, datetime.now(UTC), 1, device, "none", ()),
+        budget_bytes=budget,
+        reserves=reserves,
+        pinned=pinned,
+    )
+
+
+def adapter(kind: AdapterKind, name: str, parameters: int) -> AdapterInfo:
+    return AdapterInfo(kind, name, "/nowhere", "0" * 16, name, "CC0-1.0", (), 1,
+                       parameters=parameters)  # fmt: skip
+
+
+def test_what_is_pinned_counts_against_a_model_as_it_does_in_the_line() -> None:
+    known, budget = Known(), 20 * PART
+    small, large = model("small", ("s", 6 * PART)), model("large", ("l", 13 * PART))
+    known.news([small, large])
+    known.check(large, [health(budget)])
+    with pytest.raises(NoRoom) as refused:
+        known.check(large, [health(budget, "small")])
+    assert refused.value.limit["bytes"]["base"] == 19 * PART
+    known.check(small, [health(budget, "small")])
+
+
+async def test_a_job_ends_with_the_reason_once_its_model_is_known_to_fit_nowhere(
+    bench: Bench,
+) -> None:
+    """Another one that is pinned turns out to need more than was known."""
+    bench.pool.budget, bench.pool.pinned = 20 * PART, (MODEL.name,)
+    large = bench.registry.models["large"] = model("large", ("l", 10 * PART))
+    job = await bench.queue(of(large))
+    measured = Measured(MODEL.name, 1.0, PART, room_bytes=15 * PART)
+    await bench.pool.say(ModelWarm(MODEL.name, None, measured))
+    ended = await bench.ended(job)
+    assert ended.state is JobState.FAILED
+    assert (ended.error or {})["type"].endswith(":no-room")
+    assert "large fits on no engine" in (ended.error or {})["detail"]
+
+
+def test_a_composition_that_fits_nowhere_is_refused_with_the_arithmetic() -> None:
+    known, base = Known(), model("base", ("b", 10 * PART))
+    controls = [adapter(AdapterKind.CONTROL, f"control-{at}", PART) for at in range(3)]
+    lora = adapter(AdapterKind.LORA, "style", PART // 10)
+    small, large = health(20 * PART), health(40 * PART)
+    known.check(base, [small], controls[:1])
+    with pytest.raises(NoRoom) as refused:
+        known.check(base, [small], [*controls, lora])
+    lines = refused.value.limit["bytes"]
+    assert (lines["controls"], lines["loras"]) == (3 * PART * 4, PART // 10 * 4), "float32 on a CPU"
+    assert "base with control-0 with control-1 with control-2 with style" in refused.value.detail
+    known.check(base, [small, large], [*controls, lora])
+    known.check(base, [health(20 * PART, device="cuda:0")], [*controls, lora])
 
 
 def test_an_engine_that_names_no_memory_may_hold_anything() -> None:

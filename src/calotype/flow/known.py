@@ -6,14 +6,15 @@ an engine measured; that is kept over a restart, for as long as the model is the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from calotype.core.errors import NoRoom
 from calotype.core.events import ModelKnown
-from calotype.core.nouns import ModelInfo
+from calotype.core.nouns import AdapterInfo, AdapterKind, ModelInfo, Reserve
 from calotype.policy.ledger import Ledger
+from calotype.pool.components import number_bytes
 from calotype.pool.reports import EngineHealth, Measured
 
 NOTE = "models"  # the name of the store's note
@@ -86,16 +87,22 @@ class Known:
             for name, one in self._learnt.items()
         }
 
-    def check(self, model: ModelInfo, engines: Iterable[EngineHealth]) -> None:
+    def check(
+        self,
+        model: ModelInfo,
+        engines: Iterable[EngineHealth],
+        adapters: Sequence[AdapterInfo] = (),
+    ) -> None:
         """Raise NoRoom, with the arithmetic, for a model that none of these could ever hold.
 
-        An engine that hasn't said yet how much memory it has, or names none, may hold anything.
+        It has to fit beside what is pinned there, and with all of its ``adapters``. An engine that
+        hasn't said yet how much memory it has, or names none, may hold anything.
         """
         reasons = []
         for engine in engines:
             if not engine.budget_bytes:
                 return
-            whole = Ledger(engine.budget_bytes, engine.reserves, [self.of(model)])
+            whole = self._with_all(model, engine, adapters)
             if whole.free_bytes >= 0:
                 return
             reasons.append((engine.name, whole))
@@ -104,12 +111,29 @@ class Known:
         name, ledger = max(reasons, key=lambda one: one[1].budget_bytes)
         lines = ledger.lines()
         said = ", ".join(f"{line} {count:,}" for line, count in lines.items())
+        what = " with ".join((model.name, *(adapter.name for adapter in adapters)))
         raise NoRoom(
-            f"{model.name} fits on no engine: {sum(lines.values()):,} bytes are needed ({said}), "
+            f"{what} fits on no engine: {sum(lines.values()):,} bytes are needed ({said}), "
             f"and {name}, which has most, has {ledger.budget_bytes:,}",
             field="model",
             limit={"max_bytes": ledger.budget_bytes, "bytes": lines},
         )
+
+    def _with_all(
+        self, model: ModelInfo, engine: EngineHealth, adapters: Sequence[AdapterInfo]
+    ) -> Ledger:
+        """The model on this engine, beside what is pinned; its adapters may need more than is kept
+        free for such."""
+        wide = number_bytes(model.dtype, engine.device or "cpu")
+        wanted = {"loras": 0, "controls": 0}
+        for each in adapters:
+            line = "loras" if each.kind is AdapterKind.LORA else "controls"
+            wanted[line] += wide * each.parameters
+        lines = {line.name: line.bytes for line in engine.reserves}
+        most = {name: max(lines.get(name, 0), count) for name, count in wanted.items()}
+        reserves = tuple(Reserve(name, count) for name, count in (lines | most).items())
+        pinned = [self._told[name] for name in engine.pinned if name in self._told]
+        return Ledger(engine.budget_bytes, reserves, [*pinned, self.of(model)])
 
 
 def _mixed(known_s: float | None, measured_s: float) -> float:

@@ -259,9 +259,7 @@ class LiveLine:
             self._tools.handed.forget(job_id)
         images = [told for _, told in sorted(attempt.returned.items())]
         self.waiting[job_id] = await patiently(
-            lambda: self._tools.store.requeue(
-                attempt.lease, reason, outcome=outcome, images=images
-            )
+            lambda: self._tools.store.requeue(attempt.lease, reason, outcome=outcome, images=images)
         )
         said = "handed_back" if outcome is AttemptState.HANDED_BACK else "attempt_lost"
         log.warning(said, job=job_id, attempt=attempt.lease.attempt, reason=reason)

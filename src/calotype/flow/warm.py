@@ -7,7 +7,7 @@ can't be. What is where, and how often a job found its model warm, is for whoeve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from calotype.core.events import (
     ModelWarmed,
 )
 from calotype.core.messages import MemoryLies, MemoryShort, ModelUnloaded
-from calotype.core.nouns import Job, ModelInfo
+from calotype.core.nouns import AdapterInfo, Job, ModelInfo
 from calotype.flow import hopeless
 from calotype.flow.known import NOTE, Known
 from calotype.flow.line import LiveLine
@@ -81,9 +81,9 @@ class Warmth:
                 await self._line.tell(ModelRemoved(name))
                 await self._pool.drop_copies(name)
 
-    def check(self, model: ModelInfo) -> None:
-        """Raise NoRoom, with the arithmetic, for a model that no engine could hold."""
-        self._known.check(model, self._pool.health())
+    def check(self, model: ModelInfo, adapters: Sequence[AdapterInfo] = ()) -> None:
+        """Raise NoRoom, with the arithmetic, for a model that no engine could hold with these."""
+        self._known.check(model, self._pool.health(), adapters)
 
     async def asked(self, model: ModelInfo) -> None:
         """A job comes that wants this model; the line is told of the job next."""
@@ -149,6 +149,7 @@ class Warmth:
                 self.counts.loads_staged += 2 * warm.measured.staged > warm.measured.bytes
         await self.learn([warm.measured] if warm.measured else [])
         await self._line.tell(ModelWarmed(engine, warm.model))
+        await self._give_up_roomless()
 
     async def learn(self, measured: Iterable[Measured]) -> None:
         """Engines have loaded these."""
@@ -180,6 +181,7 @@ class Warmth:
         if failed.rests and all(failed.model in one.models_resting for one in others):
             reason = f"{failed.reason} (not tried again for a while)"
             await self.fail_waiting({failed.model: reason})
+        await self._give_up_roomless()
 
     def gone(self, engine: str) -> None:
         """The engine's process ended, and what it loaded with it, or was to load next."""
@@ -188,9 +190,17 @@ class Warmth:
 
     async def came_up(self) -> None:
         """An engine is warm: give up the jobs whose model no engine can load, or hold."""
+        await self.fail_waiting(hopeless.unloadable(self._pool.health()))
+        await self._give_up_roomless()
+
+    async def _give_up_roomless(self) -> None:
+        """Give up the jobs whose model no engine can hold, by what is known of it, or of what is
+        pinned, by now."""
         engines = self._pool.health()
-        await self.fail_waiting(hopeless.unloadable(engines))
-        for name in dict.fromkeys(job.spec.model for job in self._line.waiting.values()):
+        there = {name for engine in engines for name in engine.models}
+        there |= {engine.loading.model for engine in engines if engine.loading}
+        wanted = dict.fromkeys(job.spec.model for job in self._line.waiting.values())
+        for name in [name for name in wanted if name not in there]:
             try:
                 self._known.check(self._registry.get(name), engines)
             except InvalidInput:

@@ -161,6 +161,7 @@ def read_adapter(
         path=str(place),
         build=build_of(place if place.is_dir() else place.parent, whole, hashes),
         bytes=header.bytes,
+        parameters=sum(tensor.numbers for tensor in header.tensors.values()),
         title=title or name,
         bases=tuple(said) or fitting,
         **({"licence": "unknown"} | told),

@@ -112,6 +112,11 @@ def components_of(
     )
 
 
+def number_bytes(dtype: str, device: str) -> int:
+    """What one number takes on a device ("cpu", "cuda:0"), of a card's dtype or "auto"."""
+    return _LOADED_BYTES[AUTO[device.partition(":")[0]] if dtype == "auto" else dtype]
+
+
 def loaded_bytes(tensors: Iterable[tuple[str, Tensor]], dtype: str, quantise: str = "") -> int:
     """What tensors take in memory as ``dtype``; of 8-bit ones each output has a scale beside it.
 

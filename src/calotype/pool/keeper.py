@@ -36,7 +36,6 @@ from calotype.core.messages import (
     RowStarted,
     StepDone,
     Stop,
-    TrialSeen,
     UnloadModel,
 )
 from calotype.core.nouns import ModelInfo
@@ -171,6 +170,7 @@ class Keeper:
             budget_bytes=self._life.budget_bytes,
             reserves=reserves_of(self._life.budget_bytes),
             bytes=dict(self._life.bytes),
+            pinned=self._launch.pinned,
             models_planned=self._loading.planned,
             models_resting=self._loading.resting(now),
             loading=self._load_state(),
@@ -188,7 +188,7 @@ class Keeper:
         except OSError as error:
             return f"it can't be started: {error}", None
         self._process = process
-        self._life.heard_at = self._life.worked_at = asyncio.get_running_loop().time()
+        self._life.begin_waiting(asyncio.get_running_loop().time())
         listening = asyncio.create_task(self._listen(process))
         watching = asyncio.create_task(self._watch(process))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -257,7 +257,7 @@ class Keeper:
                 is_told = self._loading.unloaded(name, is_staged=is_staged)
                 if why_not or not (is_told or self._state is EngineState.STARTING):
                     await self._emit(message)  # else nobody counts on what is gone
-            case MemoryLies() | MemoryShort() | TrialSeen():
+            case MemoryLies() | MemoryShort():
                 await self._emit(message)
             case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
                 await self._emit(message, blob)
@@ -325,7 +325,7 @@ class Keeper:
             await self._emit_report(Report(self._name, message, blob))
         finally:
             self._life.is_reader_slow = False
-            self._life.heard_at = self._life.worked_at = asyncio.get_running_loop().time()
+            self._life.begin_waiting(asyncio.get_running_loop().time())
 
     async def _watch(self, process: EngineProcess) -> str:
         """Return when what is due didn't come for too long; what is missing."""
@@ -389,5 +389,4 @@ def load_command(model: ModelInfo) -> LoadModel:
         compile=model.compile,
         checks=model.checks,
         components=model.components,
-        trials=model.trials,
     )

@@ -10,8 +10,10 @@ from calotype.core import limits
 from calotype.core.cost import CostModel, Curve
 from calotype.core.messages import (
     CancelRow,
+    EngineReady,
     Heartbeat,
     LoadModel,
+    LoadProgress,
     MemoryLies,
     Message,
     ModelFailed,
@@ -19,7 +21,9 @@ from calotype.core.messages import (
     RowDone,
     RowFailed,
     RowParked,
+    RowStarted,
     RunRow,
+    StepDone,
 )
 from calotype.core.nouns import ModelInfo
 from calotype.policy.arena import Fragmentation
@@ -72,13 +76,15 @@ class Life:
 
     heard_at: float = 0.0  # last message, or the start
     has_spoken: bool = False
-    worked_at: float = 0.0  # last step, answer or model loaded, or when it last had nothing to do
+    # Two things that it may get on with, and be stuck with, each for itself.
+    stepped_at: float = 0.0  # last step or end of a row, or when it last had no rows to run
+    loaded_at: float = 0.0  # when a load last got on or was over, or it last had none to do
     ready_at: float | None = None
     is_reader_slow: bool = False  # a report waits for the pool's reader: silence is our doing
     device: str | None = None
     torch: str | None = None
     budget_bytes: int = 0  # of its device's memory; 0: it names none
-    is_loading: bool = False  # a model, told to and not answered yet
+    loading: str = ""  # a model, told to and not answered yet
     costs: dict[str, CostModel] = field(default_factory=dict)  # of models loaded there, by name
     measured: dict[str, Measured] = field(default_factory=dict)  # the same
     bytes: dict[str, int] = field(default_factory=dict)  # by line, by the last heartbeat
@@ -88,44 +94,72 @@ class Life:
     memory: Fragmentation | None = None  # how its free memory lies, by the last heartbeat
     rows: int = 0  # by the last heartbeat
     steps: int = 0  # by the last heartbeat
-    rows_owed: set[str] = field(default_factory=set)  # sent there, not cancelled, end not heard of
+    rows_owed: dict[str, str] = field(default_factory=dict)  # sent there, not cancelled, end not
+    # heard of; the model of each
 
     @property
     def is_busy(self) -> bool:
         """True when there is something it must get on with: models to load, or rows."""
-        return self.ready_at is None or self.is_loading or self.rows > 0 or bool(self.rows_owed)
+        return self.is_to_load or self.rows > 0 or bool(self.rows_owed)
+
+    @property
+    def is_to_load(self) -> bool:
+        """True when there is a model that it must get on with."""
+        return self.ready_at is None or bool(self.loading)
+
+    @property
+    def is_to_step(self) -> bool:
+        """True when there are rows that it must get on with; not those that wait for a load."""
+        if self.loading:
+            return any(model != self.loading for model in self.rows_owed.values())
+        return self.rows > 0 or bool(self.rows_owed)
 
     def sent(self, message: Message, now: float) -> None:
         """A command is on its way."""
-        if isinstance(message, RunRow | LoadModel) and not self.is_busy:
-            self.worked_at = now
         if isinstance(message, RunRow):
-            self.rows_owed.add(message.row)
+            self._idle_until(now)
+            self.rows_owed[message.row] = message.model
         elif isinstance(message, LoadModel):
-            self.is_loading = True
+            self._idle_until(now)
+            self.loading = message.name
         elif isinstance(message, CancelRow):
-            self.rows_owed.discard(message.row)
+            self.rows_owed.pop(message.row, None)
+            self._idle_until(now)
 
     def heard(self, message: Message, now: float) -> None:
         """It said something. A heartbeat shows life; only steps, or nothing to do, show health."""
         self.heard_at, self.has_spoken = now, True
         if isinstance(message, Heartbeat):
-            has_stepped = message.steps > self.steps
+            if message.steps > self.steps:  # a load's proofs are steps, too, where no row makes any
+                self.stepped_at = now
+                self.loaded_at = self.loaded_at if self.is_to_step else now
             self.rows, self.steps, self.bytes = message.rows, message.steps, message.bytes
             self.staged = message.staged
             self.memory = Fragmentation(message.free, message.largest) if message.free else None
-            if not has_stepped and self.is_busy:
-                return
+        elif isinstance(message, RowStarted | StepDone):
+            self.stepped_at = now
         elif isinstance(message, RowDone | RowFailed | RowParked):
-            self.rows_owed.discard(message.row)
+            self.stepped_at = now
+            self.rows_owed.pop(message.row, None)
         elif isinstance(message, MemoryLies):
             self.lies = message
+        elif isinstance(message, EngineReady | LoadProgress):
+            self.loaded_at = now
         elif isinstance(message, ModelLoaded | ModelFailed):
-            self._answered(message)
-        self.worked_at = now
+            self._answered(message, now)
+        self._idle_until(now)
 
-    def _answered(self, model: ModelLoaded | ModelFailed) -> None:
-        self.is_loading = False
+    def _idle_until(self, now: float) -> None:
+        """What there is nothing to do of isn't late."""
+        if not self.is_to_step:
+            self.stepped_at = now
+        if not self.is_to_load:
+            self.loaded_at = now
+
+    def _answered(self, model: ModelLoaded | ModelFailed, now: float) -> None:
+        if not self.is_to_step:  # rows that waited for it begin now
+            self.stepped_at = now
+        self.loading, self.loaded_at = "", now
         if not isinstance(model, ModelLoaded):
             return
         self.measured[model.name] = Measured(
@@ -146,9 +180,12 @@ class Life:
         wait_s = pace.dead_s if self.has_spoken else pace.start_s_max
         if now - self.heard_at > wait_s:
             return f"it gave no sign of life for {wait_s:g} s"
-        is_loading = self.ready_at is None or self.is_loading
-        wait_s = pace.load_s_max if is_loading else pace.stuck_s_max
-        if self.is_busy and now - self.worked_at > wait_s:
-            what = "loaded no model" if is_loading else "made no step with rows to run"
-            return f"it is stuck: it {what} for {wait_s:g} s"
+        if self.is_to_load and now - self.loaded_at > pace.load_s_max:
+            return f"it is stuck: it loaded no model for {pace.load_s_max:g} s"
+        if self.is_to_step and now - self.stepped_at > pace.stuck_s_max:
+            return f"it is stuck: it made no step with rows to run for {pace.stuck_s_max:g} s"
         return ""
+
+    def begin_waiting(self, now: float) -> None:
+        """What is due is due from now on: the process has just begun, or had to wait for us."""
+        self.heard_at = self.stepped_at = self.loaded_at = now

@@ -128,6 +128,7 @@ class EngineHealth:
     budget_bytes: int = 0  # of its device's memory; 0: it names none
     bytes: Mapping[str, int] = field(default_factory=dict)  # of it, by line, by the last heartbeat
     reserves: tuple[Reserve, ...] = ()  # of the budget, what is kept free of models
+    pinned: tuple[str, ...] = ()  # models that are loaded first, and never make room
     models_planned: tuple[str, ...] = ()  # that it loads at its start
     models_resting: frozenset[str] = frozenset()  # that failed, and aren't tried for a while
     loading: LoadState | None = None
