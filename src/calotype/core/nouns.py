@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from calotype.core.kinds import Kind
-from calotype.core.picture_checks import CheckUse
+from calotype.core.picture_checks import CheckUse, Trial
 from calotype.core.references import plain
 from calotype.core.states import JobState
 
@@ -343,6 +343,7 @@ class ModelInfo:
     components: tuple[Component, ...] = ()  # empty: not known apart
     domain: str = ""  # the closed domain that is all it can draw; "": it can draw anything
     checks: tuple[CheckUse, ...] = ()  # that each of its pictures has to pass
+    trials: tuple[Trial, ...] = ()  # checks that look at them beside those, and nothing follows
 
     @property
     def parts(self) -> tuple[Component, ...]:

@@ -57,6 +57,7 @@ from calotype.flow.lookup import Lookup
 from calotype.flow.recorder import Recorder
 from calotype.flow.rules import admit_rules, engine_env, line_rules
 from calotype.flow.safeguards import Safeguards
+from calotype.flow.trials import Trials
 from calotype.jobs.store import JobStore
 from calotype.pool.adapters import AdapterRegistry
 from calotype.pool.catalogue import Catalogue
@@ -113,6 +114,7 @@ class Platform:
         self._lookup = Lookup(store, inputs, self._adapters)
         larder = Larder(self._adapters, inputs)
         self._recorder = Recorder(settings.record) if settings.record else None
+        self._trials = Trials(settings.trials_folder, store, guards)
         tools = Tools(
             store,
             self._finisher,
@@ -120,6 +122,7 @@ class Platform:
             larder,
             self._recorder,
             guards.policy_of,
+            self._trials.hear,
             Handed(settings.home / "handed", self.gallery.pictures),
         )
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
@@ -162,6 +165,7 @@ class Platform:
             *platform.gallery.for_ever(),
             platform.hooks.send_for_ever(),
             platform._once.forget_for_ever(),
+            platform._trials.record_for_ever(),
             keep_up(catalogue, platform._dispatcher.forget_removed),
         )
         platform._sweeping = [asyncio.create_task(each) for each in sweeps]

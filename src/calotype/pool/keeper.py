@@ -36,6 +36,7 @@ from calotype.core.messages import (
     RowStarted,
     StepDone,
     Stop,
+    TrialSeen,
     UnloadModel,
 )
 from calotype.core.nouns import ModelInfo
@@ -257,7 +258,7 @@ class Keeper:
                 is_told = self._loading.unloaded(name, is_staged=is_staged)
                 if why_not or not (is_told or self._state is EngineState.STARTING):
                     await self._emit(message)  # else nobody counts on what is gone
-            case MemoryLies() | MemoryShort():
+            case MemoryLies() | MemoryShort() | TrialSeen():
                 await self._emit(message)
             case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
                 await self._emit(message, blob)
@@ -389,4 +390,5 @@ def load_command(model: ModelInfo) -> LoadModel:
         compile=model.compile,
         checks=model.checks,
         components=model.components,
+        trials=model.trials,
     )
