@@ -102,14 +102,14 @@ def test_models_that_share_ids_share_memory(catalogue: Catalogue, home: Path) ->
 
 def test_of_a_checkpoint_only_what_no_model_has_is_read(catalogue: Catalogue, home: Path) -> None:
     folder, single = home / "made" / "tuned", home / "made" / "tuned-single"
-    make_model("sdxl", folder)
-    weights = next((folder / "unet").glob("*.safetensors"))
+    make_model("sd3", folder)
+    weights = next((folder / "transformer").glob("*.safetensors"))
     save_file({name: it * 0.5 for name, it in load_file(weights).items()}, weights)
     file = as_single_file(folder, single) / "model.safetensors"
     wish = Wish(name="tuned-single", config=folder)
     added = take_in(catalogue.versions, file, wish, taken={}).record
     assert catalogue.refresh()
-    infos = [catalogue.models.get(it) for it in ("sdxl-single", f"tuned-single@{added.version}")]
+    infos = [catalogue.models.get(it) for it in ("sd3-single", f"tuned-single@{added.version}")]
     components, totals, reads = Components(), list[int](), list[int]()
 
     def progress(done: int, total: int) -> None:
@@ -119,9 +119,9 @@ def test_of_a_checkpoint_only_what_no_model_has_is_read(catalogue: Catalogue, ho
         reads.clear()
         model = load_model(load_command(info), CPU, progress, components)
         totals.append(max(reads))
-    unet = infos[1].components[0].bytes
-    assert totals[0] > 1.2 * unet
-    assert totals[1] == pytest.approx(unet, rel=0.01)
+    denoiser = infos[1].components[0].bytes
+    assert totals[0] > 1.2 * denoiser
+    assert totals[1] == pytest.approx(denoiser, rel=0.01)
     alone = load_model(load_command(infos[1]), CPU)
     for ours, theirs in zip(parts_of(model), parts_of(alone), strict=True):
         for name, tensor in theirs.state_dict().items():
