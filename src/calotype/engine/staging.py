@@ -34,7 +34,7 @@ class _Copy:
 
 
 class Staging:
-    """Copies by model. One thread at a time keeps, finds or drops."""
+    """Copies by model. One thread at a time keeps, finds or drops; others may look meanwhile."""
 
     def __init__(self, device: torch.device, budget: int = 0) -> None:
         """``budget`` in bytes."""
@@ -47,7 +47,7 @@ class Staging:
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Of all copies."""
-        for copy in self._copies.values():
+        for copy in [*self._copies.values()]:
             for tensors in copy.parts.values():
                 for tensor in tensors.values():
                     yield from plain(tensor)
