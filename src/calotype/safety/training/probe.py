@@ -178,7 +178,8 @@ def _loss(logits: Floats, wanted: NDArray[np.int64]) -> float:
 
 def _softmax(logits: Floats) -> Floats:
     shares: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)
+    chances: Floats = shares / shares.sum(axis=1, keepdims=True)
+    return chances
 
 
 def _logit(chance: float) -> float:
