@@ -101,7 +101,7 @@ class Staging:
         self._copies.pop(model, None)
 
     def _held(self, content: str) -> Tensors | None:
-        for copy in self._copies.values():
+        for copy in [*self._copies.values()]:
             if content in copy.parts:
                 return dict(copy.parts[content])
         return None
