@@ -37,6 +37,7 @@ from calotype.flow.attempt import Tools
 from calotype.flow.delivery import Delivery
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Brought, Finished, Finisher, Raw, TakenIn, Wanted
+from calotype.flow.follow_up import FollowsUp, KeepsNothing
 from calotype.flow.gate import Gate
 from calotype.flow.handed import Handed
 from calotype.flow.ingredients import Larder
@@ -160,6 +161,7 @@ class StubFinisher(Finisher):
         self.answer: Callable[[Raw], Verdict] = lambda raw: ALLOWED
         self.finished: list[str] = []  # ids of images, as they came
         self.input_verdict: Verdict | Exception = ALLOWED
+        self.kept = b""  # what comes along of a picture that isn't allowed
 
     async def take_in(self, data: bytes) -> TakenIn:
         pixels = inputs.read(data)
@@ -181,7 +183,7 @@ class StubFinisher(Finisher):
         await asyncio.sleep(0)
         verdict = self.answer(raw)
         if verdict.kind is not VerdictKind.ALLOW:
-            return Finished(verdict, {}, "0" * 64)
+            return Finished(verdict, {}, "0" * 64, kept=self.kept)
         image = raw.manifest.image
         entry = LogEntry(image, 1, "wmk_stub", {"png": "0" * 64}, 0, 64, 64, b"", datetime.now(UTC))
         return Finished(verdict, {"png": b"png", "webp": b"webp"}, "0" * 64, entry)
@@ -237,6 +239,7 @@ class Bench:
     registry: StubRegistry = field(default_factory=StubRegistry)
     finisher: StubFinisher = field(default_factory=StubFinisher)
     rules: AdmitRules | None = None
+    people: FollowsUp = field(default_factory=KeepsNothing)
 
     def __post_init__(self) -> None:
         self.inputs = InputPictures(
@@ -248,7 +251,14 @@ class Bench:
         self.adapters = AdapterRegistry([self.folder])
         larder = Larder(self.adapters, self.inputs)
         self.handed = Handed(self.folder / "handed", self.pictures)
-        tools = Tools(self.store, self.finisher, self.pictures, larder, handed=self.handed)
+        tools = Tools(
+            self.store,
+            self.finisher,
+            self.pictures,
+            larder,
+            handed=self.handed,
+            people=self.people,
+        )
         self.gate = RecordingGate(self.store, self.rules)
         self.dispatcher = Dispatcher(tools, self.pool, self.registry, self.gate)
 
@@ -298,12 +308,16 @@ async def eventually(look: Callable[[], Any]) -> Any:
 
 @asynccontextmanager
 async def bench_in(
-    folder: Path, engines: int = 1, rules: AdmitRules | None = None
+    folder: Path,
+    engines: int = 1,
+    rules: AdmitRules | None = None,
+    people: Callable[[JobStore], FollowsUp] | None = None,
 ) -> AsyncIterator[Bench]:
     """A bench whose dispatcher isn't started yet; another on the same folder is a restart."""
     store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
     pictures = PictureStore.local(folder / "pictures")
-    bench = Bench(folder, store, pictures, StubPool(engines), rules=rules)
+    follows = KeepsNothing() if people is None else people(store)
+    bench = Bench(folder, store, pictures, StubPool(engines), rules=rules, people=follows)
     try:
         yield bench
     finally:
@@ -312,9 +326,11 @@ async def bench_in(
 
 
 @asynccontextmanager
-async def running_bench(folder: Path, engines: int = 1) -> AsyncIterator[Bench]:
+async def running_bench(
+    folder: Path, engines: int = 1, people: Callable[[JobStore], FollowsUp] | None = None
+) -> AsyncIterator[Bench]:
     """A bench that dispatches, on warm engines."""
-    async with bench_in(folder, engines) as bench:
+    async with bench_in(folder, engines, people=people) as bench:
         await bench.dispatcher.start()
         for engine in bench.pool.engines:
             await bench.pool.warm(engine=engine)

@@ -136,13 +136,13 @@ async def test_no_other_address_takes_so_much(client: httpx.AsyncClient) -> None
     assert refusal(answer, 413)["limit"] == limits.BODY_BYTES_MAX
 
 
-async def test_a_picture_known_to_be_blocked_is_refused_and_not_kept(
-    client: httpx.AsyncClient, app: FastAPI
-) -> None:
+async def test_a_picture_known_to_be_blocked_is_refused_and_not_kept(app: FastAPI) -> None:
     folder = app.state.platform._settings.inputs_folder
     before = sorted(folder.rglob("*.png"))
+    _, secret = await app.state.platform.create_key(tenant="sender", name="suspended by this")
+    sender = caller(app, {"Authorization": f"Bearer {secret}"})
     for image in (BLOCKED, BLOCKED.transpose(Image.Transpose.ROTATE_90)):
-        answer = await client.post("/v1/pictures", content=file_of(image), headers=PNG)
+        answer = await sender.post("/v1/pictures", content=file_of(image), headers=PNG)
         body = problem(answer, 422)
         assert (body["type"].rpartition(":")[2], body["category"]) == ("refused", "known")
     assert sorted(folder.rglob("*.png")) == before

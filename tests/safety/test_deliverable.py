@@ -79,20 +79,15 @@ def makes(name: str) -> Callable[[ast.Call], bool]:
 
 
 def test_files_come_only_of_a_picture_whose_verdict_allows_it() -> None:
-    """``Finished`` has files only past the branch that ends what isn't allowed."""
-    made = calls(makes("Finished"))
-    assert {place for place, _ in made} == {("flow/finish.py", "_finish")}
-    lines = sorted(node.lineno for _, node in made)
-    [empty] = [node for _, node in made if node.lineno == lines[0]]
+    """``Finished`` has files in one place only, past a branch that ends what isn't allowed."""
+    made = dict(calls(makes("Finished")))
+    assert set(made) == {("flow/finish.py", "_finish"), ("flow/finish.py", "_signed")}
+    empty = made["flow/finish.py", "_finish"]
     assert ast.unparse(empty.args[1]) == "{}", "what isn't allowed has no files"
-    [branch] = [
-        node
-        for node in ast.walk(function(("flow/finish.py", "_finish")))
-        if isinstance(node, ast.If)
-    ]
-    assert ast.unparse(branch.test) == "verdict.kind is not VerdictKind.ALLOW"
-    assert isinstance(branch.body[-1], ast.Return)
-    assert branch.lineno < lines[0] <= (branch.end_lineno or 0) < lines[1]
+    guard = function(("flow/finish.py", "_signed")).body[0]
+    assert isinstance(guard, ast.If), "it is looked at before anything is made"
+    assert ast.unparse(guard.test) == "allowed.verdict.kind is not VerdictKind.ALLOW"
+    assert isinstance(guard.body[0], ast.Raise)
 
 
 def test_images_are_made_of_finished_pictures_or_read_from_the_database() -> None:
@@ -101,7 +96,8 @@ def test_images_are_made_of_finished_pictures_or_read_from_the_database() -> Non
         for place, _ in calls(makes("Image"))
         if not place[0].startswith(("engine/", "delivery/", "safety/", "provenance/"))  # PIL's
     }
-    assert made <= {("flow/attempt.py", "_store"), ("jobs/rows.py", "image_of")}
+    by_people = ("flow/review.py", "_made")  # of what ``Finisher.let_out`` made
+    assert made <= {("flow/attempt.py", "_store"), by_people, ("jobs/rows.py", "image_of")}
 
 
 def test_every_way_of_writing_images_is_seen() -> None:

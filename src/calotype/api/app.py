@@ -13,6 +13,7 @@ from calotype.api import (
     jobs,
     log,
     metrics,
+    review,
     uploads,
     verify,
     webhooks,
@@ -47,7 +48,7 @@ def create_app(platform: Platform) -> FastAPI:
     app.add_middleware(Frame)
     app.add_middleware(PictureShortcut, platform=platform)  # the last one added is the outermost
     install_handlers(app)
-    of_people = (jobs, events, verify, log, images, uploads, webhooks)
+    of_people = (jobs, events, review, verify, log, images, uploads, webhooks)
     for room in (*of_people, where, engines, metrics, health):
         app.include_router(room.router)
     install_page(app)

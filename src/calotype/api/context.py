@@ -29,6 +29,16 @@ async def key_of(request: Request) -> Key:
     return await platform_of(request).authenticate(secret.strip())
 
 
+async def jobs_key_of(request: Request) -> Key:
+    """The same, of a key that may ask for pictures; raise Forbidden of another."""
+    return _with_scope(await key_of(request), "jobs")
+
+
+async def review_key_of(request: Request) -> Key:
+    """The same, of a key whose owner decides on pictures."""
+    return _with_scope(await key_of(request), "review")
+
+
 async def operator_key_of(request: Request) -> Key:
     """The same, of a key for whoever runs the machines."""
     return _with_scope(await key_of(request), "operator")
@@ -45,5 +55,6 @@ def _with_scope(key: Key, scope: str) -> Key:
 
 
 CalledPlatform = Annotated[Platform, Depends(platform_of)]
-CallerKey = Annotated[Key, Depends(key_of)]
+CallerKey = Annotated[Key, Depends(jobs_key_of)]
+ReviewerKey = Annotated[Key, Depends(review_key_of)]
 OperatorKey = Annotated[Key, Depends(operator_key_of)]

@@ -1,4 +1,4 @@
-"""The page at ``/`` and its assets, from the package's ``web`` folder and nowhere else."""
+"""The pages at ``/`` and ``/review``, and their assets, from the package's ``web`` folder."""
 
 from __future__ import annotations
 
@@ -34,13 +34,17 @@ class Assets(StaticFiles):
 
 
 def install_page(app: FastAPI, folder: Path = WEB_FOLDER) -> None:
-    """Serve ``/`` and ``/web/*`` from ``folder``."""
+    """Serve ``/``, ``/review`` and ``/web/*`` from ``folder``."""
 
-    async def index() -> FileResponse:
-        path = folder / "index.html"
-        if not path.is_file():
-            raise NotFound("the page isn't part of this installation")
-        return FileResponse(path, headers={"Cache-Control": _REVALIDATE})
+    def serve(address: str, name: str) -> None:
+        async def page() -> FileResponse:
+            path = folder / name
+            if not path.is_file():
+                raise NotFound("the page isn't part of this installation")
+            return FileResponse(path, headers={"Cache-Control": _REVALIDATE})
 
-    app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
+        app.add_api_route(address, page, methods=["GET", "HEAD"], include_in_schema=False)
+
+    serve("/", "index.html")
+    serve("/review", "review.html")
     app.mount("/web", Assets(directory=folder, check_dir=False), name="web")

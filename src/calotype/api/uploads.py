@@ -35,9 +35,8 @@ async def send_picture(
     data = await request.body()
     if not data:
         raise InvalidInput("the body is empty", field="picture", limit={"min_bytes": 1})
-    body = input_picture_body(
-        platform, key.tenant, await platform.gallery.inputs.take_in(key.tenant, data)
-    )
+    taken = await platform.gallery.inputs.take_in(key.tenant, data, key.user)
+    body = input_picture_body(platform, key.tenant, taken)
     response.headers["Location"] = f"{PATH}/{body['id']}"
     return body
 

@@ -28,9 +28,12 @@ from calotype.cli import (
     models,
     pictures,
     plan,
+    reports,
+    review,
     safety,
     serve,
     simulate,
+    strikes,
     tenants,
     trace,
     verify,
@@ -72,6 +75,9 @@ app.command()(simulate.simulate)
 app.add_typer(plan.app, name="plan")
 app.add_typer(trace.app, name="trace")
 app.add_typer(safety.app, name="safety")
+app.add_typer(review.app, name="review")
+app.add_typer(strikes.app, name="strikes")
+app.add_typer(reports.app, name="reports")
 
 
 def main() -> None:

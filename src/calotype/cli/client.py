@@ -109,13 +109,17 @@ class Client:
         """Ask which models are on which engine."""
         return self._json("GET", "/v1/models/where")
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send JSON to a path."""
-        return self._json("POST", path, json=body)
-
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job."""
         return self._json("DELETE", f"/v1/jobs/{job_id}")
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """Ask for what is at a path."""
+        return self._json("GET", path, params=query)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send JSON to a path."""
+        return self._json("POST", path, json=body)
 
     def download(self, path: str) -> bytes:
         """Fetch a picture by its signed path."""

@@ -27,16 +27,25 @@ def create(
         typer.Option(help="Who of the tenant: its users share evenly; else the key is one itself."),
     ] = None,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "made by hand",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may do: jobs (at first), operator, review, cases; repeat it."),
+    ] = None,
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Make a key; its secret is printed this once and kept nowhere."""
 
-    from calotype.flow.platform import FIRST_TENANT, SCOPES
+    from calotype.flow.platform import FIRST_TENANT, SCOPES, SCOPES_KNOWN
+
+    if unknown := [each for each in scope or () if each not in SCOPES_KNOWN]:
+        said = f"{', '.join(SCOPES_KNOWN)}, not {unknown[0]}"
+        raise typer.BadParameter(said, param_hint="--scope")
+    scopes = tuple(dict.fromkeys(scope)) if scope else SCOPES
 
     async def make(store: JobStore) -> tuple[Key, str]:
         who = FIRST_TENANT if tenant is None else tenant
-        return await store.create_key(tenant=who, user=user, name=name, scopes=SCOPES)
+        return await store.create_key(tenant=who, user=user, name=name, scopes=scopes)
 
     key, secret = with_store(home, make)
     if as_json:

@@ -81,6 +81,14 @@ class Forbidden(CallerError):
     status = 403
 
 
+class Suspended(CallerError):
+    """The account may not make pictures for a while; ``extra`` has the rule and until when."""
+
+    kind = "suspended"
+    title = "The account is suspended"
+    status = 403
+
+
 class NotFound(CallerError):
     """Not there, or not this tenant's: the two look alike on purpose."""
 
@@ -119,6 +127,13 @@ class Conflict(CallerError):
     kind = "conflict"
     title = "Not possible in this state"
     status = 409
+
+
+class OnHold(Conflict):
+    """It has to be kept for a while, whoever asks for it to be deleted."""
+
+    kind = "on-hold"
+    title = "This has to be kept for now"
 
 
 class KeyInFlight(Conflict):

@@ -199,6 +199,19 @@ WEBHOOK_MESSAGES_KEPT_S = 30 * 24 * 3600.0  # after they were sent, or given up
 WEBHOOK_MESSAGES_KEPT_MAX = 10_000  # of one webhook that are looked through for a replay
 WEBHOOK_SECRETS_OVERLAP_S = 24 * 3600.0  # after a change both secrets sign
 
+# People who look at pictures, and what follows from what they and the checks find.
+REVIEWS_OPEN_MAX = 1_000  # pictures that wait for a person; one more is refused
+REVIEWS_OPEN_PER_TENANT_MAX = 100
+REASON_CHARS_MAX = 1_000  # of a decision, an appeal, or lifting a suspension
+APPEAL_S_MAX = 14 * 24 * 3600.0  # after a refusal, for an appeal; then the picture is gone
+REFUSED_KEPT_MAX = 2_000  # refused pictures kept for an appeal; past it a new one isn't kept
+REVIEW_SWEEP_S = 3_600.0  # between two looks for what is sealed no longer
+STRIKES_MAX = 1_000  # before a suspension; a rule may say fewer
+STRIKE_WINDOW_HOURS_MAX = 10 * 365 * 24.0
+SUSPENDED_HOURS_MAX = 10 * 365 * 24.0
+REPORT_ANSWER_BYTES_MAX = 64 * 1024  # read of the reporting service's answer
+REPORT_S_MAX = 120.0  # for it to take one call
+
 # What a check of one's own is trained on, and how one is tried beside another.
 TRAINING_PICTURES_MAX = 50_000
 TRAINING_LABELS_MAX = 50

@@ -236,7 +236,8 @@ EVENT_KINDS = {
         "steps from which it goes on, and not_kept (why) if it begins again"
     ),
     "pending_safety": "reason",
-    "succeeded": "images (count)",
+    "in_review": "reason: people have to look at its pictures first",
+    "succeeded": "images (count); again when people let out another one",
     "failed": "error (problem body)",
     "cancelled": "by (caller, operator)",
 }

@@ -18,7 +18,7 @@ import structlog
 
 from calotype import __version__
 from calotype.core import limits
-from calotype.core.errors import CallerError, InternalError, Refused
+from calotype.core.errors import CallerError, InternalError
 from calotype.core.hash_log import LogEntry
 from calotype.core.ids import new_id
 from calotype.core.messages import (
@@ -37,13 +37,14 @@ from calotype.core.nouns import (
     Job,
     Lease,
     ModelInfo,
-    Refusal,
     Verdict,
     VerdictKind,
 )
+from calotype.core.reviews import Withheld
 from calotype.delivery.names import stored_name
 from calotype.delivery.store import PictureStore
 from calotype.flow.finish import Finished, Raw
+from calotype.flow.follow_up import FollowsUp, KeepsNothing
 from calotype.flow.handed import Handed, Kept
 from calotype.flow.ingredients import Ingredients, Larder
 from calotype.flow.recorder import Recorder
@@ -78,15 +79,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Picture:
-    """One judged picture of the attempt; ``image`` is None unless it may be delivered."""
+    """One judged picture of the attempt: one that may be delivered, or one that may not."""
 
     index: int
-    verdict: Verdict
     image: Image | None
-
-    def refusal(self) -> Refusal:
-        """What the job says of a picture that may not be delivered."""
-        return Refusal(self.index, self.verdict.category, self.verdict.detail)
+    withheld: Withheld | None = None
 
 
 class Finishes(Protocol):
@@ -108,6 +105,7 @@ class Tools:
     policy_of: Callable[[Job], Policy | None] = lambda job: None  # None: the default policy
     tried: Callable[[TrialSeen], None] = lambda seen: None  # told what checks on trial say
     handed: Handed = field(default_factory=Handed)
+    people: FollowsUp = field(default_factory=KeepsNothing)
 
 
 class Send(Protocol):
@@ -181,6 +179,7 @@ class Attempt:
         ``Larder.gather`` raises.
         """
         try:
+            await self.tools.people.check(self.job)
             self.ingredients = await self.tools.larder.gather(self.job.spec)
         except CallerError as error:
             raise RowsFailed(error.detail, is_retryable=False) from error
@@ -232,7 +231,7 @@ class Attempt:
         return sorted(pictures, key=lambda picture: picture.index)
 
     async def record(self, pictures: list[Picture]) -> None:
-        """End the job in the store, with its pictures, or refused if none may be delivered.
+        """End the job in the store: with its pictures, refused, or for people to look at.
 
         Pictures are in the hash log before anybody can have them.
 
@@ -241,16 +240,14 @@ class Attempt:
         """
         self.is_kept = True
         images = [picture.image for picture in pictures if picture.image is not None]
-        refused = [picture.refusal() for picture in pictures if picture.image is None]
+        withheld = [picture.withheld for picture in pictures if picture.withheld is not None]
         store = self.tools.store
         if images:
             await patiently(lambda: store.hash_log.append([*self.kept.logged, *self.logged]))
-            await patiently(lambda: store.succeed(self.lease, images, refused))
+        if withheld:
+            await patiently(lambda: store.people.reviews.end(self.lease, images, withheld))
         else:
-            problem = _refused(pictures[0].verdict).problem()
-            await patiently(
-                lambda: store.fail(self.job.id, problem, lease=self.lease, refused=refused)
-            )
+            await patiently(lambda: store.succeed(self.lease, images))
 
     async def clean_up(self) -> None:
         """Delete what was stored in vain: pictures that no job names would lie there for ever."""
@@ -322,16 +319,17 @@ class Attempt:
             ingredients=self.ingredients.archives,
         )
         finished = await self.tools.finisher.finish(raw)
-        verdict, image = finished.verdict, None
+        verdict = finished.verdict
         data: dict[str, object] = {"image": index, "id": image_id, "verdict": verdict.kind.value}
         if verdict.kind is VerdictKind.ALLOW:
             image = await self._store(image_id, index, done, finished)
-        else:
-            data |= _reason(verdict)
-            # First, so that whoever is told of the refusal finds no preview any more.
-            await patiently(lambda: self._withhold(index, finished))
-        await self._tell("image_finished", data)
-        return Picture(index, verdict, image)
+            await self._tell("image_finished", data)
+            return Picture(index, image)
+        withheld = await self.tools.people.withhold(self.job, index, raw, finished)
+        # First, so that whoever is told of the refusal finds no preview any more.
+        await patiently(lambda: self._withhold(index, finished))
+        await self._tell("image_finished", data | _reason(verdict))
+        return Picture(index, None, withheld)
 
     async def _withhold(self, index: int, finished: Finished) -> None:
         digest, verdict = finished.pixels_sha256, finished.verdict
@@ -368,15 +366,6 @@ class Attempt:
         sha256 = hashlib.sha256(data).hexdigest()
         name = stored_name(self.job.tier.value, image_id, sha256, form)
         return ImageFile(form, 0, name, sha256, len(data))
-
-
-def _refused(verdict: Verdict) -> Refused:
-    return Refused(
-        verdict.detail or "the picture may not be delivered",
-        category=verdict.category,
-        check=verdict.check,
-        version=verdict.version,
-    )
 
 
 def _reason(verdict: Verdict) -> dict[str, object]:

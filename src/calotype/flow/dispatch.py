@@ -68,7 +68,8 @@ class Dispatcher:
             await self._gate.restore()
             await self.warmth.restore()
             for job in await self._tools.store.unfinished():
-                await self._take_back(job)
+                if job.state is not JobState.IN_REVIEW:  # that is over for the line
+                    await self._take_back(job)
         self._turns.run(self._engines.listen(), "calotype-dispatch")
         self._turns.run(self._leases.run(), "calotype-leases")
         self._turns.run(self._tools.store.stay_alone(), "calotype-alone")
@@ -216,6 +217,8 @@ class Dispatcher:
             job = await patiently(lambda: self._tools.store.get(job_id))
             move(JOB_MOVES, job.state, JobState.CANCELLED)  # or it is refused, and nobody was told
             with self._turns.part_of_one():
+                if job.state is JobState.IN_REVIEW:
+                    return await patiently(lambda: self._tools.store.cancel(job_id, by=by))
                 return await self._withdraw(job_id, by)
 
     async def _withdraw(self, job_id: str, by: str) -> Job:

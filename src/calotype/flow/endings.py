@@ -161,7 +161,9 @@ class Endings:
             line.costs.learn(job.spec, whole_s)
             self._tools.store.keep(COSTS, line.costs.kept)
             decisions = line.on(JobSettled(job.id, attempt.device_s))
-            line.over(job.id, whole_s, are_delivered=True)
+            # Its share of the devices was used; but nobody pays for what isn't delivered.
+            is_paid = any(picture.image is not None for picture in pictures)
+            line.over(job.id, whole_s if is_paid else 0.0, are_delivered=True)
             await attempt.record(pictures)
             del line.attempts[job.id]
             await line.carry_out(decisions)

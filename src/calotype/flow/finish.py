@@ -3,7 +3,8 @@
 The same for the pictures that people send: read, judge, bring to size, or tell where they came
 from; a stranger's file is decoded here, and not in the server. Other forms and sizes of a delivered
 picture are made here too. The work is done in a small pool of processes. Nothing
-comes back from it without its verdict, and only an allowed picture is encoded at all. A process
+comes back from it without its verdict, and only an allowed picture is marked and signed; one that
+isn't comes back as a bare PNG, to be sealed at once or dropped. A process
 that dies or hangs is replaced and its picture done again; what can't be judged, marked or signed
 raises, and the job is held or fails: never delivered.
 """
@@ -75,6 +76,17 @@ class Finished:
     files: dict[str, bytes]  # signed, by format
     pixels_sha256: str  # before it was marked: what the same recipe gives again
     entry: LogEntry | None = None  # to be logged before it is delivered; None unless allowed
+    kept: bytes = b""  # a PNG of one that isn't allowed, unmarked and unsigned: to be sealed
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """A picture that people allow, as it was kept, and their verdict."""
+
+    png: bytes
+    manifest: Manifest  # its pixels_sha256 is filled in here
+    verdict: Verdict
+    ingredients: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,10 @@ class Finisher:
         processes keep dying on it, or take more than FINISH_S_MAX.
         """
         return await self._work(_finish, raw)
+
+    async def let_out(self, allowed: Allowed) -> Finished:
+        """Mark, encode and sign a picture that people allow. Raises what ``finish`` does."""
+        return await self._work(_let_out, allowed)
 
     async def take_in(self, data: bytes) -> TakenIn:
         """Read and judge the file of a picture that was sent.
@@ -254,8 +270,20 @@ def _finish(raw: Raw) -> Finished:
     scored = Scored(raw.scores, raw.uses, raw.unchecked)
     verdict = tools.check.judge(pixels, scored, raw.policy)
     if verdict.kind is not VerdictKind.ALLOW:
-        return Finished(verdict, {}, digest)
-    manifest = replace(raw.manifest, pixels_sha256=digest)
+        return Finished(verdict, {}, digest, kept=formats.encode(pixels, "png"))
+    return _signed(pixels, Allowed(b"", raw.manifest, verdict, raw.ingredients))
+
+
+def _let_out(allowed: Allowed) -> Finished:
+    return _signed(inputs.read(allowed.png, is_kept=True), allowed)
+
+
+def _signed(pixels: NDArray[np.uint8], allowed: Allowed) -> Finished:
+    if allowed.verdict.kind is not VerdictKind.ALLOW:
+        raise InternalError(f"{allowed.manifest.image} isn't allowed: it isn't signed")
+    tools, digest = _tools[0], _digest(pixels)
+    height, width, _ = pixels.shape
+    manifest = replace(allowed.manifest, pixels_sha256=digest)
     payload = payload_of(digest, tools.mark_key)
     marked = embed(pixels, payload, tools.mark_key)
     recipe = manifest.to_dict()
@@ -266,7 +294,7 @@ def _finish(raw: Raw) -> Finished:
             form,
             recipe,
             mark=payload,
-            ingredients=raw.ingredients,
+            ingredients=allowed.ingredients,
         )
         for form in formats.MADE_AT_ONCE
     }
@@ -276,12 +304,12 @@ def _finish(raw: Raw) -> Finished:
         mark_key=tools.mark_key.id,
         files={form: hashlib.sha256(data).hexdigest() for form, data in files.items()},
         phash=phash.hashes(phash.small(marked))[0],
-        width=raw.width,
-        height=raw.height,
+        width=width,
+        height=height,
         sketch=fingerprint.to_bytes(fingerprint.sketch(marked)),
         at=datetime.now(UTC),
     )
-    return Finished(verdict, files, digest, entry)
+    return Finished(allowed.verdict, files, digest, entry)
 
 
 def _render(rendition: Rendition) -> bytes:

@@ -7,6 +7,7 @@ nobody learns from an id what another tenant has. A finished image can be begun 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -27,6 +28,9 @@ SENT = "pic"  # how ids of pictures begin that people sent; others are finished 
 FORM = "png"  # the one form in which they are kept
 
 
+Told = Callable[[str, str, Verdict, bytes], Awaitable[None]]
+
+
 class InputPictures:
     """Takes pictures in, finds them again, and lets them go some days after their last use."""
 
@@ -36,14 +40,17 @@ class InputPictures:
         self._store, self._finisher = store, finisher
         self._kept, self._images = kept, images
         self._writing = asyncio.Lock()  # a file and its record come and go together
+        self.refused: Told | None = None  # told of what isn't taken: tenant, user, why, file
 
-    async def take_in(self, tenant: str, data: bytes) -> InputPicture:
+    async def take_in(self, tenant: str, data: bytes, user: str = "") -> InputPicture:
         """Read, judge and keep the file of a picture.
 
         Raises InvalidInput (``delivery.inputs``), Refused by the safety policy, SafetyUnavailable,
         or TooMany. Nothing is kept before its verdict.
         """
         taken = await self._finisher.take_in(data)
+        if taken.verdict.kind is not VerdictKind.ALLOW and self.refused is not None:
+            await self.refused(tenant, user, taken.verdict, data)
         _check(taken.verdict)
         size = f"{taken.width}x{taken.height}"
         picture = InputPicture(
@@ -116,6 +123,7 @@ class InputPictures:
         async with self._writing:
             waiting = await self._store.unfinished()
             keep = {each for job in waiting for each in job.spec.picture_ids}
+            keep |= await self._store.people.cases.held_pictures()
             gone = await self._store.drop_pictures(before=before, keep=keep)
             for picture_id in gone:
                 await self._kept.delete(kept_name(picture_id, FORM))

@@ -7,7 +7,7 @@ Each method is one thing a person does. What happens inside is in ``admit`` (bef
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from calotype.core.errors import (
     ModelBroken,
     NotFound,
     Quarantined,
-    Refused,
 )
 from calotype.core.ids import new_id
 from calotype.core.nouns import (
@@ -31,14 +30,11 @@ from calotype.core.nouns import (
     Job,
     Key,
     ModelInfo,
-    Spec,
-    VerdictKind,
 )
-from calotype.core.references import plain
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.webhooks import SECRET_BYTES
 from calotype.files.private import secret_in
-from calotype.flow import local_key, notices
+from calotype.flow import cases, local_key, notices, review
 from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.catalogue import keep_up, version_for
@@ -54,6 +50,7 @@ from calotype.flow.idempotency import Once
 from calotype.flow.identity import identity_of
 from calotype.flow.ingredients import Larder
 from calotype.flow.lookup import Lookup
+from calotype.flow.people import People
 from calotype.flow.recorder import Recorder
 from calotype.flow.rules import admit_rules, engine_env, line_rules
 from calotype.flow.safeguards import Safeguards
@@ -72,7 +69,8 @@ from calotype.settings import Settings
 log = structlog.get_logger("calotype.platform")
 
 FIRST_TENANT = "default"
-SCOPES = ("jobs",)  # what a key may do; more come with more to do
+SCOPES = ("jobs",)  # what a key may do that nobody says more of
+SCOPES_KNOWN = (*SCOPES, notices.SCOPE, review.SCOPE, cases.SCOPE)
 
 
 class Platform:
@@ -114,6 +112,7 @@ class Platform:
         self._lookup = Lookup(store, inputs, self._adapters)
         larder = Larder(self._adapters, inputs)
         self._recorder = Recorder(settings.record) if settings.record else None
+        self.people = People(settings, store, self._finisher, self.gallery, guards)
         self._trials = Trials(settings.trials_folder, store, guards)
         tools = Tools(
             store,
@@ -124,6 +123,7 @@ class Platform:
             guards.policy_of,
             self._trials.hear,
             Handed(settings.home / "handed", self.gallery.pictures),
+            people=self.people.conductor,
         )
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []
@@ -161,8 +161,10 @@ class Platform:
             store, settings.key_path, tenant=FIRST_TENANT, scopes=(*SCOPES, notices.SCOPE)
         )
         await platform.gallery.open()
+        await platform.people.reviews.sweep()
         sweeps = (
             *platform.gallery.for_ever(),
+            platform.people.reviews.let_go_for_ever(),
             platform.hooks.send_for_ever(),
             platform._once.forget_for_ever(),
             platform._trials.record_for_ever(),
@@ -193,10 +195,10 @@ class Platform:
         return await self._store.authenticate(secret)
 
     async def create_key(
-        self, *, tenant: str, name: str, user: str | None = None
+        self, *, tenant: str, name: str, user: str | None = None, scopes: Sequence[str] = SCOPES
     ) -> tuple[Key, str]:
         """A new key and its secret, which is stored nowhere."""
-        return await self._store.create_key(tenant=tenant, user=user, name=name, scopes=SCOPES)
+        return await self._store.create_key(tenant=tenant, user=user, name=name, scopes=scopes)
 
     async def keys(self) -> list[Key]:
         """Every key, the revoked ones too."""
@@ -222,9 +224,10 @@ class Platform:
     async def admit(self, key: Key, ask: Ask, once: IdempotencyKey | None = None) -> Job:
         """Take a job into the line, or refuse it before anything is kept.
 
-        Raises InvalidInput, Refused (the prompt), ModelBroken, or TooMany (a bound of its
-        tenant, or the line is full).
+        Raises Suspended, InvalidInput, Refused (the prompt), ModelBroken, SafetyUnavailable, or
+        TooMany (a bound of its tenant, or the line is full).
         """
+        await self.people.conductor.check_account(key)
         job_id = new_id("job")  # by it, a canary is chosen
         ask, found = await self._lookup.found(key.tenant, ask, job_id)
         name = model_name(ask, self.default_model)
@@ -232,7 +235,7 @@ class Platform:
         spec, tier = spec_of(ask, chosen.info, found), tier_of(ask)
         spec = replace(spec, model_asked=chosen.asked, is_canary=chosen.is_canary)
         self._dispatcher.warmth.check(chosen.info, (*found.loras, *found.controls))
-        self._judge(key, spec)
+        await self.people.conductor.check_words(key, spec, self._safeguards)
         if held := await self._store.quarantine.find(spec):
             raise Quarantined(
                 f"the same job ended its engines before, and isn't run again: {held.reason}",
@@ -283,6 +286,8 @@ class Platform:
         eta = self._dispatcher.eta(job)
         if eta is None and job.state is JobState.PENDING_SAFETY:
             return Eta(None, None, None, "its safety check can't run now")
+        if job.state is JobState.IN_REVIEW:
+            return Eta(None, None, None, "a person has to look at it first")
         return eta
 
     def progress(self, job: Job) -> float:
@@ -365,26 +370,6 @@ class Platform:
     async def broken(self) -> str:
         """Wait for a fault that only a restart can mend, and return it."""
         return await self._dispatcher.broken()
-
-    def _judge(self, key: Key, spec: Spec) -> None:
-        """Refuse what the job's texts ask for, all read together; a LoRA's name is one of them."""
-        verdict = self._safeguards.prompts(key.tenant, key.user).judge_fields(
-            {
-                "prompt": spec.prompt,
-                "negative_prompt": spec.negative_prompt,
-                "loras": ", ".join(plain(lora.name) for lora in spec.loras),
-            }
-        )
-        if verdict.kind is not VerdictKind.ALLOW:
-            log.warning("prompt_refused", category=verdict.category, check=verdict.check)
-            raise Refused(
-                verdict.detail,
-                field=verdict.field,
-                category=verdict.category,
-                check=verdict.check,
-                version=verdict.version,
-                policy=verdict.policy,
-            )
 
     def _devices(self) -> int:
         return sum(one.state is EngineState.READY for one in self._pool.health())

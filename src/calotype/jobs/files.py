@@ -15,9 +15,10 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from calotype.core.errors import Conflict, NotFound
+from calotype.core.errors import Conflict, NotFound, OnHold
 from calotype.core.nouns import Image, ImageFile
 from calotype.jobs import previews, tables
+from calotype.jobs.cases import on_hold
 from calotype.jobs.database import Database
 from calotype.jobs.rows import utc_now
 
@@ -152,7 +153,8 @@ class PictureFiles:
         images, jobs = tables.images, tables.jobs
         query = select(images.c.id).join(jobs, jobs.c.id == images.c.job_id)
         query = query.where(jobs.c.tier == tier, jobs.c.finished_at < before)
-        query = query.where(images.c.removed_at.is_(None)).order_by(jobs.c.number).limit(most)
+        query = query.where(images.c.removed_at.is_(None), ~on_hold(jobs.c.id))
+        query = query.order_by(jobs.c.number).limit(most)
         async with self._database.reading() as conn:
             return list((await conn.execute(query)).scalars())
 
@@ -165,7 +167,7 @@ class PictureFiles:
 
         Its previews leave the log, and but for one that is withdrawn its sketch the hash log. One
         that was withdrawn can be deleted, but not by its tenant; else doing it again changes
-        nothing. Raises NotFound, Conflict.
+        nothing. Raises NotFound, Conflict; OnHold if it has to be kept, for whoever asks.
         """
 
         async def write() -> Removal:
@@ -178,6 +180,8 @@ class PictureFiles:
                     raise Conflict(f"the operator has withdrawn {image_id}", field="image_id")
                 if known is not None and not (is_again and is_for_good):
                     return known
+                if is_for_good and (await conn.execute(select(on_hold(image.job_id)))).scalar():
+                    raise OnHold(f"{image_id} has to be kept for now", field="image_id")
                 files = known.files if known else await _files(conn, image_id)
                 values: dict[str, Any] = {
                     "kind": kind.value,

@@ -11,14 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from calotype.core.errors import IllegalMove, InternalError, LeaseLost, NotFound
 from calotype.core.nouns import Image, Lease, Refusal, Spec, Tier, Verdict
-from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
+from calotype.core.states import (
+    ATTEMPT_MOVES,
+    JOB_MOVES,
+    AttemptState,
+    JobState,
+    ReviewState,
+    move,
+)
 from calotype.jobs import files, previews, quarantine, tables, verdicts, webhooks
 from calotype.jobs.leases import fresh_end
+from calotype.jobs.people_tables import reviews
 from calotype.jobs.rows import refused_json, spec_json, utc_now
 
 Entry = tuple[str, dict[str, Any]]  # an event's kind and data
@@ -148,6 +156,8 @@ async def succeed(
 ) -> None:
     """Running -> succeeded, with its pictures, and those that were kept back."""
     job = await _locked(conn, held.job_id, held)
+    if job.state != JobState.RUNNING:  # to let out what was refused, or is in review, is people's
+        raise IllegalMove(f"{job.id} is {job.state}: no attempt of it can succeed")
     entries: list[Entry] = [("succeeded", {"images": len(images)})]
     await _change(conn, job, JobState.SUCCEEDED, entries, refused=refused_json(refused))
     await _end_attempt(conn, job, AttemptState.DONE)
@@ -164,6 +174,55 @@ async def hold(conn: AsyncConnection, held: Lease, reason: str) -> None:
     job = await _locked(conn, held.job_id, held)
     await _change(conn, job, JobState.PENDING_SAFETY, [("pending_safety", {"reason": reason})])
     await previews.strip(conn, held.job_id)
+
+
+async def review(
+    conn: AsyncConnection, held: Lease, refused: Sequence[Refusal], reason: str
+) -> None:
+    """Running -> in_review: nothing of it may be delivered before people have looked at it."""
+    job = await _locked(conn, held.job_id, held)
+    entries: list[Entry] = [("in_review", {"reason": reason})]
+    values = {"refused": refused_json(refused), "token": job.token + 1}
+    await _change(conn, job, JobState.IN_REVIEW, entries, **values)
+    await _end_attempt(conn, job, AttemptState.DONE)
+
+
+async def let_out(conn: AsyncConnection, job_id: str, image: Image) -> None:
+    """Deliver a picture that people allow; the job has then succeeded, if it hadn't."""
+    job = await _locked(conn, job_id)
+    if image.verdict is None:
+        raise InternalError(f"{image.id} wasn't judged: it can't be delivered")
+    await verdicts.deliver(conn, job_id, image, image.verdict)
+    await files.add(conn, [image])
+    mine = tables.images.c.job_id == job_id
+    count = (await conn.execute(select(func.count()).where(mine))).scalar_one()
+    entries: list[Entry] = [("succeeded", {"images": count})]
+    others = [each for each in job.refused or () if each["index"] != image.index]
+    values: dict[str, Any] = {"refused": others or None, "error": None}
+    if job.state != JobState.SUCCEEDED:
+        await _change(conn, job, JobState.SUCCEEDED, entries, **values)
+        return
+    # It was told before, with fewer pictures.
+    length = await write_events(conn, job_id, job.log_length, entries)
+    ours = update(tables.jobs).where(tables.jobs.c.id == job_id)
+    await conn.execute(ours.values(log_length=length, **values))
+    await webhooks.write(conn, job_id, job.tenant, [(length, "succeeded")], utc_now())
+
+
+async def keep_back(
+    conn: AsyncConnection, job_id: str, refusal: Refusal, error: dict[str, Any], *, is_last: bool
+) -> None:
+    """Say of a picture that people refused it; a job in review of which it was the last fails."""
+    job = await _locked(conn, job_id)
+    others = [each for each in job.refused or () if each["index"] != refusal.index]
+    refused = [*others, *(refused_json([refusal]) or ())]
+    refused.sort(key=lambda each: int(each["index"]))
+    if is_last and job.state == JobState.IN_REVIEW:
+        entries: list[Entry] = [("failed", {"error": error})]
+        await _change(conn, job, JobState.FAILED, entries, refused=refused, error=error)
+    else:
+        ours = update(tables.jobs).where(tables.jobs.c.id == job_id)
+        await conn.execute(ours.values(refused=refused))
 
 
 async def fail(
@@ -194,6 +253,9 @@ async def cancel(conn: AsyncConnection, job_id: str, by: str) -> None:
     await _change(conn, job, JobState.CANCELLED, entries, token=job.token + 1)
     await previews.strip(conn, job_id)
     await _end_attempt(conn, job, AttemptState.CANCELLED)
+    waits = (reviews.c.job_id == job_id) & (reviews.c.state == ReviewState.HELD.value)
+    gone = {"state": ReviewState.WITHDRAWN.value, "closed_at": utc_now()}
+    await conn.execute(update(reviews).where(waits).values(gone))
 
 
 async def withhold(
@@ -261,8 +323,8 @@ async def _change(
 async def _end_attempt(
     conn: AsyncConnection, job: Row[Any], after: AttemptState, reason: str | None = None
 ) -> str | None:
-    """End the attempt that runs; return its engine, or None for a job that was only waiting."""
-    if job.state == JobState.QUEUED:
+    """End the attempt that runs; return its engine, or None for a job that none runs of."""
+    if job.state in (JobState.QUEUED, JobState.IN_REVIEW):
         return None
     ours = (tables.attempts.c.job_id == job.id) & (tables.attempts.c.number == job.attempt)
     attempt = (await conn.execute(select(tables.attempts).where(ours))).one()

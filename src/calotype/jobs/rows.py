@@ -41,7 +41,7 @@ def job_of(row: Row[Any], images: Iterable[Image]) -> Job:
         id=row.id,
         tenant=row.tenant,
         tier=Tier(row.tier),
-        spec=_spec_of(row.spec),
+        spec=spec_of(row.spec),
         state=JobState(row.state),
         created_at=row.created_at,
         started_at=row.started_at,
@@ -57,7 +57,7 @@ def job_of(row: Row[Any], images: Iterable[Image]) -> Job:
     )
 
 
-def _spec_of(values: dict[str, Any]) -> Spec:
+def spec_of(values: dict[str, Any]) -> Spec:
     """What ``spec_json`` wrote, now or before there were kinds and adapters."""
     return Spec(
         **{

@@ -40,6 +40,7 @@ from calotype.jobs.files import PictureFiles
 from calotype.jobs.hash_log import HashLog
 from calotype.jobs.leases import Leases
 from calotype.jobs.log import EventLog
+from calotype.jobs.people import People
 from calotype.jobs.quarantine import Quarantine
 from calotype.jobs.webhooks import Webhooks
 
@@ -60,6 +61,7 @@ class JobStore:
         self.hash_log = HashLog(database)
         self.files = PictureFiles(database)
         self.webhooks = Webhooks(database)
+        self.people = People(database, self._change)
         self._log.start()
 
     @classmethod
@@ -112,7 +114,7 @@ class JobStore:
             return await reading.page(conn, tenant, limit, before)
 
     async def unfinished(self) -> list[Job]:
-        """Every job that isn't over (queued, running, pending_safety), oldest first."""
+        """Every job that isn't over, oldest first; those in review too, which nobody runs."""
         async with self._database.reading() as conn:
             return await reading.unfinished(conn)
 

@@ -25,7 +25,10 @@ from calotype.jobs.rows import utc_now
 from calotype.jobs.webhook_tries import Try
 
 # Of a job's log, what can be told.
-KINDS = ("queued", "started", "pending_safety", "succeeded", "failed", "cancelled")
+KINDS = (
+    *("queued", "started", "pending_safety", "in_review"),
+    *("succeeded", "failed", "cancelled"),
+)
 KINDS_FIRST = ("succeeded", "failed", "cancelled")  # where a webhook doesn't say
 
 

@@ -11,6 +11,7 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 - ``fail``, ``fail-for-good``: RowFailed after the first step, retryable or not
 - ``garbage``: bytes that are no frame
 - ``preview``: 64 KiB of preview with every step
+- ``doubtful``, ``offending``: its checks score 0.4, or 0.9, in place of 0
 - ``slow``: from the next row on, every step takes ten times as long
 
 A row that is handed back is the number of its steps, in digits. One that brings a source gives it
@@ -234,9 +235,14 @@ class FakeEngine:
             device_s = row.steps * self._step_s
             if "slow" in words:
                 self._step_s *= 10
-            scores = {"finite": 1.0} | self._scores[run.model]
+            scores = {"finite": 1.0} | self._scored(run.model, words)
             self._send(RowDone(run.row, run.width, run.height, scores, device_s), row.pixels)
             print(f"done {run.row}", file=sys.stderr, flush=True)
+
+    def _scored(self, model: str, words: list[str]) -> dict[str, float]:
+        """What each of the model's checks would say."""
+        said = 0.9 if "offending" in words else 0.4 if "doubtful" in words else 0.0
+        return dict.fromkeys(self._scores[model], said)
 
     def _misbehave(self, run: RunRow, words: list[str]) -> None:
         if "crash" in words:

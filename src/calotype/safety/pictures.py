@@ -79,7 +79,8 @@ class PictureCheck:
         """Judge height x width x 3 RGB bytes and their scores by a policy (the default).
 
         BLOCK with category "damaged", "unjudgeable", "known", "sexual_minors" or one of the
-        policy's; else ALLOW, which names the score that came nearest to its threshold. Raises
+        policy's; REVIEW where the policy wants a person to look at such a score; else ALLOW, which
+        names the score that came nearest to its threshold. Raises
         SafetyUnavailable, naming the check, if it can't be judged at all: no "finite" score, no
         check that its model has to pass, a score that is missing or no number, no such picture.
         """
@@ -119,6 +120,17 @@ class PictureCheck:
             pixels, policy, "The picture came out flat, so it can't be checked; try another seed."
         ):
             return blocked
+        if unsure := _unsure(findings, policy):
+            detail = "A person has to look at the picture first."
+            return Verdict(
+                VerdictKind.REVIEW,
+                unsure.check,
+                self.version,
+                unsure.category,
+                unsure.score,
+                detail,
+                policy=policy.version,
+            )
         nearest = max(findings, key=lambda each: each.score / each.limit)
         return Verdict(
             VerdictKind.ALLOW,
@@ -206,6 +218,16 @@ def _worst(findings: Sequence[_Finding]) -> _Finding | None:
     return max(
         past, key=lambda each: (each.category == ALWAYS, each.score / each.limit), default=None
     )
+
+
+def _unsure(findings: Sequence[_Finding], policy: Policy) -> _Finding | None:
+    """What a person has to look at, the furthest past where that begins."""
+    past = [
+        (each.score / policy.review[each.category], each)
+        for each in findings
+        if each.category in policy.review and each.score >= policy.review[each.category]
+    ]
+    return max(past, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def _check_shape(pixels: NDArray[np.uint8]) -> None:

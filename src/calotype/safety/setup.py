@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calotype.core.errors import OperatorError
 from calotype.core.picture_checks import LABELS, OUTSIDE, CheckKind, CheckUse, Trial
+from calotype.safety.conduct import Conduct
 from calotype.safety.policies import Policy, shipped
 from calotype.safety.policies.policy import FOLDER, SEXUAL, SHIPPED, Name, read
 
@@ -45,6 +46,7 @@ class _File(BaseModel):
     adults: list[str] = []  # "tenant/user" whose age the operator has verified
     checks: dict[Name, _Check] = {}
     policies: dict[Name, dict[str, Any]] = {}
+    conduct: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class SafetySetup:
     adults: frozenset[str] = frozenset()
     checks: tuple[ConfiguredCheck, ...] = ()  # of every picture, whatever the model
     domains: Mapping[str, ConfiguredCheck] = field(default_factory=dict)  # shipped, by name
+    conduct: Conduct = field(default_factory=Conduct.shipped)  # what refusals add up to
 
     @classmethod
     def from_file(cls, path: Path | None, find: Find = no_registry) -> SafetySetup:
@@ -108,7 +111,15 @@ class SafetySetup:
         policies = read(raws | said.policies, where)
         checks = tuple(_configured(name, each, where, find) for name, each in said.checks.items())
         domains = _domains()
-        found = cls(policies, said.default, said.tenants, frozenset(said.adults), checks, domains)
+        found = cls(
+            policies,
+            said.default,
+            said.tenants,
+            frozenset(said.adults),
+            checks,
+            domains,
+            conduct=Conduct.read(said.conduct, where),
+        )
         _check_names(found, where)
         return found
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from calotype.core import limits
 from calotype.core.nouns import TIER_WEIGHTS, Tier
+from calotype.settings.places import Places
 from calotype.settings.sources import (
     ENV_PREFIX,
     HOME_DEFAULT,
@@ -34,7 +35,10 @@ from calotype.settings.sources import (
     read_file,
 )
 
-__all__ = ["OTHER_VARIABLES", "Settings"]
+__all__ = ["OTHER_VARIABLES", "REPORTS_TEST_HOST", "Settings"]
+
+# Of the CyberTipline's reporting API: what is sent there reaches nobody.
+REPORTS_TEST_HOST = "https://exttest.cybertip.org/ispws"
 
 Folder = Annotated[Path, AfterValidator(absolute)]
 
@@ -72,7 +76,7 @@ def _sqlite(values: dict[str, Any]) -> str:
     return f"sqlite+aiosqlite:///{_below_home('calotype.db')(values)}"
 
 
-class Settings(BaseSettings):
+class Settings(Places, BaseSettings):
     """The settings; keyword arguments are the flags, and a flag that is None was not given.
 
     Raises OperatorError, with ``field`` (the setting) and ``source`` ("flag", "environment",
@@ -212,6 +216,25 @@ class Settings(BaseSettings):
         default=None,
         description="File of policies and picture checks; unset is <home>/safety.toml, if there.",
     )
+    sealed_key: Folder | None = Field(
+        default=None,
+        description="File of the key of what is sealed, kept apart; unset is in <home>/secrets.",
+    )
+    kept_by_law_days: Days = Field(
+        default=365.0, description="Days that severe cases are kept, whoever wants them deleted."
+    )
+    reports_url: str = Field(
+        default=REPORTS_TEST_HOST,
+        pattern=r"^https?://[^/?#]+(/[^?#]*)?$",
+        description="Reporting service to which people send severe cases; at first its test host.",
+    )
+    reports_login: Folder | None = Field(
+        default=None,
+        description="File with user and password there, a line each; without it nothing is sent.",
+    )
+    reports_contact: str | None = Field(
+        default=None, description="E-mail address of who reports, as a report names it."
+    )
     certificate_chain: Folder | None = Field(
         default=None,
         description="PEM chain that signs pictures (C2PA); unset makes a development certificate.",
@@ -315,60 +338,3 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """SQLAlchemy address of the job store."""
         return self.database_url
-
-    @property
-    def pictures_folder(self) -> Path:
-        """Where the delivered pictures lie."""
-        return self.home / "pictures"
-
-    @property
-    def quarantine_folder(self) -> Path:
-        """Where withdrawn pictures lie; nothing is served from there."""
-        return self.home / "quarantine"
-
-    @property
-    def inputs_folder(self) -> Path:
-        """Where the pictures lie that people sent, for their jobs to begin from."""
-        return self.home / "inputs"
-
-    @property
-    def secrets_folder(self) -> Path:
-        """Where the link secret and the development certificate lie."""
-        return self.home / "secrets"
-
-    @property
-    def key_path(self) -> Path:
-        """The local command line's API key, readable by its owner only."""
-        return self.home / "key"
-
-    @property
-    def safety_path(self) -> Path | None:
-        """The file of policies and picture checks, if there is one."""
-        usual = self.home / "safety.toml"
-        return self.safety or (usual if usual.is_file() else None)
-
-    @property
-    def hashes_folder(self) -> Path:
-        """Where the lists of known pictures lie that were added by command."""
-        return self.home / "hashes"
-
-    @property
-    def hash_lists(self) -> list[Path]:
-        """Every list of known pictures, and every folder of some."""
-        added = [self.hashes_folder] if self.hashes_folder.is_dir() else []
-        return added + ([self.blocked_pictures] if self.blocked_pictures else [])
-
-    @property
-    def trials_folder(self) -> Path:
-        """Where it is recorded what checks on trial say: two files a check."""
-        return self.home / "trials"
-
-    @property
-    def logs_folder(self) -> Path:
-        """What the server and its engines write as they run: a file each."""
-        return self.home / "logs"
-
-    @property
-    def server_file(self) -> Path:
-        """What a running server says of itself: ``{pid, url, started_at}``."""
-        return self.home / "server.json"

@@ -45,6 +45,7 @@ class _File(BaseModel):
     coarse_previews: bool | None = None
     needs: list[Name] | None = None
     pictures: dict[Name, Threshold] = {}
+    review: dict[Name, Threshold] = {}
     prompts: _Prompts = _Prompts()
 
 
@@ -60,6 +61,7 @@ class Policy:
     coarse_previews: bool = True  # of models that can draw anything: nobody judges previews
     needs: tuple[str, ...] = ()  # categories that an open model's checks have to cover
     pictures: Mapping[str, float] = field(default_factory=dict)  # blocked from this score on
+    review: Mapping[str, float] = field(default_factory=dict)  # seen by a person from this on
     prompts_off: tuple[str, ...] = ()  # categories of prompts that aren't refused
     prompt_thresholds: Mapping[str, float] = field(default_factory=dict)  # over the classifier's
 
@@ -73,6 +75,8 @@ class Policy:
             "adults_only": self.adults_only,
             "coarse_previews": self.coarse_previews,
         }
+        if self.review:
+            said["review"] = dict(sorted(self.review.items()))
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{self.number}-{digest[:8]}"
 
@@ -104,6 +108,7 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
         chain.append(base)
     own = files[name]
     pictures: dict[str, float] = {}
+    review: dict[str, float] = {}
     thresholds: dict[str, float] = {}
     off: set[str] = set()
     needs: tuple[str, ...] = ()
@@ -112,6 +117,7 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
         said = files[each]
         coarse = coarse if said.coarse_previews is None else said.coarse_previews
         pictures |= said.pictures
+        review |= said.review
         thresholds |= said.prompts.thresholds
         off |= set(said.prompts.off)
         needs = needs if said.needs is None else tuple(said.needs)
@@ -124,9 +130,25 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
         coarse_previews=coarse,
         needs=needs,
         pictures=pictures,
+        review=_below(review, pictures, name, where),
         prompts_off=tuple(sorted(off)),
         prompt_thresholds=thresholds,
     )
+
+
+def _below(
+    review: Mapping[str, float], pictures: Mapping[str, float], name: str, where: Path
+) -> dict[str, float]:
+    """From which scores on a person looks: below those that block, or nobody ever would."""
+    for category, limit in review.items():
+        if limit >= pictures.get(category, 0.0):
+            raise OperatorError(
+                f"{where}: policy {name}: {category} is blocked from "
+                f"{pictures.get(category, 0.0):g} on, so a review from {limit:g} on never comes",
+                field=f"policies.{name}.review.{category}",
+                limit={"below": pictures.get(category, 0.0)},
+            )
+    return dict(review)
 
 
 def _checked(name: str, raw: Mapping[str, Any], where: Path) -> _File:

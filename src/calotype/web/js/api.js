@@ -73,6 +73,28 @@ export class Api {
     return this.#json("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
   }
 
+  /** Pictures that people have to decide on, the oldest first. */
+  reviews() {
+    return this.#json("GET", "/v1/reviews?limit=100").then((body) => body.reviews);
+  }
+
+  /** One of them, with what was asked for and what others said. */
+  review(id) {
+    return this.#json("GET", `/v1/reviews/${encodeURIComponent(id)}`);
+  }
+
+  /** Its picture as a blob; `size` is "coarse" or "whole". */
+  async reviewPicture(id, size) {
+    const path = `/v1/reviews/${encodeURIComponent(id)}/picture?size=${size}`;
+    return (await this.#fetch(path, { headers: { Accept: "image/png" } })).blob();
+  }
+
+  /** Say what becomes of it: "allow" or "block", and why. */
+  decide(id, decision, reason) {
+    const path = `/v1/reviews/${encodeURIComponent(id)}/decision`;
+    return this.#json("POST", path, { decision, reason });
+  }
+
   /** {webhooks}: where this tenant is told of its jobs. */
   webhooks() {
     return this.#json("GET", "/v1/webhooks");

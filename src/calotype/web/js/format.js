@@ -40,6 +40,8 @@ export function statusText(job) {
     }
     case "pending_safety":
       return "Held: its safety check can’t run now";
+    case "in_review":
+      return "Held: a person has to look at it first";
     case "succeeded": {
       const withheld = job.n - job.images.length;
       return withheld > 0 && job.images.length > 0
@@ -87,6 +89,7 @@ const SHEETS = {
   queued: "Waiting its turn",
   running: "Developing",
   pending_safety: "Held until it can be checked",
+  in_review: "Held until a person has looked at it",
   failed: "Not made",
   cancelled: "Cancelled",
 };

@@ -121,6 +121,8 @@ function changes(job, kind, data) {
       return { note: data.reason };
     case "pending_safety":
       return move("pending_safety", { note: data.reason });
+    case "in_review":
+      return move("in_review", { note: data.reason });
     case "failed":
       return { status: "failed", error: data.error };
     case "succeeded":
@@ -159,7 +161,7 @@ export function progress(job) {
 
 /** Jobs still on their way: those that run, then by place in line, then those that are held. */
 export function openJobs(state) {
-  const places = { running: () => 0, pending_safety: () => 2e9 };
+  const places = { running: () => 0, pending_safety: () => 2e9, in_review: () => 3e9 };
   const place = (job) => places[job.status]?.() ?? job.position ?? 1e9;
   return Object.values(state.jobs)
     .filter((job) => !FINAL.has(job.status))

@@ -86,7 +86,7 @@ class Tray {
     this.eta.hidden = !this.eta.textContent;
     this.#renderNote(job);
     const isFinal = FINAL.has(job.status);
-    this.meter.hidden = isFinal || job.status === "pending_safety";
+    this.meter.hidden = isFinal || ["pending_safety", "in_review"].includes(job.status);
     this.meter.setAttribute("aria-valuenow", Math.round(done * 100));
     this.line.style.setProperty("--done", done);
     this.cancel.hidden = isFinal;
