@@ -9,7 +9,9 @@ and how common they are: the dictionaries of pyspellchecker (MIT), of seven lang
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
+from rapidfuzz.distance import OSA
 from spellchecker import SpellChecker
 
 from calotype.safety.lists import SHIPPED, Collisions, Lists
@@ -23,20 +25,22 @@ HARMLESS = {"minor"}  # as in "a minor key"; with an ending it is listed
 LETTERS_ALONE = set("aioyeuвиосяук")  # letters that are words
 
 
-def words() -> tuple[set[str], set[str]]:
-    """Folded words of all languages; and the common ones among them."""
-    known, common = set(), set()
+def words() -> tuple[set[str], set[str], set[str]]:
+    """Folded words of all languages; the rare ones too; and the common ones among them."""
+    known, rare, common = set(), set(), set()
     for language in LANGUAGES:
         counts = SpellChecker(language=language).word_frequency.dictionary
         total = sum(counts.values())
         for word, count in counts.items():
             parts = plain_words(word)
+            if len(parts) == 1:
+                rare.add(parts[0])
             if len(parts) == 1 and count >= SHARE_MIN * total:
                 known.add(parts[0])
                 is_word = len(parts[0]) > 1 or parts[0] in LETTERS_ALONE
                 if count >= PIECE_SHARE_MIN * total and is_word:
                     common.add(parts[0])
-    return known, common
+    return known, rare, common
 
 
 def is_inflected(word: str, term: str) -> bool:
@@ -48,21 +52,29 @@ def is_inflected(word: str, term: str) -> bool:
 def collisions() -> Collisions:
     """Those of the shipped lists."""
     lists = Lists.shipped()
-    matcher = phrase_matcher(lists, Collisions())
-    known, common = words()
-    near = {
-        word
-        for word in known
-        if matcher.attached(word)
-        or (
-            (terms := list(matcher.close_to(word)))
-            and not any(is_inflected(word, t) for t in terms)
-        )
-    }
+    matcher = phrase_matcher(lists, Collisions(far=frozenset({""})))  # two letters are guessed at
+    known, rare, common = words()
+    near, far = set(), set()
+    for word in rare:
+        terms = matcher.near.to(word)
+        close = [term for term in terms if OSA.distance(word, term) == 1]
+        if word in known and (
+            matcher.attached(word)
+            or (close and not any(is_inflected(word, term) for term in close))
+        ):
+            near.add(word)
+        # Two letters are so much that a word which anybody ever wrote is taken for itself.
+        elif len(close) < len(terms) and not close:
+            far.add(word)
     guessed = guessed_phrases(lists)
     splits = {pieces for term in guessed for pieces in cuts(term) if set(pieces.split()) <= common}
     backwards = {term for term in guessed if term[::-1] in known}
-    return Collisions(frozenset(near | HARMLESS), frozenset(splits), frozenset(backwards))
+    return Collisions(
+        near=frozenset(near | HARMLESS),
+        far=frozenset(far),
+        splits=frozenset(splits),
+        backwards=frozenset(backwards),
+    )
 
 
 def written(name: str, entries: Iterable[str]) -> str:
@@ -85,11 +97,13 @@ def main() -> None:
     path.write_text(
         "# Made by training/safety_collisions.py: real words that a guess would hit.\n\n"
         + written("near", found.near)
+        + written("far", found.far)
         + written("splits", found.splits)
         + written("backwards", found.backwards),
         encoding="utf-8",
     )
-    print(f"{path}: {len(found.near)} near, {len(found.splits)} splits, {len(found.backwards)}")
+    counts = {name: len(words) for name, words in asdict(found).items()}
+    print(f"{path}: {counts}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import VerdictKind
 from calotype.safety.attacks import DISGUISES, MISSPELT
-from calotype.safety.lists import LANGUAGES, SHIPPED, Lists
+from calotype.safety.lists import LANGUAGES, SHIPPED, Collisions, Lists
+from calotype.safety.near import Near
 from calotype.safety.prompts import PromptCheck
 
 CHECK = PromptCheck.default()
@@ -35,6 +36,69 @@ def test_a_disguised_word_is_found(word: str, disguise: str, frame: str) -> None
 @pytest.mark.parametrize("word", ["nudity", "decapitated", "pornography", "masturbating"])
 def test_a_misspelt_word_is_found(word: str, slip: str) -> None:
     assert category(f"a portrait, {MISSPELT[slip](word)} figure") is not None
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "&#110;&#117;&#100;&#101;&#101;&#101;&#101;",  # stretched, then as entities
+        "n 4 4 4 4 4 k 3 d",
+        "&\u200b#\u200b1\u200b1\u200b0\u200b;ude",
+        "\uff4eude".encode().decode("latin-1").replace("\xef", "\xef\u200b"),
+        "p ǝ ʞ ɐ u",
+        "uɐɯoʍpǝʇɐʇᴉdɐɔǝp",
+        "decapitatedddddwoman",
+        "n u d d d d d e",
+        "eeeeedun",
+    ],
+)
+def test_a_word_disguised_twice_is_found(hidden: str) -> None:
+    assert category(f"a portrait, {hidden} figure") is not None
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a w h i t e power flag",
+        "a etihw power flag",
+        "a \u202eetihw\u202c power flag",
+        "heil r e l t i h",
+        "a k k k rally",
+        "white p.o.w.e.r",
+    ],
+)
+def test_a_disguised_word_of_a_phrase_is_read_in_its_place(prompt: str) -> None:
+    assert category(prompt) == "hate"
+
+
+def test_two_letters_are_guessed_at_where_real_words_that_near_are_known() -> None:
+    listed = ["decapitated", "nude"]
+    assert Near(listed, Collisions()).to("decaietated") == ()
+    near = Near(listed, Collisions(far=frozenset({"decapitatet"})))
+    assert near.to("decaietated") == ("decapitated",)
+    assert near.to("xecapitatex") == ("decapitated",)
+    assert near.to("decapitatet") == ("decapitated",), "one letter, of which another list knows"
+    assert near.to("capitals") == near.to("nuxx") == ()
+
+
+@pytest.mark.parametrize("between", ["\u200b", "\u00ad", "*", "~"])
+def test_what_hides_something_gets_no_benefit_of_the_doubt(between: str) -> None:
+    assert category("a top less bus") is None
+    assert category(f"a to{between}p less dancer") == "sexual"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a panorama of Decatur, desktop wallpaper",
+        "documented dissertations, a discounted Tasmanian devil",
+        "rock'n'roll, black/white, sci-fi, c++ code, (detailed:1.2)",
+        "a b c blocks, x y z axes",
+        "iq test, qatar airways, the q key",
+    ],
+)
+def test_real_words_and_single_letters_are_no_reason(prompt: str) -> None:
+    assert category(prompt) is None
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,14 @@ def fold(text: str) -> str:
         text = unicodedata.normalize("NFKD", text)
     text = text.casefold()
     return text if text.isascii() else unicodedata.normalize("NFKD", text).translate(_fold)
+
+
+def visible(text: str) -> str:
+    """The text without what nobody sees: format characters, and letters that are blank."""
+    if text.isascii():
+        return text
+    return "".join(
+        each
+        for each in text
+        if each not in _BLANK_LETTERS and unicodedata.category(each) not in _INVISIBLE
+    )

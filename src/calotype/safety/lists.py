@@ -41,6 +41,7 @@ class Collisions:
     """Real words that a guess at a disguise would take for a listed one; made by training."""
 
     near: frozenset[str] = frozenset()  # words one letter away from a term
+    far: frozenset[str] = frozenset()  # words two letters away
     splits: frozenset[str] = frozenset()  # terms cut into pieces that are all words: "pen is"
     backwards: frozenset[str] = frozenset()  # terms that are a word from their end
 

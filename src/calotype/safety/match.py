@@ -1,11 +1,11 @@
 """Finds listed phrases in every view of a text, as whole words, each view in one pass.
 
-It guesses too, with the shipped lists only: words one letter away, words with letters masked, and
-words cut in two or three. Real words that such a guess would hit are known (``Collisions``).
-It knows neither what the lists mean nor what follows from a hit.
+It guesses too, with the shipped lists only: words a letter or two away (``near``), words with
+letters masked, words backwards, and words cut in two or three. Real words that such a guess would
+hit are known (``Collisions``); a text that hides something inside a word gets no such benefit for
+words that were cut. It knows neither what the lists mean nor what follows from a hit.
 
-Search: Aho and Corasick 1975; near words: the deletion index of SymSpell (Garbe 2012), verified by
-the optimal string alignment distance.
+Search: Aho and Corasick 1975.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from ahocorasick_rs import AhoCorasick
-from rapidfuzz.distance import OSA
 
 from calotype.safety.lists import Collisions, Lists
-from calotype.safety.views import Views, spaced
+from calotype.safety.near import Near, squeezed
+from calotype.safety.views import Views, spaced, unstretched
 
 _INSIDE_MIN = 4  # shorter words are looked for only as the whole of a run of letters
 _PIECES_INSIDE_MIN = 5  # the same, where the pieces may be two letters
 _CUT_MIN, _CUT_TWICE_MIN = 4, 6  # letters of a word that is looked for in two and three pieces
-_NEAR_MIN, _SWAPPED_MIN = 6, 5  # letters of a word of which one may be wrong, or two swapped
 _MASKED_MIN = 4
-_WORD_CHARS_MAX = 32  # longer ones are near nothing
-_BACKWARDS_MIN = 4
+_BACKWARDS_MIN, _BACKWARDS_ATTACHED_MIN = 4, 8
 # Words that people write at a listed one without a space between.
 _ATTACHED = (
     "woman",
@@ -46,7 +44,6 @@ _ATTACHED = (
 _EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _NUMERAL = re.compile(r"[0-9一二三四五六七八九十百]")
 _LONG_RUN = re.compile(r"(.)\1\1")
-_RUN = re.compile(r"(.)\1+")
 
 
 @dataclass(frozen=True, order=True)
@@ -87,50 +84,67 @@ class Matcher:
         ]
         self._patterns = self._spaced_patterns(guessed)
         self._words = _index(self._patterns)
+        self._split = {
+            spaced([pieces]): phrase
+            for phrase in guessed
+            for pieces in cuts(phrase)
+            if pieces in self._collisions.splits
+        }
+        self._splits = _index(self._split)
         self._inside = [
             phrase.replace(" ", "") for phrase in self._names if len(phrase) >= _INSIDE_MIN
         ]
         self._inside_terms = dict(zip(self._inside, _long(self._names), strict=True))
         self._letters = _index(self._inside)
         self._squeezed = _by_squeezed(self._names)
-        self._doubled = _by_squeezed(word for word in guessed if len(word) >= _MASKED_MIN)
-        self._near = _by_deletion(guessed)
+        # Words of phrases, which stand backwards in their place among the others.
+        self._of_phrases = frozenset(
+            word
+            for phrase in self._names
+            if " " in phrase
+            for word in phrase.split()
+            if len(word) >= _BACKWARDS_MIN and word.isalpha()
+        )
+        self.near = Near(guessed, self._collisions)
         self._by_mask = _by_mask(guessed)
 
     def hits(self, views: Views) -> set[Hit]:
         """Every phrase found, in any view."""
         plain = views.words["plain"]
         found: set[Hit] = set()
-        for name, text in views.words.items():
+        for name, text in self._all_views(views):
             found |= self._in_words(text, name, plain)
             found |= self._backwards(text[::-1], plain)
-        if _LONG_RUN.search(plain):
-            for name, text in tuple(views.words.items()):
-                found |= self._in_words(self._unstretched(text), f"{name}, stretched", plain)
         if views.joined:
             found |= self._in_joined(views.joined)
-        found |= self._in_letters(views.runs, _INSIDE_MIN, "letters set apart")
-        found |= self._in_letters(views.pieces, _PIECES_INSIDE_MIN, "pieces set apart")
+        if views.hides:
+            found |= self._cut(plain)
+        for runs, shortest, view in (
+            (views.runs, _INSIDE_MIN, "letters set apart"),
+            (views.pieces, _PIECES_INSIDE_MIN, "pieces set apart"),
+        ):
+            found |= self._in_letters(_with_squeezed(runs), shortest, view)
+            backwards = tuple(run[::-1] for run in runs)
+            found |= self._in_letters(backwards, _PIECES_INSIDE_MIN, f"{view}, backwards")
         for masked in views.masked:
             found |= self._named(self._by_mask.get(masked, ()), "masked letters")
         for word in set(plain.split()):
-            found |= self._named(self.close_to(word), "one letter away")
+            found |= self._named(self.near.to(word), "a letter or two away")
         return found
 
-    def close_to(self, word: str) -> Iterator[str]:
-        """Listed words that this one is a letter away from: wrong, swapped or doubled."""
-        if not _SWAPPED_MIN <= len(word) <= _WORD_CHARS_MAX or not word.isalpha():
-            return
-        if word in self._names or word in self._collisions.near:
-            return
-        doubled = self._doubled.get(_RUN.sub(r"\1", word))
-        if doubled is not None and len(word) == len(doubled) + 1:
-            yield doubled
-        terms = {term for key in (word, *_deletions(word)) for term in self._near.get(key, ())}
-        for term in terms:
-            is_swap = sorted(term) == sorted(word)
-            if (is_swap or len(term) >= _NEAR_MIN) and OSA.distance(word, term) <= 1:
-                yield term
+    def _all_views(self, views: Views) -> Iterator[tuple[str, str]]:
+        """The views, and what they become when stretched letters and turned words are undone."""
+        for name, text in views.words.items():
+            yield name, text
+            if _LONG_RUN.search(text):
+                yield f"{name}, stretched", self._unstretched(text)
+                words = text.split()
+                for count in (0, 1):
+                    yield f"{name}, stretched", spaced([unstretched(word)[count] for word in words])
+            words = text.split()
+            turned = [word[::-1] if word[::-1] in self._of_phrases else word for word in words]
+            if turned != words:
+                yield f"{name}, backwards in place", spaced(turned)
 
     def attached(self, word: str) -> str | None:
         """The listed word that this one has in it, beside one of those it is often written to."""
@@ -201,14 +215,21 @@ class Matcher:
     def _backwards(self, text: str, plain: str) -> set[Hit]:
         terms = {
             phrase
-            for phrase, how, _, _ in self._matches(text)
+            for phrase, how, start, end in self._matches(text)
             if phrase in self._names
-            and not how
-            and len(phrase) >= _BACKWARDS_MIN
             and phrase not in self._collisions.backwards
             and spaced([phrase]) not in plain
+            and (
+                (not how and len(phrase) >= _BACKWARDS_MIN)
+                or (how == "attached" and end - start - 2 >= _BACKWARDS_ATTACHED_MIN)
+            )
         }
         return self._named(terms, "backwards")
+
+    def _cut(self, plain: str) -> set[Hit]:
+        """Words cut into real words, which only a text that hides something is taken for."""
+        terms = {self._split[self._splits.keys[index]] for index, _, _ in self._splits.find(plain)}
+        return self._named(terms, "plain, cut")
 
     def _in_letters(self, runs: tuple[str, ...], shortest: int, view: str) -> set[Hit]:
         together = "\n".join(runs)  # no phrase holds a line's end, so one search does for all
@@ -226,7 +247,7 @@ class Matcher:
 
     def _unstretched_word(self, word: str) -> str:
         if _LONG_RUN.search(word):
-            return self._squeezed.get(_RUN.sub(r"\1", word), word)
+            return self._squeezed.get(squeezed(word), word)
         return word
 
     def _named(self, terms: Iterable[str], view: str) -> set[Hit]:
@@ -289,20 +310,13 @@ def cuts(word: str) -> Iterator[str]:
 
 def _by_squeezed(phrases: Iterable[str]) -> dict[str, str]:
     """The words of all phrases, by themselves with every letter once where it is repeated."""
-    return {_RUN.sub(r"\1", word): word for phrase in phrases for word in phrase.split()}
+    return {squeezed(word): word for phrase in phrases for word in phrase.split()}
 
 
-def _deletions(word: str) -> list[str]:
-    return [word[:place] + word[place + 1 :] for place in range(len(word))]
-
-
-def _by_deletion(words: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for word in words:
-        if len(word) >= _SWAPPED_MIN:
-            for key in (word, *_deletions(word)):
-                found.setdefault(key, []).append(word)
-    return found
+def _with_squeezed(runs: tuple[str, ...]) -> tuple[str, ...]:
+    """Runs of letters, and what they are without the stretched."""
+    every = (each for run in runs for each in (run, *unstretched(run)))
+    return tuple(dict.fromkeys(every))
 
 
 def _by_mask(words: Iterable[str]) -> dict[str, list[str]]:

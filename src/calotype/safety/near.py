@@ -2,7 +2,8 @@
 
 The deletion index of SymSpell (Garbe 2012): words that are near have a form in common with letters
 left out. Verified by the optimal string alignment distance. Real words near a listed one are known
-(``Collisions``); short words aren't guessed at, since most that is near them is a word.
+(``Collisions``); short words aren't guessed at, since most that is near them is a word. Two letters
+are guessed at only where it is known which real words are that near (``Collisions.far``).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Near:
         doubled = self._doubled.get(squeezed(word))
         if doubled is not None and len(word) == len(doubled) + 1:
             found[doubled] = None
-        is_real = word in self._collisions.far
+        is_real = word in self._collisions.far or not self._collisions.far
         terms = {term for key in _forms(word, 2) for term in self._keys.get(key, ())}
         for term in sorted(terms):
             match OSA.distance(word, term):

@@ -1,9 +1,10 @@
 """Canonical views: a text as the words that a person, or a text encoder, may see in it.
 
-Undone: mojibake and character entities, what characters.py undoes, digits and signs for letters,
-letters set apart by spaces, points or emoji, stretched letters, words written backwards (as
-right-to-left marks show them) or upside down. Misspellings, masked letters and words cut in two are
-for match.py, which has the words. Synonyms are for the classifier. It knows no list.
+Undone: mojibake and character entities (with invisible characters in them, or backwards), what
+characters.py undoes, digits and signs for letters, letters set apart by spaces, points or emoji (by
+themselves and in their place among the words), stretched letters, words upside down. Words written
+backwards, misspellings, masked letters and words cut in two are for match.py, which has the words.
+Synonyms are for the classifier. It knows no list.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 import ftfy
 
-from calotype.safety.characters import fold
+from calotype.safety.characters import fold, visible
 
 # Digits and signs for letters. One and its kin stand for i or l, so there are two readings.
 _LEET_I = str.maketrans("0123456789@$!|+€£", "oizeasgtbgasiitel")
@@ -32,6 +33,12 @@ _SIGN_AT_END = re.compile(r"[^\s!][!|+](\s|$)")
 _EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 # At a word's edge a sign is punctuation; these two alone are letters there too ("@ss", "a$$").
 _EDGE = string.punctuation.replace("@", "").replace("$", "")
+# What nobody writes inside a word but to hide it: the invisible, and signs that mean nothing there.
+_HIDING = re.compile(
+    r"(?<=\w)[\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff*+|~`^]+(?=\w| \w)"
+)
+_LONE_Q = re.compile(r"q(?![uq])\w|\wq\b")  # of Latin words few have it; "b" upside down looks so
+_STRETCHED = re.compile(r"(.)\1\1+")
 _APART_MIN = 3  # single letters in a row, from which on they are read as one word
 _PIECES_MIN = 3  # pieces of at most two letters in a row, the same
 
@@ -45,6 +52,7 @@ class Views:
     pieces: tuple[str, ...]  # the same of pieces of one or two letters
     masked: tuple[str, ...]  # words with signs in them, each sign as "*"
     joined: str  # all letters without spaces, if some are Chinese or Japanese; else empty
+    hides: bool = False  # something stands inside a word that only hides it
 
 
 def plain_words(text: str) -> list[str]:
@@ -78,25 +86,31 @@ def views(text: str) -> Views:
         masked |= {_masked(chunk) for chunk in chunks if _is_masked(chunk)}
         if _EAST_ASIAN.search(folded):
             joined += "\n" + "".join(words)
-    return Views(found, tuple(runs), tuple(pieces), tuple(masked), joined)
+    hides = _HIDING.search(text) is not None
+    return Views(found, tuple(runs), tuple(pieces), tuple(masked), joined, hides)
 
 
 def _bases(text: str) -> Iterator[tuple[str, str]]:
     """The text, and what it was before something garbled it; each by name."""
     yield "", text
-    if "&" in text and (unescaped := html.unescape(text)) != text:
-        yield "entities", unescaped
-    if not text.isascii():
-        if (mended := ftfy.fix_encoding(text)) != text:
-            yield "mojibake", mended
-        if _TURNED_ONLY & set(text.lower()):
-            yield "upside down", text.lower().translate(_TURNED)
+    bare = visible(text)
+    for name, read in (("", bare), ("backwards, ", bare[::-1])):
+        if "&" in read and ";" in read and (unescaped := html.unescape(read)) != read:
+            yield f"{name}entities", unescaped
+        if not text.isascii() and (mended := ftfy.fix_encoding(read)) != read:
+            yield f"{name}mojibake", mended
+    lower = text.lower()
+    if _TURNED_ONLY & set(lower) or _LONE_Q.search(lower):
+        yield "upside down", lower.translate(_TURNED)
 
 
 def _readings_of(
     folded: str, words: list[str], chunks: list[str], runs: list[str]
 ) -> Iterator[tuple[str, list[str]]]:
     yield "plain", words
+    if (rejoined := _rejoined(words)) != words:
+        yield "set apart, in place", rejoined
+        yield "set apart, in place, leet", [_leet(word, _LEET_I) for word in rejoined]
     if not all(map(str.isalpha, chunks)):
         yield "leet", [_leet(chunk, _LEET_I) for chunk in chunks]
         yield "leet with l", [_leet(chunk, _LEET_L) for chunk in chunks]
@@ -108,6 +122,32 @@ def _readings_of(
         yield "leet to the end", [word for word in whole if word]
     if runs:
         yield "letters set apart", [seen for run in runs for seen in _readings(run)]
+
+
+def unstretched(word: str) -> tuple[str, str]:
+    """The word with letters that come three times in a row or more once, and twice."""
+    return _STRETCHED.sub(r"\1", word), _STRETCHED.sub(r"\1\1", word)
+
+
+def _is_single(word: str, longest: int) -> bool:
+    """Whether it is a piece of a word that was taken apart; a stretched letter is one letter."""
+    return len(word) <= longest or (len(word) > _APART_MIN and len(set(word)) == 1)
+
+
+def _rejoined(words: list[str]) -> list[str]:
+    """The words, with runs of single letters as one word each."""
+    found: list[str] = []
+    run: list[str] = []
+    for word in (*words, ""):
+        if word and _is_single(word, 1):
+            run.append(word)
+            continue
+        if len(run) >= _APART_MIN and run[0] == "a":  # more likely an article
+            found.append(run.pop(0))
+        found += ["".join(run)] if len(run) > 1 else run
+        run = []
+        found += [word] if word else []
+    return found
 
 
 def _leet(word: str, table: dict[int, int]) -> str:
@@ -125,7 +165,7 @@ def _runs(words: list[str], *, longest: int, fewest: int) -> list[str]:
     runs: list[str] = []
     run: list[str] = []
     for word in (*words, " " * (longest + 1)):
-        if len(word) <= longest:
+        if word.strip() and _is_single(word, longest):
             run.append(word)
             continue
         if len(run) >= fewest:
