@@ -100,7 +100,7 @@ def is_better(figures: dict[str, Any], before: dict[str, Any]) -> bool:
     inside, outside = figures["inside refused"], figures["outside refused"]
 
     def share(rows: dict[str, Any], kinds: Iterable[str]) -> float:
-        return sum(rows[kind]["count"] / rows[kind]["of"] for kind in kinds)
+        return float(sum(rows[kind]["count"] / rows[kind]["of"] for kind in kinds))
 
     ours = sum(row["count"] for row in inside.values())
     return ours <= sum(before[kind]["count"] for kind in inside) and share(outside, outside) > (

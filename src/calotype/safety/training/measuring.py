@@ -39,6 +39,7 @@ def measured(
         axis=1,
     )
     wanted = np.array([probe.labels.index(each.of.label) for each in examples])
+    is_right: NDArray[np.bool_] = np.equal(chances.argmax(axis=1), wanted)
     is_harmless = np.isin([each.of.label for each in examples], list(harmless))
 
     def row(chosen: NDArray[np.bool_]) -> Row:
@@ -46,7 +47,7 @@ def measured(
         own = past[np.arange(len(wanted)), wanted]
         return {
             "pictures": int(chosen.sum()),
-            "right": _tally(chances.argmax(axis=1) == wanted, chosen),
+            "right": _tally(is_right, chosen),
             "found": _tally(own, bad),
             "refused": _tally(past.any(axis=1), good),
         }
