@@ -52,12 +52,12 @@ def running_server(
     home.mkdir(parents=True, exist_ok=True)
     port, log = _free_port(), home / "server.log"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("CALOTYPE_")}
-    command = [sys.executable, "-m", "calotype.cli", "serve"]
+    command = [sys.executable, "-m", "calotype.cli", "serve", "--end-with-stdin"]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*command, "--port", str(port), "--home", str(home)],
             env={**inherited, "CALOTYPE_HOME": str(home), **(environment or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # open as long as we live, whatever ends us
             stdout=output,
             stderr=subprocess.STDOUT,
         )
