@@ -20,6 +20,7 @@ from calotype.core.messages import TrialSeen
 from calotype.core.nouns import Tier
 from calotype.core.picture_checks import ENCODER_FILE
 from calotype.flow.safeguards import Safeguards
+from calotype.flow.training import train
 from calotype.flow.trials import TrialRecord, Trials
 from calotype.jobs.store import JobStore
 from calotype.pool import intake
@@ -230,3 +231,27 @@ def test_an_encoder_s_process_that_ends_is_told(
     with pytest.raises(InvalidInput, match="no encoder here") as told:
         Embedder(tmp_path, tmp_path)
     assert told.value.field == "encoder"
+
+
+def test_labels_that_teach_nothing_are_refused_before_a_picture_is_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calotype.pool.embedder.COMMAND", ("no", "such", "program"))
+    catalogue = Catalogue(home / "models", home, is_quick=True)
+    catalogue.scan()
+    for at in range(20):
+        for label in ("fine", "wrong"):
+            path = tmp_path / "data" / label / f"{at}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"no picture")
+    with pytest.raises(InvalidInput, match="say which labels are harmless"):
+        train(catalogue, [tmp_path / "data"], course.Wish("own"))
+    wish = course.Wish("own", harmless=("fine",))
+    path.unlink()
+    with pytest.raises(InvalidInput, match="'wrong' has 19 pictures"):
+        train(catalogue, [tmp_path / "data"], wish)
+    for path in (tmp_path / "data" / "wrong").iterdir():
+        path.unlink()
+    (tmp_path / "data" / "wrong").rmdir()
+    with pytest.raises(InvalidInput, match="pictures of 1 labels"):
+        train(catalogue, [tmp_path / "data"], wish)

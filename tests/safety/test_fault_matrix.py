@@ -166,7 +166,7 @@ async def test_corrupt_weights_of_a_check_deliver_nothing(tmp_path: Path, kind: 
     folder = tmp_path / "check"
     folder.mkdir()
     use = MAKE[kind](folder)
-    weights = folder / "model.safetensors"
+    [weights, *_] = sorted(folder.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-100])
     said = seen(use, lambda check: None)
     assert said.scores == {}
@@ -204,6 +204,7 @@ def _use(kind: CheckKind, folder: Path) -> CheckUse:
     labels = {
         CheckKind.CLASSIFIER: tiny_checks.HARMLESS_LABELS,
         CheckKind.SHIELDGEMMA2: tiny_checks.POLICIES,
+        CheckKind.PROBE: tiny_checks.HARMLESS_LABELS,
     }
     return tiny_checks.use(folder, kind, labels.get(kind, ()))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,7 +27,13 @@ from calotype.pool.catalogue import Catalogue
 from calotype.pool.embedder import Embedder
 from calotype.pool.kinds import ModelKind
 from calotype.safety.training import course
-from calotype.safety.training.labelled import Labelled, labelled, said_of
+from calotype.safety.training.labelled import (
+    Labelled,
+    check_labels,
+    harmless_of,
+    labelled,
+    said_of,
+)
 from calotype.safety.training.parts import Example, example
 
 _TOLD_EVERY = 100  # pictures
@@ -63,6 +70,9 @@ def train(
     check_name(wish.name)
     course.check_wish(wish)
     given = labelled(data)
+    counts = Counter(each.label for each in given)
+    check_labels(counts)  # again, without near copies, once they are known
+    harmless_of(counts, wish.harmless)
     encoder = encoder or embedded_encoder()
     with tempfile.TemporaryDirectory(prefix="calotype-training-") as place:
         folder = Path(place) / wish.name
