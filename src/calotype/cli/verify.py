@@ -27,6 +27,7 @@ def verify(
     """
     from calotype.cli.home import with_store
     from calotype.flow.identity import trust_of
+    from calotype.flow.marked_decoders import marks_of
     from calotype.flow.verify import body, origin
     from calotype.provenance import watermark_keys
     from calotype.settings import Settings
@@ -43,6 +44,7 @@ def verify(
             anchors_pem=anchors_pem,
             serials=serials,
             files=store.files,
+            decoders=marks_of(settings),
         )
 
     found = with_store(home, look)
@@ -88,6 +90,12 @@ def _lines(found: Origin) -> list[str]:
             mirrored = "mirrored, " if placed.is_mirrored else ""
             lines.append(f"          since then {mirrored}scaled by {placed.scale:.2f}, "
                          f"turned by {(placed.turn + 180) % 360 - 180:.1f} degrees")  # fmt: skip
+    if (decoder := found.decoder) is not None:
+        whose = ", which ships with Calotype" if decoder.is_public else ""
+        lines.append(
+            f"decoder   {decoder.right} of {decoder.bits} bits of key {decoder.key}{whose}; by"
+            f" chance in less than {decoder.false_max:.0e} of unmarked pictures"
+        )
     if logged is None:
         return [*lines, "hash log  nothing of it"]
     entry = logged.kept.entry

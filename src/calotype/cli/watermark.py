@@ -1,4 +1,4 @@
-"""``calotype watermark``: the keys of the mark that every picture gets."""
+"""``calotype watermark``: the keys of the mark that every picture gets, and decoders that mark."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from pathlib import Path
 
 import typer
 
-from calotype.cli.console import AsJson, Home, print_json
+from calotype.cli.console import AsJson, Home, print_json, print_table
+from calotype.cli.watermark_train import train
 
-app = typer.Typer(help="The keys of the invisible mark: list, rotate.", no_args_is_help=True)
+app = typer.Typer(
+    help="The keys of the invisible mark: list, rotate. Decoders that draw one: train, list.",
+    no_args_is_help=True,
+)
+app.command()(train)
 
 
 @app.command("keys")
@@ -33,6 +38,32 @@ def rotate(*, as_json: AsJson = False, home: Home = None) -> None:
         print_json({"key": key.id})
     else:
         print(key.id)
+
+
+@app.command()
+def decoders(*, as_json: AsJson = False, home: Home = None) -> None:
+    """List the marks that decoders draw, by key, the newest of this home first."""
+    from calotype.flow.marked_decoders import marks_of
+    from calotype.provenance.stable_signature import needed
+    from calotype.settings import Settings
+
+    marks = marks_of(Settings(home=home))
+    rows = [
+        {
+            "key": mark.key,
+            "bits": len(mark.bits),
+            "bits_needed": needed(len(mark.bits), len(marks)),
+            "made_for": mark.made_for,
+            "made_at": mark.made_at,
+            "is_public": mark.is_public,
+        }
+        for mark in marks
+    ]
+    if as_json:
+        print_json({"decoders": rows})
+    else:
+        titles = [*rows[0]] if rows else ["key"]
+        print_table(titles, [[str(it) for it in row.values()] for row in rows])
 
 
 def _folder(home: Path | None) -> Path:

@@ -17,6 +17,7 @@ from PIL import Image
 from calotype.core.errors import InvalidInput
 from calotype.delivery import inputs
 from calotype.provenance.detection import Mark, detect
+from calotype.provenance.stable_signature import DecoderFound, DecoderMark, find
 from calotype.provenance.verification import Report, verify
 from calotype.provenance.watermark import MarkKey
 from calotype.safety import phash
@@ -31,6 +32,7 @@ class Seen:
     mark: Mark | None = None
     grey: NDArray[np.uint8] | None = None  # height x width
     phashes: tuple[int, ...] = ()  # as it is, mirrored, turned
+    decoder: DecoderFound | None = None  # the mark of a decoder that drew it
 
 
 def examine(
@@ -39,8 +41,9 @@ def examine(
     keys: Sequence[MarkKey],
     anchors_pem: str | None,
     serials: Collection[str] | None = None,
+    decoders: Sequence[DecoderMark] = (),
 ) -> Seen:
-    """Look at a file. ``keys``: those of the mark, old ones too.
+    """Look at a file. ``keys``: those of the mark, old ones too; ``decoders``: their marks.
 
     ``anchors_pem`` and ``serials``: see ``verification.verify``.
     """
@@ -51,7 +54,8 @@ def examine(
         return Seen(sha256, claim)
     grey = np.asarray(Image.fromarray(pixels).convert("L"))
     hashes = tuple(phash.hashes(phash.small(pixels)))
-    return Seen(sha256, claim, detect(pixels, keys), grey, hashes)
+    mark, decoder = detect(pixels, keys), find(pixels, decoders)
+    return Seen(sha256, claim, mark, grey, hashes, decoder)
 
 
 def _sha256(data: bytes) -> str:

@@ -40,6 +40,7 @@ from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.ingredients import again, archive, has_picture
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import Signer, SigningFailed, source_type
+from calotype.provenance.stable_signature import DecoderMark
 from calotype.provenance.verification import verify
 from calotype.provenance.watermark import MarkKey, embed, payload_of
 from calotype.safety import phash
@@ -181,9 +182,11 @@ class Finisher:
         """
         return await self._work(_render, rendition)
 
-    async def examine(self, data: bytes, keys: Sequence[MarkKey]) -> Seen:
+    async def examine(
+        self, data: bytes, keys: Sequence[MarkKey], decoders: Sequence[DecoderMark] = ()
+    ) -> Seen:
         """Look at any file, as ``flow.examine`` does; nothing that is in it makes this raise."""
-        return await self._work(_examine, (data, tuple(keys)))
+        return await self._work(_examine, (data, tuple(keys), tuple(decoders)))
 
     async def _work(self, work: Callable[[Given], Done], given: Given) -> Done:
         loop = asyncio.get_running_loop()
@@ -333,9 +336,15 @@ def _render(rendition: Rendition) -> bytes:
     )
 
 
-def _examine(given: tuple[bytes, tuple[MarkKey, ...]]) -> Seen:
-    data, keys = given
-    return examine(data, keys=keys, anchors_pem=_tools[0].anchors_pem, serials=_tools[0].serials)
+def _examine(given: tuple[bytes, tuple[MarkKey, ...], tuple[DecoderMark, ...]]) -> Seen:
+    data, keys, decoders = given
+    return examine(
+        data,
+        keys=keys,
+        anchors_pem=_tools[0].anchors_pem,
+        serials=_tools[0].serials,
+        decoders=decoders,
+    )
 
 
 def _take_in(data: bytes) -> TakenIn:

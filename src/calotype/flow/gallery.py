@@ -17,6 +17,7 @@ from calotype.flow.addresses import Addresses
 from calotype.flow.delivery import Delivery
 from calotype.flow.finish import Finisher
 from calotype.flow.log_proofs import LogProofs
+from calotype.flow.marked_decoders import marks_of
 from calotype.flow.pictures import InputPictures
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
@@ -41,6 +42,7 @@ class Gallery:
         mark_keys: Sequence[MarkKey],
     ) -> None:
         self._store, self._finisher, self._mark_keys = store, finisher, tuple(mark_keys)
+        self._decoders = marks_of(settings)
         self.pictures, kept, self._apart = stores(settings)
         self.delivery = Delivery(store, finisher, self.pictures)
         self.inputs = InputPictures(store, finisher, kept, self.delivery)
@@ -107,7 +109,7 @@ class Gallery:
         self._look_waits += 1
         try:
             async with self._looking:
-                seen = await self._finisher.examine(data, self._mark_keys)
+                seen = await self._finisher.examine(data, self._mark_keys, self._decoders)
         finally:
             self._look_waits -= 1
         return await origin_of(seen, self._store.hash_log, self._store.files, self._mark_keys)

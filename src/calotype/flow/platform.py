@@ -34,7 +34,7 @@ from calotype.core.nouns import (
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.webhooks import SECRET_BYTES
 from calotype.files.private import secret_in
-from calotype.flow import cases, local_key, notices, review
+from calotype.flow import cases, local_key, marked_decoders, notices, review
 from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.attempt import Tools
 from calotype.flow.catalogue import keep_up, version_for
@@ -146,7 +146,7 @@ class Platform:
             settings.models_folder,
             settings.home,
             device=device_kind(),
-            equip=safeguards.equipped,
+            equip=marked_decoders.equipping(settings, safeguards.equipped),
         )
         await asyncio.to_thread(catalogue.scan)
         for model in catalogue.models.list():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from calotype.jobs.hash_log import HashLog, Kept
 from calotype.provenance import fingerprint
 from calotype.provenance.detection import CANDIDATES_MAX, Mark, confirm
 from calotype.provenance.geometry import Guess
+from calotype.provenance.stable_signature import DecoderFound, DecoderMark
 from calotype.provenance.verification import Report
 from calotype.provenance.watermark import MarkKey
 
@@ -29,8 +30,8 @@ NEAR_BITS = 20  # of 64; what is that near is then compared by its sketch
 NEAR_MAX = CANDIDATES_MAX  # entries that are compared
 LOOKS_MIN = 0.97  # likeness by which a picture without a mark is called a copy
 
-Verdict = Literal["ours", "ours_changed", "ours_by_mark", "ours_by_looks", "copied_mark",
-                  "signed_by_others", "not_ours"]  # fmt: skip
+Verdict = Literal["ours", "ours_changed", "ours_by_mark", "ours_by_looks", "ours_by_decoder",
+                  "copied_mark", "signed_by_others", "not_ours"]  # fmt: skip
 Confidence = Literal["proven", "near_certain", "likely", "unknown"]
 
 SENTENCES: dict[Verdict, str] = {
@@ -38,6 +39,7 @@ SENTENCES: dict[Verdict, str] = {
     "ours_changed": "its claim was made here, but the file was changed since it was signed",
     "ours_by_mark": "made here: it has our mark, and fits the picture that was given it",
     "ours_by_looks": "looks like a picture that was made here; it has no mark of ours",
+    "ours_by_decoder": "has the mark that a decoder of ours draws; nothing else says it is ours",
     "copied_mark": "has a mark of ours that was given to another picture: a copied mark",
     "signed_by_others": "signed by somebody else, and unchanged; nothing says it was made here",
     "not_ours": "nothing says that it was made here",
@@ -65,6 +67,7 @@ class Origin:
     mark: Mark | None
     logged: Logged | None
     is_picture: bool  # False: it can't be read as one, so that only its claim was looked at
+    decoder: DecoderFound | None = None  # the mark of a decoder that drew it
 
     @property
     def sentence(self) -> str:
@@ -89,6 +92,10 @@ class Origin:
                 sure = "unknown", "all three witnesses can be removed, so this proves nothing"
             case "ours_by_looks":
                 sure = self._by_the_log()
+            case "ours_by_decoder":
+                assert self.decoder is not None
+                share = f"{self.decoder.false_max:.0e}"
+                sure = "likely", f"less than {share} of unmarked pictures seem to have this mark"
             case _:
                 assert self.mark is not None
                 share = f"{max(self.mark.false_max, 1e-30):.0e}"
@@ -113,9 +120,10 @@ async def origin(
     anchors_pem: str | None,
     serials: Collection[str] | None = None,
     files: PictureFiles | None = None,
+    decoders: Sequence[DecoderMark] = (),
 ) -> Origin:
     """Look at a file from every side, here and now. ``keys``: those of the mark, old ones too."""
-    seen = examine(data, keys=keys, anchors_pem=anchors_pem, serials=serials)
+    seen = examine(data, keys=keys, anchors_pem=anchors_pem, serials=serials, decoders=decoders)
     return await origin_of(seen, log, files, keys)
 
 
@@ -130,10 +138,11 @@ async def origin_of(
     With ``keys`` the marks of pictures that it looks like are looked for once more, one by one.
     """
     seen, logged = await _logged(seen, log, keys)
-    verdict = _verdict(seen.claim, seen.mark, logged)
+    verdict = _verdict(seen, logged)
     if verdict == "ours" and files is not None and await _is_another(seen, files):
         verdict = "ours_changed"
-    return Origin(verdict, seen.claim, seen.mark, logged, is_picture=seen.grey is not None)
+    is_picture = seen.grey is not None
+    return Origin(verdict, seen.claim, seen.mark, logged, is_picture, seen.decoder)
 
 
 async def _is_another(seen: Seen, files: PictureFiles) -> bool:
@@ -219,7 +228,8 @@ def _looks(kept: Kept, grey: NDArray[np.uint8]) -> float | None:
     return max((each for each in found if each is not None), default=None)
 
 
-def _verdict(claim: Report, mark: Mark | None, logged: Logged | None) -> Verdict:
+def _verdict(seen: Seen, logged: Logged | None) -> Verdict:
+    claim, mark = seen.claim, seen.mark
     if claim.state == "trusted":
         return "ours"
     if claim.is_signed_here:
@@ -230,7 +240,8 @@ def _verdict(claim: Report, mark: Mark | None, logged: Logged | None) -> Verdict
         return "ours_changed" if claim.state == "invalid" else "ours_by_mark"
     if logged is not None:
         return "ours_by_looks"
-    return "signed_by_others" if claim.state == "valid" else "not_ours"
+    others: Verdict = "signed_by_others" if claim.state == "valid" else "not_ours"
+    return "ours_by_decoder" if seen.decoder and not seen.decoder.is_public else others
 
 
 def _fits(logged: Logged) -> bool:
@@ -265,6 +276,7 @@ def body(found: Origin) -> dict[str, Any]:
             "scale": round(mark.placed.scale, 4),
             "mirrored": mark.placed.is_mirrored,
         },
+        "decoder_mark": found.decoder and asdict(found.decoder),
         "hash_log": logged
         and {
             "image": logged.kept.entry.image,

@@ -74,6 +74,7 @@ class Manifest:
     made_with: MadeWith = field(default_factory=MadeWith)
     model_asked: str = ""  # what was named, where a version was chosen for it: sdxl@stable
     is_canary: bool = False  # that version was on trial
+    decoder_key: str = ""  # of the mark that its decoder draws; "": it was the model's own decoder
 
     @classmethod
     def of(
@@ -113,11 +114,14 @@ class Manifest:
             made_with=made_with or MadeWith(),
             model_asked=spec.model_asked,
             is_canary=spec.is_canary,
+            decoder_key=model.decoder_key,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values, with the version of the fields."""
         values = asdict(self)
         made_with = values.pop("made_with")
+        if not self.decoder_key:
+            del values["decoder_key"]
         lists = {name: list(made_with.pop(name)) for name in ("loras", "controls")}
         return {"version": VERSION, **values, **made_with, **lists}

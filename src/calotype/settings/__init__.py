@@ -115,6 +115,10 @@ class Settings(Places, BaseSettings):
         default=None,
         description="Folder of PEM chains that signed before: their pictures stay ours.",
     )
+    marked_decoders: bool = Field(
+        default=False,
+        description="Decode with decoders that draw a mark (calotype watermark train), where any.",
+    )
     timestamp_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#]+",

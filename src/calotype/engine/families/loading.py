@@ -34,7 +34,7 @@ from calotype.engine.families import checkpoints
 from calotype.engine.families.base import Model
 from calotype.engine.families.compiling import compile_parts
 from calotype.engine.families.flux import Flux
-from calotype.engine.families.parts import fill, wanted, without_weights
+from calotype.engine.families.parts import fill, replace_decoder, wanted, without_weights
 from calotype.engine.families.quantising import quantise
 from calotype.engine.families.sd3 import SD3
 from calotype.engine.families.sd15 import SD15
@@ -48,7 +48,8 @@ MODELS: dict[str, type[Model]] = {  # by pipeline class
     pipeline: _MODELS[family.name] for pipeline, family in PIPELINES.items()
 }
 _LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
-_ORDER = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+VAE = "vae"
+_ORDER = ("unet", "transformer", VAE, "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def load_model(
     """Read a model's folder into memory; raise ModelBroken with the reason if that can't be done.
 
     Raises TooMany if there is no memory for it. Weights become what the command says, but the
-    decoder always float32: SDXL's overflows in half precision. What another model of
-    ``components`` has already isn't read again. ``progress`` is called from other threads. May run
-    in any thread, one load at a time.
+    decoder always float32: SDXL's overflows in half precision. One with a mark takes the place of
+    its own, if the command names one. What another model of ``components`` has already isn't read
+    again. ``progress`` is called from other threads. May run in any thread, one load at a time.
     """
     folder = Path(command.path)
     try:
@@ -90,7 +91,9 @@ def load_model(
         contents = _contents(command, parts)
         with torch.inference_mode(False), torch.no_grad(), Reader(device, progress) as reader:
             known = {name: found for name, it in contents.items() if (found := shared.find(it))}
+            marked = _marked(command, reader) if VAE not in known else {}
             pipeline = _pipeline(folder, index, parts, reader, known)
+            replace_decoder(pipeline.vae, marked)
             denoiser = parts[0].name
             getattr(pipeline, denoiser).set_attention_backend("native")
             if denoiser not in known:
@@ -111,6 +114,13 @@ def load_model(
     return model
 
 
+def _marked(command: LoadModel, reader: Reader) -> Tensors:
+    """Begin to read the decoder with a mark, if there is one."""
+    if not command.decoder:
+        return {}
+    return reader.read(Path(command.decoder), lambda name, dtype: torch.float32)
+
+
 def _parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> list[_Part]:
     """The modules that an index names, the denoiser first."""
     named = _named(index)
@@ -123,7 +133,7 @@ def _parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> list[_
         files = _files(folder / name)
         if not files and not is_single:
             raise ModelBroken(f"no safetensors with weights in {name}", field=name)
-        own_dtype = torch.float32 if name == "vae" else dtype
+        own_dtype = torch.float32 if name == VAE else dtype
         found.append(_Part(name, kinds[name], folder / name, files, own_dtype))
     if not found or found[0].name not in {family.denoiser for family in FAMILIES.values()}:
         raise ModelBroken("it names no denoiser", field="_class_name")
@@ -151,6 +161,8 @@ def _contents(command: LoadModel, parts: Sequence[_Part]) -> dict[str, str]:
         contents = {part.name: f"{named[0].id} {part.name}" for part in parts}
     else:
         return {}
+    if command.decoder:  # another content: who wants the model's own decoder must not get this one
+        contents[VAE] = f"{contents[VAE]} {command.decoder}"
     return contents
 
 

@@ -235,12 +235,13 @@ const CLAIMS = {
 
 /** The three witnesses and how sure they are: [name, text] each. */
 export function witnessLines({ confidence, confidence_detail: why, ...found }) {
-  const { c2pa, watermark, hash_log: logged } = found;
+  const { c2pa, watermark, decoder_mark: decoder, hash_log: logged } = found;
   const by = c2pa.state === "valid" && c2pa.signer ? ` (${c2pa.signer})` : "";
   return [
     ["How sure", sentence(`${CONFIDENCE[confidence] ?? confidence}: ${why}`)],
     ["Signed claim", sentence(`${CLAIMS[c2pa.state] ?? c2pa.state}${by}`)],
     ["Invisible mark", sentence(markText(watermark))],
+    ...(decoder ? [["Decoder’s mark", sentence(decoderText(decoder))]] : []),
     ["Hash log", sentence(loggedText(logged))],
   ];
 }
@@ -249,6 +250,11 @@ function markText(mark) {
   if (!mark) return "none of this server’s";
   const id = mark.payload ? `${mark.payload}` : "found, but its id can’t be read any more";
   return `${id}; by chance in less than ${Math.max(mark.false_max, 1e-30).toExponential(0)} of pictures`;
+}
+
+function decoderText({ right, bits, false_max: share, is_public: isPublic }) {
+  const whose = isPublic ? ", which any Calotype may draw" : "";
+  return `${right} of ${bits} bits${whose}; by chance in less than ${share.toExponential(0)} of pictures`;
 }
 
 function loggedText(logged) {
