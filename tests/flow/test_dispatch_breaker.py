@@ -107,3 +107,79 @@ async def test_each_check_has_a_breaker_of_its_own(bench: Bench) -> None:
     await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
     await eventually(lambda: bench.dispatcher.checks_failing)
     assert list(bench.dispatcher.checks_failing) == ["finite"]
+
+
+async def test_until_a_check_is_well_again_pictures_are_judged_more_strictly(bench: Bench) -> None:
+    told: list[dict[str, str]] = []
+
+    def allowed(raw: Raw) -> Any:
+        told.append(dict(raw.degraded))
+        return ALLOWED
+
+    bench.finisher.answer = unavailable
+    await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
+    bench.finisher.answer = allowed
+    for _ in range(2):
+        await bench.ended(await bench.queue())
+    assert told == [{"pictures": "the classifier is away"}, {}]
+
+
+async def test_the_one_try_is_judged_more_strictly(bench: Bench) -> None:
+    await failing_check(bench)
+    told: list[dict[str, str]] = []
+
+    def allowed(raw: Raw) -> Any:
+        told.append(dict(raw.degraded))
+        return ALLOWED
+
+    bench.finisher.answer = allowed
+    jobs = [await bench.queue() for _ in range(2)]
+    until = bench.dispatcher._judging._alarm._at
+    assert until is not None
+    bench.dispatcher._judging._due(until)
+    for job in jobs:
+        await bench.ended(job)
+    assert told[0] == {"pictures": "the classifier is away"}
+    assert told[-1] == {}
+
+
+async def test_no_new_jobs_are_taken_while_a_check_stays_down_and_again_when_it_is_up(
+    bench: Bench,
+) -> None:
+    bench.dispatcher.check_judged(0.0)
+    await failing_check(bench)
+    bench.dispatcher.check_judged(3600.0)  # it isn't down for so long yet
+    with pytest.raises(SafetyUnavailable, match="no new jobs") as refused:
+        bench.dispatcher.check_judged(0.0)
+    assert refused.value.status == 503
+    assert refused.value.field == "pictures"
+    job = await bench.queue()  # it was let in before, and is the try
+    bench.finisher.answer = lambda raw: ALLOWED
+    until = bench.dispatcher._judging._alarm._at
+    assert until is not None
+    bench.dispatcher._judging._due(until)
+    await bench.ended(job)
+    bench.dispatcher.check_judged(0.0)
+
+
+async def test_a_try_that_fails_does_not_begin_the_time_anew(bench: Bench) -> None:
+    await failing_check(bench)
+    judging = bench.dispatcher._judging
+    judging._now += 1000.0
+    job = await bench.queue()
+    until = judging._alarm._at
+    assert until is not None
+    judging._due(until + 1000.0)
+    await bench.state(job, JobState.PENDING_SAFETY)
+    assert judging.down_s >= 1000.0
+
+
+async def test_where_no_job_waits_that_could_try_one_is_taken(bench: Bench) -> None:
+    """Or nobody would ever find out that the check works again."""
+    bench.finisher.answer = unavailable
+    await failing_check(bench)
+    with pytest.raises(SafetyUnavailable):
+        bench.dispatcher.check_judged(0.0)
+    for job in await bench.store.unfinished():
+        await bench.dispatcher.cancel(job.id, by="caller")
+    bench.dispatcher.check_judged(0.0)

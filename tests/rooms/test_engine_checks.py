@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.engine.checks.base import Picture
 from calotype.engine.checks.running import Checks, load_check
 from tests.rooms.engine_bench import Bench, run_row
-from tests.rooms.tiny_checks import MAKE, classifier
+from tests.rooms.tiny_checks import MAKE, TEXT_ROOM, classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
+PROMPTS = ("Rate the image", "answer as Safe or Unsafe .", "the image")
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +38,10 @@ def pictures(count: int = 3) -> list[Picture]:
     return [rng.integers(0, 256, (*sizes[at % 3], 3), np.uint8) for at in range(count)]
 
 
-def seen(use: CheckUse, given: Sequence[Picture]) -> Any:
+def seen(use: CheckUse, given: Sequence[Picture], prompts: Sequence[str] = PROMPTS) -> Any:
     checks = Checks(CPU)
     checks.expect("model", [use])
-    return checks.seen("model", given)
+    return checks.seen("model", given, prompts[: len(given)])
 
 
 @pytest.mark.parametrize("kind", list(MAKE))
@@ -48,11 +50,11 @@ def test_every_kind_scores_every_picture_alike_alone_or_in_a_batch(
 ) -> None:
     use, given = uses[kind], pictures()
     together = seen(use, given)
-    for picture, one in zip(given, together, strict=True):
+    for at, (picture, one) in enumerate(zip(given, together, strict=True)):
         assert one.failed == {}
         assert set(one.scores) == {use.score_name(label) for label in use.labels}
         assert all(0.0 <= score <= 1.0 for score in one.scores.values())
-        [alone] = seen(use, [picture])
+        [alone] = seen(use, [picture], PROMPTS[at:])
         assert alone.scores == pytest.approx(one.scores, abs=1e-4)
     assert together[0].scores != together[1].scores
 
@@ -84,6 +86,40 @@ def test_concepts_flag_where_diffusers_own_checker_does(uses: dict[CheckKind, Ch
         with torch.inference_mode():
             ours = [scores["concept"] > 0.5 for scores in check.scores(given)]
         assert ours == flagged, limit
+
+
+@torch.inference_mode()
+def test_a_long_prompt_is_read_in_windows_and_the_worst_counts(
+    uses: dict[CheckKind, CheckUse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calotype.engine.checks.texts import TextCheck
+
+    check = TextCheck.load(uses[CheckKind.TEXT], CPU)
+    prompt = "the image " * 30 + "Unsafe " * 5 + "answer " * 30
+    windows = check._windows(prompt)
+    assert len(windows) > 10
+    assert all(len(window) <= TEXT_ROOM for window in windows)
+    inner = [window[1:-1] for window in windows]  # without the special tokens
+    for one, other in pairwise(inner):
+        assert other[: check._overlap] == one[-check._overlap :], "they overlap by half"
+    shares = [check._share(window)[1] for window in windows]
+    [scores] = check.scores([prompt])
+    assert scores["harm"] == pytest.approx(float(max(shares)), abs=1e-5)
+    assert max(shares) > min(shares)
+    monkeypatch.setattr(limits, "TEXT_WINDOWS_MAX", 3)
+    [refused] = seen(uses[CheckKind.TEXT], pictures(1), [prompt])
+    assert "windows" in refused.failed["text"]
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\u202e\u0000\U0001f600" * 300])
+def test_whatever_is_asked_has_a_score(uses: dict[CheckKind, CheckUse], prompt: str) -> None:
+    [one] = seen(uses[CheckKind.TEXT], pictures(1), [prompt])
+    assert one.failed == {}
+
+
+def test_what_nobody_was_told_of_is_not_read(uses: dict[CheckKind, CheckUse]) -> None:
+    [one] = seen(uses[CheckKind.TEXT], pictures(1), ())
+    assert "answered 0 times" in one.failed["text"]
 
 
 # Faults.
@@ -167,8 +203,10 @@ def test_one_that_hangs_is_left_and_nothing_is_judged_until_it_is_back(
     [one] = checks.seen("model", pictures(1))
     assert "come back" in one.failed[use.name]
     go_on.set()
-    assert checks._hanging is not None
-    checks._hanging.result(30)
+    checks.settle()
+    [place] = checks._places[use]._places
+    assert place._asked is not None
+    place._asked.result(30)
     monkeypatch.setattr(limits, "CHECK_S_MAX", 30.0)
     [one] = checks.seen("model", pictures(1))
     assert one.failed == {}
@@ -202,10 +240,11 @@ def test_scores_and_failures_come_with_the_picture(
 ) -> None:
     broken = replace(classifier(tmp_path), name="broken", labels=("other",))
     bench = Bench(tiny)
-    bench.engine._checks.expect("tiny", [uses[CheckKind.DOMAIN], broken])
+    bench.engine._checks.expect("tiny", [uses[CheckKind.DOMAIN], uses[CheckKind.TEXT], broken])
     bench.finish(run_row("r", steps=1))
     [done] = bench.said(RowDone)
-    assert set(done.scores) == {"finite", "contrast", "domain:outside"}
+    wanted = {"finite", "contrast", "domain:outside", "text:fine", "text:harm"}
+    assert set(done.scores) == wanted
     assert "mapped" in done.unchecked["broken"]
     head = messages.encode(done)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
     assert messages.decode(head) == done

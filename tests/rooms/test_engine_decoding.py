@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 from calotype.core import limits
 from calotype.core.messages import CancelRow, RowDone, RowFailed
+from calotype.engine.checks.base import Picture
+from calotype.engine.checks.running import Seen
 from tests.rooms.engine_bench import Bench, run_row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,6 +90,59 @@ def test_when_the_stage_is_full_the_loop_waits(bench: Bench, gate: Gate) -> None
     ticking.join(WAIT_S)
     assert len(bench.said(RowDone)) == count
     assert bench.engine._decoding.waited_s > waited_s
+
+
+def test_pictures_that_wait_for_a_check_are_looked_at_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    looked: list[tuple[int, list[str]]] = []
+
+    def seen(model: str, pictures: Sequence[Picture], prompts: Sequence[str]) -> list[Seen]:
+        looked.append((len(pictures), list(prompts)))
+        began.release()
+        assert go_on.acquire(timeout=WAIT_S)
+        return [Seen({"looks:a": at / 8}) for at in range(len(pictures))]
+
+    monkeypatch.setattr(bench.engine._checks, "seen", seen)
+    bench.start(run_row("first", steps=1, prompt="first"))
+    bench.engine.tick()
+    assert began.acquire(timeout=WAIT_S)
+    others = [f"r{at}" for at in range(3)]
+    bench.start(*(run_row(name, steps=1, prompt=name) for name in others))
+    while bench.engine.tick():
+        pass
+    decoding = bench.engine._decoding
+    with decoding._changed:  # all are decoded while the first is looked at
+        assert decoding._changed.wait_for(lambda: len(decoding._made) == 3, WAIT_S)
+    assert len(bench.engine._all_rows()) == bench.engine.rows_held == 4, "held until answered"
+    bench.engine.handle(CancelRow("r1"))
+    go_on.release(2)
+    bench.finish()
+    assert looked == [(1, ["first"]), (2, ["r0", "r2"])]
+    done = {message.row: message.scores["looks:a"] for message in bench.said(RowDone)}
+    assert done == {"first": 0.0, "r0": 0.0, "r2": 1 / 8}
+    assert bench.engine.rows_held == 0
+
+
+def test_it_ends_with_what_is_looked_at(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tiny)
+    began, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def seen(model: str, pictures: Sequence[Picture], prompts: Sequence[str]) -> list[Seen]:
+        began.release()
+        assert go_on.acquire(timeout=WAIT_S)
+        return [Seen() for _ in pictures]
+
+    monkeypatch.setattr(bench.engine._checks, "seen", seen)
+    bench.start(run_row("a", steps=1))
+    bench.engine.tick()
+    assert began.acquire(timeout=WAIT_S)
+    closing = threading.Thread(target=bench.engine.close)
+    closing.start()
+    go_on.release()
+    closing.join(WAIT_S)
+    assert [message.row for message in bench.said(RowDone)] == ["a"]
 
 
 def test_a_decode_that_fails_is_its_rows_alone(

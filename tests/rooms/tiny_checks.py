@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPConfig,
     CLIPVisionConfig,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     Gemma3TextConfig,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
@@ -42,6 +45,7 @@ TINY: dict[str, Any] = {
 SEEN: dict[str, Any] = {**TINY, "image_size": SIDE, "patch_size": 7}  # 16 patches
 POLICIES = ("dangerous", "sexual", "violence")
 HARMLESS_LABELS = ("normal", "nsfw")
+TEXT_ROOM = 16  # tokens, of what the text classifier reads at once
 
 
 def use(folder: Path, kind: CheckKind, labels: tuple[str, ...] = ()) -> CheckUse:
@@ -170,6 +174,28 @@ def llavaguard(folder: Path) -> CheckUse:
     return use(folder, CheckKind.LLAVAGUARD)
 
 
+def text(folder: Path, labels: tuple[str, ...] = ("fine", "harm")) -> CheckUse:
+    """The class of Prompt Guard and many text classifiers of harm: a DeBERTa with a label each."""
+    torch.manual_seed(1)
+    words = tokenizer(folder, {"cls_token": "<cls>", "sep_token": "<sep>"}, TEXT_ROOM)
+    around = [(word, words.convert_tokens_to_ids(word)) for word in ("<cls>", "<sep>")]
+    words.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<cls> $A <sep>", special_tokens=around
+    )
+    words.save_pretrained(folder)
+    config = DebertaV2Config(
+        **TINY,
+        vocab_size=len(words),
+        max_position_embeddings=TEXT_ROOM + 2,
+        type_vocab_size=0,
+        id2label=dict(enumerate(labels)),
+        label2id={},
+        initializer_range=1.0,  # or every text would say the same
+    )
+    DebertaV2ForSequenceClassification(config).save_pretrained(folder)
+    return use(folder, CheckKind.TEXT, labels)
+
+
 def probe(folder: Path, labels: tuple[str, ...] = HARMLESS_LABELS) -> CheckUse:
     """Ours over a frozen encoder: the domain check's convolutions, untrained."""
     from safetensors.torch import save_file
@@ -186,7 +212,7 @@ def probe(folder: Path, labels: tuple[str, ...] = HARMLESS_LABELS) -> CheckUse:
     return use(folder, CheckKind.PROBE, labels)
 
 
-def tokenizer(folder: Path, special: dict[str, str]) -> PreTrainedTokenizerFast:
+def tokenizer(folder: Path, special: dict[str, str], room: int = 4096) -> PreTrainedTokenizerFast:
     """Words by spaces, and the bytes of all others."""
     named = ["<pad>", "<unk>", "<bos>", *special.values(), "Yes", "No", "Safe", "Unsafe"]
     common = ["Rate", "the", "image", "as", "or", ".", "answer", "assistant", "{", '"', ":"]
@@ -199,7 +225,7 @@ def tokenizer(folder: Path, special: dict[str, str]) -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         bos_token="<bos>",
         extra_special_tokens=special,
-        model_max_length=4096,
+        model_max_length=room,
     )
     words.save_pretrained(folder)
     return words
@@ -223,4 +249,5 @@ MAKE: dict[CheckKind, Callable[[Path], CheckUse]] = {
     CheckKind.SHIELDGEMMA2: shieldgemma2,
     CheckKind.LLAVAGUARD: llavaguard,
     CheckKind.PROBE: probe,
+    CheckKind.TEXT: text,
 }

@@ -37,7 +37,9 @@ pytestmark = pytest.mark.usefixtures("one_thread", "short_times")
 
 MEANINGS = {"normal": "harmless", "nsfw": "sexual", "special": "sexual", "concept": "sexual",
             "dangerous": "illegal", "outside": "outside", "unsafe": "unsafe", "sexual": "sexual",
-            "violence": "violence"}  # fmt: skip
+            "violence": "violence", "fine": "harmless",
+            "harm": "sexual"}  # fmt: skip
+LOOKS = CheckUse("looks", CheckKind.CLASSIFIER.value, "/nowhere", "0", ("nsfw",))  # it is well
 
 
 @pytest.fixture
@@ -121,16 +123,19 @@ def seen(use: CheckUse, fault: Fault) -> Seen:
 
     checks = Checks(torch.device("cpu"), load)
     checks.expect("tiny", [use])
-    checks._thread.submit(lambda: None).result()  # it is loaded
-    return checks.seen("tiny", [canary(size=64)])[0]
+    checks.settle()  # it is loaded
+    return checks.seen("tiny", [canary(size=64)], ["the image"])[0]
 
 
 def judged(use: CheckUse, seen: Seen) -> Callable[[Raw], Verdict]:
     """The real judgement of what the engine would send."""
-    categories = {label: MEANINGS[label] for label in use.labels}
-    setup = SafetySetup(shipped(), checks=(ConfiguredCheck(use, categories),))
-    check = PictureCheck(setup=setup)
-    scored = Scored({"finite": 1.0} | seen.scores, (use,), seen.failed)
+    uses = (LOOKS, use)
+    configured = [
+        ConfiguredCheck(each, {label: MEANINGS[label] for label in each.labels}) for each in uses
+    ]
+    check = PictureCheck(setup=SafetySetup(shipped(), checks=tuple(configured)))
+    fine = {"finite": 1.0, LOOKS.score_name("nsfw"): 0.0}
+    scored = Scored(fine | seen.scores, uses, seen.failed)
     return lambda raw: check.judge(canary(size=64), scored)
 
 
@@ -204,6 +209,7 @@ def _use(kind: CheckKind, folder: Path) -> CheckUse:
     labels = {
         CheckKind.CLASSIFIER: tiny_checks.HARMLESS_LABELS,
         CheckKind.SHIELDGEMMA2: tiny_checks.POLICIES,
+        CheckKind.TEXT: ("fine", "harm"),
         CheckKind.PROBE: tiny_checks.HARMLESS_LABELS,
     }
     return tiny_checks.use(folder, kind, labels.get(kind, ()))

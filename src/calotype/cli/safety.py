@@ -149,12 +149,12 @@ def add_hashes(
     name: Annotated[str, typer.Option(help="Of the list; else the file's.")] = "",
     home: Home = None,
 ) -> None:
-    """Take a list of known pictures in, in place of one of the same name; restart the server."""
+    """Take a list of known pictures in, in place of one of the same name."""
     from calotype.safety.hash_lists import added
     from calotype.settings import Settings
 
     count = added(file, Settings(home=home).hashes_folder, name or file.stem)
-    print(f"{count:,} hashes in {name or file.stem}; a server that runs has to be restarted")
+    print(f"{count:,} hashes in {name or file.stem}; a server that runs sees them in a minute")
 
 
 @hashes.command("pull")

@@ -160,6 +160,7 @@ CHECKS_DOWN_S_MAX = 600.0  # a required check that is down for longer: new jobs 
 CHECK_POLICY_CHARS_MAX = 20_000  # of the policy in words that a check is asked by
 HASHES_MAX = 5_000_000  # of known pictures, in all lists; each costs about 100 bytes a process
 HASH_LIST_BYTES_MAX = 1024**3  # of one list
+LISTS_LOOKED_AT_S = 60.0  # between two looks for lists that were swapped
 AGE_S_MAX = 5.0  # for an age provider to say anything
 AGE_ANSWER_BYTES_MAX = 16 * 1024  # of its answer
 AGE_GOOD_S_MAX = 30 * 24 * 3600.0  # for which an answer is believed, whatever it says

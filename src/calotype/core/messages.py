@@ -276,6 +276,7 @@ class RowDone:
     scores: dict[str, float]  # classifier scores for safety, by check name
     device_s: float  # this row's share of the forward passes, encode and decode
     unchecked: dict[str, str] = field(default_factory=dict)  # picture checks that failed: why
+    degraded: dict[str, str] = field(default_factory=dict)  # those with a place down: why
 
 
 @dataclass(frozen=True)

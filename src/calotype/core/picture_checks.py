@@ -1,5 +1,7 @@
 """What a picture check is: which kinds an engine can run, and what a model's pictures go through.
 
+Some kinds read the prompt instead of looking: their scores come with the picture all the same.
+
 A check is data: a name, a kind, a folder of weights and the labels that it has to score. The engine
 runs it and judges nothing; safety judges the scores and loads nothing. Between them a score is
 named "check:label", 0..1, and what isn't there can't be allowed.
@@ -7,7 +9,7 @@ named "check:label", 0..1, and what isn't there can't be allowed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -19,8 +21,11 @@ class CheckKind(StrEnum):
     CONCEPTS = "concepts"  # diffusers' StableDiffusionSafetyChecker (CompVis)
     SHIELDGEMMA2 = "shieldgemma2"  # transformers' ShieldGemma2ForImageClassification
     LLAVAGUARD = "llavaguard"  # a Llava model that answers "Safe" or "Unsafe" of a policy in words
+    TEXT = "text"  # transformers' AutoModelForSequenceClassification: it reads the prompt
     PROBE = "probe"  # ours: a linear layer over a frozen encoder, from ``calotype safety train``
 
+
+READING = frozenset({CheckKind.TEXT})  # kinds that read what was asked, and see no picture
 
 # The labels of those kinds whose labels aren't in their folder.
 OUTSIDE, CONCEPT, SPECIAL, UNSAFE = "outside", "concept", "special", "unsafe"
@@ -43,6 +48,21 @@ class CheckUse:
     path: str  # its folder
     build: str  # content hash of its files
     labels: tuple[str, ...]  # that it has to score: no more, no fewer
+    # A second folder, asked where the first gives no answer, and the hash of its files.
+    standby: str = field(default="", kw_only=True)
+    standby_build: str = field(default="", kw_only=True)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads the prompt, and not the picture."""
+        return self.kind in READING
+
+    @property
+    def places(self) -> tuple[CheckUse, ...]:
+        """The check at each of its places, as if it had no other."""
+        first = replace(self, standby="", standby_build="")
+        second = replace(first, path=self.standby, build=self.standby_build)
+        return (first, second) if self.standby else (first,)
 
     def score_name(self, label: str) -> str:
         """What the score of a label is called."""

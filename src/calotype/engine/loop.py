@@ -26,7 +26,6 @@ from calotype.core.messages import (
     MemoryShort,
     Message,
     ParkRow,
-    RowDone,
     RowFailed,
     RowParked,
     RowStarted,
@@ -37,16 +36,17 @@ from calotype.core.messages import (
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.accounts import Accounts
 from calotype.engine.admission import Admission
+from calotype.engine.answers import Answers
 from calotype.engine.checks.running import Checks, load_check
 from calotype.engine.checks.trials import Trials
 from calotype.engine.curves import CurveStore
-from calotype.engine.decoding import Answer, Decoding
+from calotype.engine.decoding import Decoding
 from calotype.engine.encodings import Encodings
 from calotype.engine.forwards import joined
 from calotype.engine.fragmentation import Blocks
 from calotype.engine.passes import Passes, Shortage
 from calotype.engine.pictures import pictures_of
-from calotype.engine.previews import pixels, preview_due, scores
+from calotype.engine.previews import preview_due
 from calotype.engine.resident import Models
 from calotype.engine.room import Room
 from calotype.engine.rows import NotFinite, Row, park
@@ -107,7 +107,8 @@ class Engine:
         self._rows: dict[str, Row] = {}
         self._checks = Checks(device)
         self._trials = Trials(device, send, load_check)
-        self._decoding = Decoding(self._answer, send, device, wake=wake)
+        answers = Answers(self._passes, self._checks, self._clock, self._trials.offer)
+        self._decoding = Decoding(answers.made, answers.seen, send, device, wake=wake)
         self.accounts = Accounts(
             models,
             sizes,
@@ -253,25 +254,6 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - it is left out, and the log says so
             print(f"no preview of {row.command.row}: {_said(error)}", file=sys.stderr, flush=True)
             return b""
-
-    def _answer(self, row: Row) -> Answer:
-        """A finished row's picture; its failure is that row's only. Called in a thread of its own.
-
-        Its clock goes on while passes run beside it, so on a busy CPU it counts a part of them.
-        """
-        command, begun_s = row.command, self._clock()
-        try:
-            picture = self._passes.decode(row)
-            finished = pixels(picture).numpy()
-        except Exception as error:  # noqa: BLE001 - the other rows go on
-            return RowFailed(command.row, _said(error), retryable=True), b""
-        (seen,) = self._checks.seen(command.model, [finished])
-        said = scores(picture) | seen.scores
-        self._trials.offer(command.model, command.row, finished, seen.scores)
-        row.device_s += self._clock() - begun_s
-        size = command.width, command.height
-        done = RowDone(command.row, *size, said, row.device_s, seen.failed)
-        return done, finished.tobytes()
 
     def _take_in(self, command: RunRow, blob: bytes) -> None:
         held = (self._rows, self._admission, self._decoding)

@@ -315,6 +315,7 @@ class Attempt:
             manifest,
             uses=self.model.checks,
             unchecked=done.unchecked,
+            degraded=done.degraded,
             policy=self.tools.policy_of(self.job),
             ingredients=self.ingredients.archives,
         )

@@ -33,6 +33,7 @@ from calotype.jobs.patience import patiently
 from calotype.policy.rules import Rules
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
+from calotype.safety.errors import SafetyUnavailable
 
 
 class Dispatcher:
@@ -151,6 +152,25 @@ class Dispatcher:
     def checks_failing(self) -> dict[str, str]:
         """Safety checks that rest for a while, with the reason; nothing starts meanwhile."""
         return self._judging.failing
+
+    def check_judged(self, down_s_max: float) -> None:
+        """Refuse a new job while a check has been down for longer: it would only wait.
+
+        Unless none waits: one has to be there to show that the check works again. Raises
+        SafetyUnavailable.
+        """
+        down_s, failing = self._judging.down_s, self._judging.failing
+        if down_s <= down_s_max or not (
+            self._line.waiting or self._line.attempts or self._endings.held
+        ):
+            return
+        names = ", ".join(failing) or "a check"
+        raise SafetyUnavailable(
+            f"pictures can't be judged ({names}: {next(iter(failing.values()), '')}); it has been "
+            f"so for {down_s:,.0f} s, and no new jobs are taken until it works again",
+            field=next(iter(failing), None),
+            limit={"checks_down_s_max": down_s_max},
+        )
 
     def _bound(self, running_max: int | None) -> None:
         self._turns.run(self._bound_starts(running_max), "calotype-bound")

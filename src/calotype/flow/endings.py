@@ -52,6 +52,11 @@ class Endings:
         finally:
             await attempt.clean_up()
 
+    @property
+    def held(self) -> int:
+        """How many jobs wait for their pictures to be made and judged again."""
+        return len(self._held)
+
     def let_go(self, job_id: str) -> None:
         """A job that may be held was cancelled: it isn't brought back."""
         if (held := self._held.pop(job_id, None)) is not None:

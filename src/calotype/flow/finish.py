@@ -44,7 +44,8 @@ from calotype.provenance.stable_signature import DecoderMark
 from calotype.provenance.verification import verify
 from calotype.provenance.watermark import MarkKey, embed, payload_of
 from calotype.safety import phash
-from calotype.safety.pictures import PictureCheck, Scored
+from calotype.safety.current import CurrentCheck
+from calotype.safety.pictures import Scored
 from calotype.safety.policies import Policy
 from calotype.safety.setup import SafetySetup
 
@@ -65,6 +66,7 @@ class Raw:
     manifest: Manifest  # its pixels_sha256 is filled in here
     uses: tuple[CheckUse, ...] = ()  # the checks that its model's pictures have to pass
     unchecked: Mapping[str, str] = field(default_factory=dict)  # those that failed: why
+    degraded: Mapping[str, str] = field(default_factory=dict)  # those with a place down: why
     policy: Policy | None = None  # by which it is judged; None: the default
     ingredients: tuple[bytes, ...] = ()  # what it was made from, as provenance.ingredients keeps it
 
@@ -235,7 +237,7 @@ def _kill(executor: Executor) -> None:
 class _Tools:
     """What one finishing process works with."""
 
-    check: PictureCheck
+    check: CurrentCheck
     signer: Signer
     mark_key: MarkKey
     anchors_pem: str  # of our own claims
@@ -254,7 +256,7 @@ def _prepare(
     """Set up a process: its tools, and how it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    check = PictureCheck.from_files(lists, setup)
+    check = CurrentCheck(lists, setup)
     _tools[:] = [_Tools(check, Signer(identity), mark_key, identity.anchors_pem, identity.serials)]
 
 
@@ -270,7 +272,7 @@ def _finish(raw: Raw) -> Finished:
     tools = _tools[0]
     pixels = np.frombuffer(raw.pixels, np.uint8).reshape(raw.height, raw.width, 3)
     digest = hashlib.sha256(raw.pixels).hexdigest()
-    scored = Scored(raw.scores, raw.uses, raw.unchecked)
+    scored = Scored(raw.scores, raw.uses, raw.unchecked, is_degraded=bool(raw.degraded))
     verdict = tools.check.judge(pixels, scored, raw.policy)
     if verdict.kind is not VerdictKind.ALLOW:
         return Finished(verdict, {}, digest, kept=formats.encode(pixels, "png"))

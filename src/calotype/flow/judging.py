@@ -2,7 +2,8 @@
 
 It fails closed: while a breaker is open no picture is judged and none delivered; their jobs are
 held. And since what is made meanwhile would only be dropped, nothing is started either. When the
-time has come one job is, and its picture is the one try: if it is judged, all goes on.
+time has come one job is, and its picture is the one try: if it is judged, all goes on. Until it is,
+pictures are judged more strictly than usual, never less.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -33,6 +35,7 @@ class Judging:
         self._finisher, self._bound = finisher, bound
         self._breakers = Breakers()
         self._failing: dict[str, None] = {}  # checks whose last try failed
+        self._down: dict[str, float] = {}  # since when a check isn't tried as usual
         self._trying = asyncio.Lock()  # while one fails, one picture at a time
         self._alarm = Alarm(self._due)
         self._now = 0.0  # the latest time a breaker was told
@@ -47,6 +50,11 @@ class Judging:
             if self._breakers.state(key) is not BreakerState.CLOSED
         }
 
+    @property
+    def down_s(self) -> float:
+        """For how long some check hasn't been what it should be; 0 while all is well."""
+        return max((self._clock() - since for since in self._down.values()), default=0.0)
+
     async def finish(self, raw: Raw) -> Finished:
         """Judge, encode and sign one picture; raises what ``Finisher.finish`` does."""
         if not self._failing:
@@ -56,7 +64,8 @@ class Judging:
                 if not self._breakers.may_try(check(name), self._clock()):
                     reason = self._breakers.reason(check(name))
                     raise SafetyUnavailable(f"{reason}; it isn't tried again yet", field=name)
-            return await self._try(raw)
+            failing = {name: self._breakers.reason(check(name)) for name in self._failing}
+            return await self._try(replace(raw, degraded={**raw.degraded, **failing}))
 
     def stop(self) -> None:
         """Nothing is tried again by itself."""
@@ -97,6 +106,10 @@ class Judging:
             after=moved.after.value,
             reason=moved.reason,
         )
+        if moved.after is BreakerState.CLOSED:
+            self._down.pop(moved.key.name, None)
+        else:
+            self._down.setdefault(moved.key.name, self._clock())
         if moved.after is BreakerState.OPEN:
             self._bound(0)
             self._alarm.set(moved.retry_at)

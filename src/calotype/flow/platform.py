@@ -138,7 +138,7 @@ class Platform:
 
         Raises OperatorError, before anything runs, for what the installation lacks.
         """
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.hashes_folder.mkdir(parents=True, exist_ok=True)  # in home; lists may come later
         safeguards = await asyncio.to_thread(Safeguards, settings)
         line_rules(settings)  # refuses what settings can't say together
         admit_rules(settings)
@@ -227,7 +227,9 @@ class Platform:
         Raises Suspended, InvalidInput, Refused (the prompt), ModelBroken, SafetyUnavailable, or
         TooMany (a bound of its tenant, or the line is full).
         """
+        self._dispatcher.check_judged(self._settings.checks_down_s_max)
         await self.people.conductor.check_account(key)
+        await self._safeguards.learn_age(key.tenant, key.user)
         job_id = new_id("job")  # by it, a canary is chosen
         ask, found = await self._lookup.found(key.tenant, ask, job_id)
         name = model_name(ask, self.default_model)

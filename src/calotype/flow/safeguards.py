@@ -11,11 +11,14 @@ from dataclasses import replace
 
 from calotype.core.errors import ModelBroken
 from calotype.core.nouns import Job, ModelInfo
+from calotype.flow.ages import Ages
 from calotype.flow.registered import registered
-from calotype.safety.hash_lists import KnownPictures
+from calotype.safety.ages import provider_of
+from calotype.safety.configuration import DEFAULT
+from calotype.safety.pictures import PictureCheck
 from calotype.safety.policies import Policy
 from calotype.safety.prompts import PromptCheck
-from calotype.safety.setup import DEFAULT, SafetySetup
+from calotype.safety.setup import SafetySetup
 from calotype.settings import Settings
 
 
@@ -30,14 +33,20 @@ class Safeguards:
     def __init__(self, settings: Settings) -> None:
         self.setup = setup_of(settings)
         self.lists = settings.hash_lists
-        KnownPictures.from_files(self.lists)  # or each picture would find out what is wrong
+        PictureCheck.from_files(self.lists, self.setup)  # or each picture would find what is wrong
+        self.ages = Ages(provider_of(self.setup.age) if self.setup.age else None)
         terms = settings.blocklist
         check = PromptCheck.from_file(terms) if terms else PromptCheck.default()
         self._prompts = {each.version: check.under(each) for each in self.setup.in_force()}
 
     def policy(self, tenant: str, user: str = "") -> Policy:
         """The policy by which a person's prompts and pictures are judged."""
-        return self.setup.policy(tenant, user)
+        return self.setup.policy(tenant, user, is_adult=self.ages.is_adult(tenant, user))
+
+    async def learn_age(self, tenant: str, user: str) -> None:
+        """Ask whether a person is of age, if their policy is only for those who are."""
+        if self.setup.policy(tenant, user, is_adult=True).adults_only:
+            await self.ages.learn(tenant, user)
 
     def policy_of(self, job: Job) -> Policy:
         """The policy by which a job's pictures are judged.

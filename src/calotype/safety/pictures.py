@@ -7,9 +7,10 @@ policy's to say, but for one rule in code: a minor with anything sexual is block
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from calotype.core.nouns import Verdict, VerdictKind
 from calotype.core.picture_checks import OUTSIDE, CheckUse
-from calotype.safety import phash
+from calotype.safety import matchers, phash
 from calotype.safety.errors import SafetyUnavailable, answered
 from calotype.safety.hash_lists import KnownPictures
 from calotype.safety.lists import ALWAYS
@@ -26,9 +27,11 @@ from calotype.safety.policies import Policy
 from calotype.safety.policies.policy import MINOR, SEXUAL
 from calotype.safety.setup import HARMLESS, SafetySetup
 
-RULES = 2  # version of the rules below
+RULES = 3  # version of the rules below
 FINITE = "finite"  # the score that says no number of the picture was lost: 1.0
 ALWAYS_FROM = 0.3  # a minor and anything sexual, each from this score on; no setting reaches it
+STRICT_SHARE = 0.5  # of every threshold, where a check is down in part, or was a moment ago
+STRICT = "-strict"  # at the end of a verdict's version that was made so
 
 _DETAILS = {
     OUTSIDE: "The picture isn't of what this model was made to draw; another prompt may help.",
@@ -46,6 +49,7 @@ class Scored:
     scores: Mapping[str, float]  # by "check:label", and what the engine itself measured
     uses: tuple[CheckUse, ...]  # the checks that its model's pictures have to pass
     unchecked: Mapping[str, str] = field(default_factory=dict)  # checks that said nothing: why
+    is_degraded: bool = False  # a check isn't as well as it should be: judged more strictly
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,19 @@ class PictureCheck:
     def __init__(
         self, known: KnownPictures | None = None, setup: SafetySetup | None = None
     ) -> None:
-        """``known``: the lists of blocked pictures; ``setup``: policies, and what scores mean."""
+        """``known``: the lists of blocked pictures; ``setup``: policies, and what scores mean.
+
+        Raises OperatorError for a plug-in that isn't there.
+        """
         self._known = known or KnownPictures()
         self._setup = setup or SafetySetup.default_setup()
         self._mapping = self._setup.mapping()
-        self.version = f"{RULES}-{self._setup.version}-{self._known.version}"
+        self._matchers = matchers.load(self._setup.matchers)
+        named = [
+            f"{it.use.name} {it.use.distance_max} {it.matcher.version}" for it in self._matchers
+        ]
+        lists = self._known.version + (f"-{_short('; '.join(named))}" if named else "")
+        self.version = f"{RULES}-{self._setup.version}-{lists}"
 
     @classmethod
     def from_files(cls, lists: Sequence[Path], setup: SafetySetup | None = None) -> PictureCheck:
@@ -82,10 +94,14 @@ class PictureCheck:
         policy's; REVIEW where the policy wants a person to look at such a score; else ALLOW, which
         names the score that came nearest to its threshold. Raises
         SafetyUnavailable, naming the check, if it can't be judged at all: no "finite" score, no
-        check that its model has to pass, a score that is missing or no number, no such picture.
+        check that looks at it, a score that is missing or no number, no such picture.
+
+        Where a check is degraded every threshold is lowered by STRICT_SHARE: what is allowed then
+        is always allowed otherwise, too.
         """
         policy = policy or self._setup.policies[self._setup.default]
-        return answered("pictures", lambda: self._judge(pixels, scored, policy))
+        verdict = answered("pictures", lambda: self._judge(pixels, scored, policy))
+        return replace(verdict, version=verdict.version + STRICT * scored.is_degraded)
 
     def judge_input(self, pixels: NDArray[np.uint8]) -> Verdict:
         """Judge a picture that a person sent, height x width x 3, before anything begins from it.
@@ -110,11 +126,14 @@ class PictureCheck:
         _check_shape(pixels)
         if scored.scores[FINITE] != 1.0:  # also when it is NaN
             return self._block(policy, "integrity", "damaged", 1.0, "The picture came out damaged.")
-        if not scored.uses:
+        if all(use.reads for use in scored.uses):
             raise SafetyUnavailable("no check looks at this model's pictures", field="pictures")
         findings = self._findings(scored, policy)
         if found := _worst(findings):
+            reading = [use.name for use in scored.uses if use.reads]
             detail = _DETAILS.get(found.category, "The picture isn't allowed here.")
+            if found.check in reading and found.category != ALWAYS:
+                detail = "What was asked for isn't allowed here."
             return self._block(policy, found.check, found.category, found.score, detail)
         if blocked := self._compared(
             pixels, policy, "The picture came out flat, so it can't be checked; try another seed."
@@ -143,6 +162,7 @@ class PictureCheck:
     def _findings(self, scored: Scored, policy: Policy) -> list[_Finding]:
         """Every score with the threshold of what it means, and the rule that no policy reaches."""
         found: list[_Finding] = []
+        share = STRICT_SHARE if scored.is_degraded else 1.0
         worst = {MINOR: (0.0, ""), SEXUAL: (0.0, "")}
         for use in scored.uses:
             meanings = self._mapping.get(use.name)
@@ -152,7 +172,7 @@ class PictureCheck:
                 score, category = _score(scored, use, label), meanings[label]
                 if category == HARMLESS:
                     continue
-                limit = policy.pictures.get(category)
+                limit = policy.limit(category, reads=use.reads)
                 if limit is None:
                     raise SafetyUnavailable(
                         f"policy {policy.name} has no threshold for {category}", field=use.name
@@ -160,10 +180,10 @@ class PictureCheck:
                 if category in worst:
                     worst[category] = max(worst[category], (score, use.name))
                 if category != MINOR:  # harmless by itself
-                    found.append(_Finding(category, use.name, score, limit))
+                    found.append(_Finding(category, use.name, score, share * limit))
         together = min(worst.values())
-        if together[0] >= ALWAYS_FROM:
-            found.append(_Finding(ALWAYS, together[1], together[0], ALWAYS_FROM))
+        if together[0] >= share * ALWAYS_FROM:
+            found.append(_Finding(ALWAYS, together[1], together[0], share * ALWAYS_FROM))
         if not found:
             raise SafetyUnavailable("no check says anything of this picture", field="pictures")
         return found
@@ -173,12 +193,17 @@ class PictureCheck:
         hashed = self._hashed(pixels)
         if hashed is None:
             return self._block(policy, "integrity", "unjudgeable", 1.0, if_flat)
-        match = self._known.nearest(hashed.positions)
-        if match is None:
-            return None
         detail = "The picture is one that is blocked."
-        score = 1.0 - match.distance / (2 * DISTANCE_MAX)
-        return self._block(policy, f"known:{match.source}", "known", score, detail)
+        if match := self._known.nearest(hashed.positions):
+            score = 1.0 - match.distance / (2 * DISTANCE_MAX)
+            return self._block(policy, f"known:{match.source}", "known", score, detail)
+        for each in self._matchers:
+            nearness = each.nearness(pixels)
+            if nearness is None:
+                return self._block(policy, each.use.name, "unjudgeable", 1.0, if_flat)
+            if nearness:
+                return self._block(policy, f"known:{each.use.name}", "known", nearness, detail)
+        return None
 
     def _hashed(self, pixels: NDArray[np.uint8]) -> PdqHash | None:
         """Its hash; None of a picture that has none: "no match" would answer without a question."""
@@ -228,6 +253,10 @@ def _unsure(findings: Sequence[_Finding], policy: Policy) -> _Finding | None:
         if each.category in policy.review and each.score >= policy.review[each.category]
     ]
     return max(past, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _check_shape(pixels: NDArray[np.uint8]) -> None:

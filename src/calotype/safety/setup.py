@@ -14,39 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calotype.core.errors import OperatorError
 from calotype.core.picture_checks import LABELS, OUTSIDE, CheckKind, CheckUse, Trial
+from calotype.safety.ages import AgeSource
 from calotype.safety.conduct import Conduct
+from calotype.safety.configuration import DEFAULT, CheckSaid, age_source, said_in
+from calotype.safety.matchers import MatcherUse
 from calotype.safety.policies import Policy, shipped
-from calotype.safety.policies.policy import FOLDER, SEXUAL, SHIPPED, Name, read
+from calotype.safety.policies.policy import FOLDER, SEXUAL, SHIPPED, read
 
 HARMLESS = "harmless"  # what a label is mapped to that says nothing bad
-DEFAULT = "pg13"
 _ENDINGS = {".json", ".safetensors", ".txt", ".model", ".jinja"}  # of files a check's answer needs
-
-
-class _Check(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    kind: CheckKind = Field(strict=False)
-    path: str = ""
-    model: str = ""  # of the registry, instead of a path
-    categories: dict[str, Name] = Field(min_length=1, max_length=1_000)
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    default: str = DEFAULT
-    tenants: dict[str, str] = {}
-    adults: list[str] = []  # "tenant/user" whose age the operator has verified
-    checks: dict[Name, _Check] = {}
-    policies: dict[Name, dict[str, Any]] = {}
-    conduct: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -69,7 +48,7 @@ def no_registry(reference: str) -> Registered:
 
 @dataclass(frozen=True)
 class ConfiguredCheck:
-    """A picture check, and what its labels mean."""
+    """A check of pictures, or one that reads prompts, and what its labels mean."""
 
     use: CheckUse
     categories: Mapping[str, str]  # label: category, or HARMLESS
@@ -92,6 +71,8 @@ class SafetySetup:
     checks: tuple[ConfiguredCheck, ...] = ()  # of every picture, whatever the model
     domains: Mapping[str, ConfiguredCheck] = field(default_factory=dict)  # shipped, by name
     conduct: Conduct = field(default_factory=Conduct.shipped)  # what refusals add up to
+    matchers: tuple[MatcherUse, ...] = ()  # plug-ins that know pictures, beside PDQ
+    age: AgeSource | None = None  # who is asked whether people are of age
 
     @classmethod
     def from_file(cls, path: Path | None, find: Find = no_registry) -> SafetySetup:
@@ -99,7 +80,7 @@ class SafetySetup:
 
         ``find`` knows the registry of models, for checks that are named there.
         """
-        said = _said(path)
+        said = said_in(path)
         where = path or FOLDER
         for name in SHIPPED:
             if name in said.policies:
@@ -118,7 +99,9 @@ class SafetySetup:
             frozenset(said.adults),
             checks,
             domains,
-            conduct=Conduct.read(said.conduct, where),
+            Conduct.read(said.conduct, where),
+            tuple(MatcherUse(name, each.distance_max) for name, each in said.matchers.items()),
+            age_source(said.age, where.parent),
         )
         _check_names(found, where)
         return found
@@ -128,13 +111,13 @@ class SafetySetup:
         """The shipped policies, and no check but the domain's."""
         return cls(shipped(), domains=_domains())
 
-    def policy(self, tenant: str, user: str = "") -> Policy:
+    def policy(self, tenant: str, user: str = "", *, is_adult: bool = False) -> Policy:
         """The policy of a person's requests; a policy for adults only of those who are known to be.
 
-        Others of the tenant get the default.
+        They are known by the operator, or ``is_adult``. Others of the tenant get the default.
         """
         policy = self.policies[self.tenants.get(tenant, self.default)]
-        if policy.adults_only and f"{tenant}/{user}" not in self.adults:
+        if policy.adults_only and not (is_adult or f"{tenant}/{user}" in self.adults):
             return self.policies[DEFAULT]
         return policy
 
@@ -158,7 +141,8 @@ class SafetySetup:
         if domain:
             known = ", ".join(self.domains) or "none"
             return [] if domain in self.domains else [f"there is no domain {domain!r} ({known})"]
-        covered = frozenset[str]().union(*(each.covers for each in self.checks))
+        looking = [each for each in self.checks if not each.use.reads]
+        covered = frozenset[str]().union(*(each.covers for each in looking))
         needs = dict.fromkeys(need for policy in self.in_force() for need in policy.needs)
         return [
             f"no picture check finds {need!r}: {HOW.get(need, HOW_ANY)}"
@@ -175,7 +159,10 @@ class SafetySetup:
     def version(self) -> str:
         """Hash of checks and their meaning: first 8 hex digits of SHA-256."""
         said = [
-            [each.use.name, each.use.kind, each.use.build, dict(sorted(each.categories.items()))]
+            [
+                *(each.use.name, each.use.kind, each.use.build, each.use.standby_build),
+                dict(sorted(each.categories.items())),
+            ]
             for each in (*self.domains.values(), *self.checks)
         ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
@@ -216,7 +203,7 @@ def _domains() -> dict[str, ConfiguredCheck]:
     return found
 
 
-def _configured(name: str, said: _Check, where: Path, find: Find) -> ConfiguredCheck:
+def _configured(name: str, said: CheckSaid, where: Path, find: Find) -> ConfiguredCheck:
     place = f"checks.{name}"
     if said.kind is CheckKind.DOMAIN:
         raise OperatorError(f"{where}: {place}: a domain check comes with its model", field=place)
@@ -238,7 +225,19 @@ def _configured(name: str, said: _Check, where: Path, find: Find) -> ConfiguredC
         path, build = _place(said.path, f"{place}.path", where)
     else:
         path, build = registered.path, registered.build
-    use = CheckUse(name, said.kind.value, path, build, tuple(labels))
+    standby, standby_build = "", ""
+    if said.standby:
+        standby, standby_build = _place(said.standby, f"{place}.standby", where)
+        if standby == path:
+            raise OperatorError(
+                f"{where}: {place}: a second place in the folder of the first is no second",
+                field=f"{place}.standby",
+            )
+    use = CheckUse(
+        *(name, said.kind.value, path, build, tuple(labels)),
+        standby=standby,
+        standby_build=standby_build,
+    )
     return ConfiguredCheck(use, dict(said.categories), _trial(use, registered))
 
 
@@ -288,17 +287,3 @@ def _check_names(setup: SafetySetup, where: Path) -> None:
                     field=f"policies.{policy.name}.pictures.{category}",
                     limit=sorted(policy.pictures),
                 )
-
-
-def _said(path: Path | None) -> _File:
-    if path is None:
-        return _File()
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _File.model_validate(raw)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OperatorError(f"{path} can't be read: {error}", field=str(path)) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise OperatorError(f"{path}: {place}: {first['msg']}", field=place) from error

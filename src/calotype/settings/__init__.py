@@ -220,6 +220,12 @@ class Settings(Places, BaseSettings):
         default=None,
         description="File of policies and picture checks; unset is <home>/safety.toml, if there.",
     )
+    checks_down_s_max: float = Field(
+        default=limits.CHECKS_DOWN_S_MAX,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds that a required check may be down before new jobs are refused.",
+    )
     sealed_key: Folder | None = Field(
         default=None,
         description="File of the key of what is sealed, kept apart; unset is in <home>/secrets.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,11 @@ class CheckBroken(OperatorError):
 class Check(Protocol):
     """One loaded check."""
 
-    def scores(self, pictures: Sequence[Picture]) -> Sequence[Scores]:
-        """The scores of each picture, 0..1 by label; one network pass for all of them if it can."""
+    def scores(self, given: Sequence[Any]) -> Sequence[Scores]:
+        """The scores of each picture, 0..1 by label; one network pass for all of them if it can.
+
+        ``given``: Pictures, or the prompts they were asked by if its kind reads.
+        """
 
 
 def checked(use: CheckUse, answers: Sequence[Scores], count: int) -> list[dict[str, float]]:

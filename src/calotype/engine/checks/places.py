@@ -106,7 +106,7 @@ class Places:
         self._places = [Place(place, device, load) for place in use.places]
         self._keys = [check(f"{use.name}, place {at}") for at in range(len(self._places))]
         self._breakers = Breakers()
-        self._probed_s = [0.0] * len(self._places)
+        self._probed_s = [time.monotonic()] * len(self._places)
 
     def warm(self) -> list[Future[None]]:
         """Load all of them."""

@@ -1,25 +1,27 @@
-"""Runs a model's checks on its pictures, in a thread of their own, and says what failed and why.
+"""Runs a model's checks on its pictures, and says what failed and why.
 
 What can't be loaded is tried again with the next picture: it may have been mended, and a breaker in
 the server sees to it that this isn't often. A check that hangs can't be stopped, only left: after
-CHECK_S_MAX its pictures go unjudged, and so do all others until it has come back.
+CHECK_S_MAX its pictures go unjudged, and so do all others until it has come back, unless it has a
+second place (``places``).
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 import torch
 
 from calotype.core import limits
-from calotype.core.errors import CalotypeError
 from calotype.core.picture_checks import CheckKind, CheckUse
-from calotype.engine.checks.base import Check, CheckBroken, Picture, checked
-from calotype.engine.tensors import tensors_of
+from calotype.engine.checks.base import Check, Picture
+from calotype.engine.checks.places import Load, Places, said
 
 
 @dataclass
@@ -28,117 +30,84 @@ class Seen:
 
     scores: dict[str, float] = field(default_factory=dict)  # by "check:label"
     failed: dict[str, str] = field(default_factory=dict)  # checks that said nothing: why
+    degraded: dict[str, str] = field(default_factory=dict)  # those with one of two places down: why
+
+
+# Imported when first wanted: each brings a part of a library.
+_CLASSES = {
+    CheckKind.DOMAIN: ("domain", "DomainCheck"),
+    CheckKind.CLASSIFIER: ("classifier", "ClassifierCheck"),
+    CheckKind.CONCEPTS: ("concepts", "ConceptsCheck"),
+    CheckKind.SHIELDGEMMA2: ("shieldgemma2", "ShieldGemma2Check"),
+    CheckKind.LLAVAGUARD: ("llavaguard", "LlavaGuardCheck"),
+    CheckKind.PROBE: ("probe", "ProbeCheck"),
+    CheckKind.TEXT: ("texts", "TextCheck"),
+}
 
 
 def load_check(use: CheckUse, device: torch.device) -> Check:
     """Load one; raises CheckBroken, or what its library does."""
-    match CheckKind(use.kind):
-        case CheckKind.DOMAIN:
-            from calotype.engine.checks.domain import DomainCheck
-
-            return DomainCheck.load(use)
-        case CheckKind.CLASSIFIER:
-            from calotype.engine.checks.classifier import ClassifierCheck
-
-            return ClassifierCheck.load(use, device)
-        case CheckKind.CONCEPTS:
-            from calotype.engine.checks.concepts import ConceptsCheck
-
-            return ConceptsCheck.load(use, device)
-        case CheckKind.SHIELDGEMMA2:
-            from calotype.engine.checks.shieldgemma2 import ShieldGemma2Check
-
-            return ShieldGemma2Check.load(use, device)
-        case CheckKind.LLAVAGUARD:
-            from calotype.engine.checks.llavaguard import LlavaGuardCheck
-
-            return LlavaGuardCheck.load(use, device)
-        case CheckKind.PROBE:
-            from calotype.engine.checks.probe import ProbeCheck
-
-            return ProbeCheck.load(use, device)
+    module, name = _CLASSES[CheckKind(use.kind)]
+    kind: Any = getattr(import_module(f"calotype.engine.checks.{module}"), name)
+    check: Check = kind.load(use, device)
+    return check
 
 
 class Checks:
     """The checks of one engine; those that several models share are loaded once."""
 
-    def __init__(
-        self,
-        device: torch.device,
-        load: Callable[[CheckUse, torch.device], Check] = load_check,
-    ) -> None:
+    def __init__(self, device: torch.device, load: Load = load_check) -> None:
         self._device, self._load = device, load
         self._uses: dict[str, tuple[CheckUse, ...]] = {}  # by model
-        self._loaded: dict[CheckUse, Check] = {}
-        self._hanging: Future[list[Seen]] | None = None
-        self._thread = ThreadPoolExecutor(1, "checks", _set_threads, (torch.get_num_threads(),))
+        self._places: dict[CheckUse, Places] = {}
+        self._warming: list[Future[None]] = []
 
     def expect(self, model: str, uses: Sequence[CheckUse]) -> None:
         """Pictures of this model will come: load their checks meanwhile."""
         self._uses[model] = tuple(uses)
-        self._thread.submit(self._warm, self._uses[model])
+        for use in uses:
+            if use not in self._places:
+                self._places[use] = Places(use, self._device, self._load)
+            self._warming += self._places[use].warm()
 
-    def seen(self, model: str, pictures: Sequence[Picture]) -> list[Seen]:
-        """What the model's checks say of each picture; never raises, nor waits past CHECK_S_MAX."""
-        uses = self._uses.get(model, ())
-        if not uses:
-            return [Seen() for _ in pictures]
-        if self._hanging is not None and not self._hanging.done():
-            return _unseen(uses, pictures, "it hasn't come back from an earlier picture")
-        asked = self._thread.submit(self._run, uses, list(pictures))
-        try:
-            return asked.result(limits.CHECK_S_MAX)
-        except TimeoutError:
-            self._hanging = asked
-            return _unseen(uses, pictures, f"it took longer than {limits.CHECK_S_MAX:g} s")
+    def settle(self) -> None:
+        """Wait until all that is expected is loaded, or couldn't be."""
+        wait(self._warming)
+        self._warming.clear()
+
+    def seen(
+        self, model: str, pictures: Sequence[Picture], prompts: Sequence[str] = ()
+    ) -> list[Seen]:
+        """What the model's checks say of each picture; never raises, nor waits past CHECK_S_MAX.
+
+        ``prompts`` are what each picture was asked by, for the checks that read.
+        """
+        found = [Seen() for _ in pictures]
+        until_s = time.monotonic() + limits.CHECK_S_MAX
+        for use in self._uses.get(model, ()):
+            given = list(prompts) if use.reads else list(pictures)
+            begun_s = time.monotonic()
+            try:
+                answers, fault = self._places[use].ask(given, len(pictures), until_s)
+            except Exception as error:  # noqa: BLE001 - without its answer pictures are held
+                reason = said(error)
+                _log(use, f"{reason} ({time.monotonic() - begun_s:.1f} s)")
+                for seen in found:
+                    seen.failed[use.name] = reason
+                continue
+            if fault:
+                _log(use, f"answered, but one of its places is down: {fault}")
+            for seen, scores in zip(found, answers, strict=True):
+                seen.scores |= scores
+                if fault:
+                    seen.degraded[use.name] = fault
+        return found
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """The weights of all that are loaded."""
-        for check in [*self._loaded.values()]:
-            for part in vars(check).values():
-                if isinstance(part, torch.nn.Module):
-                    yield from tensors_of(part)
-
-    def _warm(self, uses: Sequence[CheckUse]) -> None:
-        for use in uses:
-            try:
-                self._check(use)
-            except Exception as error:  # noqa: BLE001 - it is tried again, and told, with a picture
-                print(f"check {use.name}: {_said(error)}", file=sys.stderr, flush=True)
-
-    def _run(self, uses: Sequence[CheckUse], pictures: Sequence[Picture]) -> list[Seen]:
-        found = [Seen() for _ in pictures]
-        with torch.inference_mode():
-            for use in uses:
-                begun_s = time.perf_counter()
-                try:
-                    answers = checked(use, self._check(use).scores(pictures), len(pictures))
-                    for seen, scores in zip(found, answers, strict=True):
-                        seen.scores |= scores
-                except Exception as error:  # noqa: BLE001 - without its answer pictures are held
-                    took_s = time.perf_counter() - begun_s
-                    reason = _said(error)
-                    said = f"check {use.name}: {reason} ({took_s:.1f} s)"
-                    print(said, file=sys.stderr, flush=True)
-                    for seen in found:
-                        seen.failed[use.name] = reason
-        return found
-
-    def _check(self, use: CheckUse) -> Check:
-        if use not in self._loaded:
-            self._loaded[use] = self._load(use, self._device)
-        return self._loaded[use]
+        for places in [*self._places.values()]:
+            yield from places.tensors()
 
 
-def _set_threads(count: int) -> None:
-    torch.set_num_threads(count)  # a thread's own
-
-
-def _unseen(uses: Sequence[CheckUse], pictures: Sequence[Picture], why: str) -> list[Seen]:
-    return [Seen(failed={use.name: why for use in uses}) for _ in pictures]
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, CheckBroken | CalotypeError):
-        return error.detail[:500]
-    return f"{type(error).__name__}: {error}"[:500]
+def _log(use: CheckUse, what: str) -> None:
+    print(f"check {use.name}: {what}", file=sys.stderr, flush=True)

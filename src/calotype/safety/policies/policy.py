@@ -45,6 +45,7 @@ class _File(BaseModel):
     coarse_previews: bool | None = None
     needs: list[Name] | None = None
     pictures: dict[Name, Threshold] = {}
+    texts: dict[Name, Threshold] = {}
     review: dict[Name, Threshold] = {}
     prompts: _Prompts = _Prompts()
 
@@ -61,6 +62,7 @@ class Policy:
     coarse_previews: bool = True  # of models that can draw anything: nobody judges previews
     needs: tuple[str, ...] = ()  # categories that an open model's checks have to cover
     pictures: Mapping[str, float] = field(default_factory=dict)  # blocked from this score on
+    texts: Mapping[str, float] = field(default_factory=dict)  # the same, by checks that read
     review: Mapping[str, float] = field(default_factory=dict)  # seen by a person from this on
     prompts_off: tuple[str, ...] = ()  # categories of prompts that aren't refused
     prompt_thresholds: Mapping[str, float] = field(default_factory=dict)  # over the classifier's
@@ -75,10 +77,18 @@ class Policy:
             "adults_only": self.adults_only,
             "coarse_previews": self.coarse_previews,
         }
-        if self.review:
-            said["review"] = dict(sorted(self.review.items()))
+        for name, table in (("texts", self.texts), ("review", self.review)):
+            said |= {name: dict(sorted(table.items()))} if table else {}
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{self.number}-{digest[:8]}"
+
+    def limit(self, category: str, *, reads: bool) -> float | None:
+        """From which score on a category blocks; None if it has no threshold.
+
+        ``reads``: by a check that reads the prompt, for which a policy may have others.
+        """
+        usual = self.pictures.get(category)
+        return self.texts.get(category, usual) if reads else usual
 
 
 def shipped() -> dict[str, Policy]:
@@ -108,6 +118,7 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
         chain.append(base)
     own = files[name]
     pictures: dict[str, float] = {}
+    texts: dict[str, float] = {}
     review: dict[str, float] = {}
     thresholds: dict[str, float] = {}
     off: set[str] = set()
@@ -118,6 +129,7 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
         coarse = coarse if said.coarse_previews is None else said.coarse_previews
         pictures |= said.pictures
         review |= said.review
+        texts |= said.texts
         thresholds |= said.prompts.thresholds
         off |= set(said.prompts.off)
         needs = needs if said.needs is None else tuple(said.needs)
@@ -130,6 +142,7 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
         coarse_previews=coarse,
         needs=needs,
         pictures=pictures,
+        texts=texts,
         review=_below(review, pictures, name, where),
         prompts_off=tuple(sorted(off)),
         prompt_thresholds=thresholds,
@@ -173,11 +186,12 @@ def _checked(name: str, raw: Mapping[str, Any], where: Path) -> _File:
             field=f"policies.{name}.prompts.thresholds",
             limit=list(LABELS),
         )
-    if ALWAYS in said.pictures:
-        raise OperatorError(
-            f"{where}: policy {name}: {ALWAYS} is always blocked and has no threshold",
-            field=f"policies.{name}.pictures.{ALWAYS}",
-        )
+    for table, thresholds in (("pictures", said.pictures), ("texts", said.texts)):
+        if ALWAYS in thresholds:
+            raise OperatorError(
+                f"{where}: policy {name}: {ALWAYS} is always blocked and has no threshold",
+                field=f"policies.{name}.{table}.{ALWAYS}",
+            )
     return said
 
 

@@ -1,0 +1,79 @@
+"""Finished rows as answers, in two stages: a picture is decoded, then the checks look at it.
+
+In two, so that the checks look at all pictures at once that wait for them, while the next one is
+decoded. The failure of either is that row's only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from calotype.core.messages import Message, RowDone, RowFailed
+from calotype.engine.checks.base import Picture
+from calotype.engine.checks.running import Checks
+from calotype.engine.passes import Passes
+from calotype.engine.previews import pixels, scores
+from calotype.engine.rows import Row
+
+Answer = tuple[Message, bytes]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A decoded picture that no check has seen yet."""
+
+    row: Row
+    picture: Picture
+    scores: dict[str, float]  # what its numbers alone say
+
+
+class Answers:
+    """Makes them; each stage in a thread of its own."""
+
+    def __init__(
+        self,
+        passes: Passes,
+        checks: Checks,
+        clock: Callable[[], float],
+        offer: Callable[[str, str, Picture, Mapping[str, float]], None] = lambda *seen: None,
+    ) -> None:
+        """``offer`` is told of each picture that was seen: model, row, pixels, scores."""
+        self._passes, self._checks, self._clock, self._offer = passes, checks, clock, offer
+
+    def made(self, row: Row) -> Made | Answer:
+        """A finished row's picture, or why there is none.
+
+        Its clock goes on while passes run beside it, so on a busy CPU it counts a part of them.
+        """
+        begun_s = self._clock()
+        try:
+            picture = self._passes.decode(row)
+            made = Made(row, pixels(picture).numpy(), scores(picture))
+        except Exception as error:  # noqa: BLE001 - the other rows go on
+            said = f"{type(error).__name__}: {error}"[:500]
+            return RowFailed(row.command.row, said, retryable=True), b""
+        row.device_s += self._clock() - begun_s
+        return made
+
+    def seen(self, every: Sequence[Made]) -> list[Answer]:
+        """The answers of pictures of one model, looked at together."""
+        begun_s, model = time.perf_counter(), every[0].row.command.model
+        found = self._checks.seen(
+            model,
+            [made.picture for made in every],
+            [made.row.command.prompt for made in every],
+        )
+        share_s = (time.perf_counter() - begun_s) / len(every)
+        answers: list[Answer] = []
+        for made, seen in zip(every, found, strict=True):
+            command = made.row.command
+            self._offer(model, command.row, made.picture, seen.scores)
+            made.row.device_s += share_s
+            done = RowDone(
+                *(command.row, command.width, command.height, made.scores | seen.scores),
+                *(made.row.device_s, seen.failed, seen.degraded),
+            )
+            answers.append((done, made.picture.tobytes()))
+        return answers
