@@ -93,6 +93,7 @@ def test_a_case_is_shown_to_two_people_and_sent_by_one_who_says_so(
     case = asyncio.run(_a_case(tmp_path))
     for name in ("ada", "bob"):
         (tmp_path / name).write_text(asyncio.run(key_for(tmp_path, name, "cases")))
+    capsys.readouterr()  # what was logged meanwhile
     listed = here(capsys, tmp_path, "reports", "list", "--json")
     assert [it["report"] for it in json.loads(listed.stdout)["cases"]] == ["prepared"]
     shown = json.loads(here(capsys, tmp_path, "reports", "show", case).stdout)
