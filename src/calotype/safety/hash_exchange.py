@@ -122,8 +122,9 @@ class Puller:
     def _begun(self, state: State) -> State:
         is_all = not state.since or self._clock() - state.all_at > ALL_AGAIN_S
         since = 0 if is_all else state.since
-        asked = {"types": PDQ, "fields": FIELDS, "page_size": limits.HASH_PAGE_ENTRIES_MAX}
-        url = str(httpx.URL(self._exchange.url).copy_merge_params({**asked, "start_time": since}))
+        asked: dict[str, str | int] = {"types": PDQ, "fields": FIELDS, "start_time": since}
+        asked |= {"page_size": limits.HASH_PAGE_ENTRIES_MAX}
+        url = str(httpx.URL(self._exchange.url).copy_merge_params(asked))
         self._draft.write_bytes(b"")
         return replace(
             state, next_url=url, is_all=is_all, latest=since, pages=0, draft_bytes=0, draft_etag=""
