@@ -81,7 +81,7 @@ def test_it_is_charged_what_it_used_and_then_what_is_left() -> None:
     waits = charged(fleet)
     fleet.up("e1")
     fleet.feed(JobSettled("a", 25.0))
-    assert (waits, charged(fleet)) == (pytest.approx(10.0), pytest.approx(35.0))
+    assert [waits, charged(fleet)] == pytest.approx([10.0, 35.0])
 
 
 def test_what_starts_again_is_weighed_by_what_is_left() -> None:

@@ -41,8 +41,8 @@ class LoadModel:
     merged: tuple[RowLora, ...] = ()  # added to the weights: it then makes only rows with these
     checks: tuple[CheckUse, ...] = ()  # that its pictures go through; their scores come with them
     components: tuple[Component, ...] = ()  # its parts: what a resident model has of them is shared
-    decoder: str = ""  # safetensors file that takes the place of its decoder's weights; or none
     trials: tuple[Trial, ...] = ()  # checks that look at its pictures, and nothing follows
+    decoder: str = ""  # safetensors file that takes the place of its decoder's weights; or none
 
 
 @dataclass(frozen=True)

@@ -344,9 +344,9 @@ class ModelInfo:
     components: tuple[Component, ...] = ()  # empty: not known apart
     domain: str = ""  # the closed domain that is all it can draw; "": it can draw anything
     checks: tuple[CheckUse, ...] = ()  # that each of its pictures has to pass
+    trials: tuple[Trial, ...] = ()  # checks that look at them beside those, and nothing follows
     decoder: str = ""  # file of weights that its decoder has in place of its own, with a mark
     decoder_key: str = ""  # id of that mark's key
-    trials: tuple[Trial, ...] = ()  # checks that look at them beside those, and nothing follows
 
     @property
     def parts(self) -> tuple[Component, ...]:

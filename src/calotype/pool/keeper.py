@@ -390,6 +390,6 @@ def load_command(model: ModelInfo) -> LoadModel:
         compile=model.compile,
         checks=model.checks,
         components=model.components,
-        decoder=model.decoder,
         trials=model.trials,
+        decoder=model.decoder,
     )

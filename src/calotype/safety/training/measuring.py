@@ -49,7 +49,7 @@ def measured(
             "pictures": int(chosen.sum()),
             "right": _tally(is_right, chosen),
             "found": _tally(own, bad),
-            "refused": _tally(past.any(axis=1), good),
+            "refused": _tally(np.asarray(past.any(axis=1)), good),
         }
 
     found: dict[str, Any] = {"all": row(np.ones(len(wanted), bool))}
