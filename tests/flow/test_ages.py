@@ -32,7 +32,8 @@ ADA = "acme/ada"
 
 
 def pem(key: Any = KEY) -> str:
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    made = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return str(made, "ascii")
 
 
 def b64(data: bytes) -> str:
