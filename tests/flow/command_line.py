@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def here(
     code: Any = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["calotype", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO())  # nobody answers
         patch.chdir(home)
         for name, value in {"CALOTYPE_HOME": str(home), **(env or {})}.items():
             patch.setenv(name, value)

@@ -31,10 +31,10 @@ async def test_a_job_that_succeeds_ends_with_what_was_measured(bench: Bench) -> 
     assert bench.gate.ends == [(job.id, 2 * DEVICE_S)]
 
 
-async def test_so_does_one_whose_pictures_are_refused(bench: Bench) -> None:
+async def test_one_whose_pictures_are_refused_costs_nothing(bench: Bench) -> None:
     bench.finisher.answer = lambda raw: BLOCKED
     job = await bench.ended(await bench.queue())
-    assert (job.state, bench.gate.ends) == (JobState.FAILED, [(job.id, DEVICE_S)])
+    assert (job.state, bench.gate.ends) == (JobState.FAILED, [(job.id, 0.0)])
 
 
 async def test_a_job_whose_attempts_are_lost_ends_once_and_free(bench: Bench) -> None:

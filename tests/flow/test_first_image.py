@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from httpx_sse import connect_sse
 from PIL import Image
 
 from calotype.core import limits
+from calotype.core.hash_log import LogEntry
 from calotype.core.ids import new_id
+from calotype.jobs.store import JobStore
 from calotype.provenance.verification import verify
+from calotype.settings import Settings
 from tests.serving import Server, engine_pid, running_server
 
 LONG = {"prompt": "a blue castle on a hill at sunset", "steps": 100}
@@ -283,14 +288,35 @@ def test_accepted_jobs_outlive_the_server(tmp_path: Path) -> None:
     while Path(f"/proc/{engine}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{engine}").exists(), "the engine outlived its server"
-    stray = new_id("img")  # as if killed while it stored
-    (tmp_path / "pictures" / stray[-2:]).mkdir()
-    (tmp_path / "pictures" / stray[-2:] / f"{stray}.png").write_bytes(b"half a job's")
+    asyncio.run(leave_stray(tmp_path))
     with running_server(tmp_path) as second, client_of(second) as client:
         ended = [finished(client, job) for job in jobs]
         assert [(body["status"], len(body["images"])) for body in ended] == [("succeeded", 1)] * 3
         delivered = {image["id"] for body in ended for image in body["images"]}
         assert pictures_in(tmp_path) == delivered, "a picture that no job has"
+
+
+async def leave_stray(home: Path) -> None:
+    """A picture's file as of a server that was killed while it stored: logged, and of no job."""
+    image = new_id("img")
+    entry = LogEntry(
+        image=image,
+        mark=1,
+        mark_key="key",
+        files={"png": "0" * 64},
+        phash=0,
+        width=128,
+        height=128,
+        sketch=b"sketch",
+        at=datetime.now(UTC),
+    )
+    store = await JobStore.open(Settings(home=home).database)
+    try:
+        await store.hash_log.append([entry])
+    finally:
+        await store.close()
+    (home / "pictures" / image[-2:]).mkdir()
+    (home / "pictures" / image[-2:] / f"{image}.png").write_bytes(b"half a job's")
 
 
 def pictures_in(home: Path) -> set[str]:

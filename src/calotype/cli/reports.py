@@ -85,7 +85,8 @@ def show(
             **_body(found),
             "document": reports.document(found).decode(),
             "trail": [
-                {"at": it.at.isoformat(), "kind": it.kind, "by": it.by, **it.data} for it in trail
+                {"at": it.at.isoformat(), "kind": it.kind, "by": it.by, "said": it.data}
+                for it in trail
             ],
         }
 
