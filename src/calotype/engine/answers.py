@@ -6,7 +6,6 @@ decoded. The failure of either is that row's only.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,13 +58,13 @@ class Answers:
 
     def seen(self, every: Sequence[Made]) -> list[Answer]:
         """The answers of pictures of one model, looked at together."""
-        begun_s, model = time.perf_counter(), every[0].row.command.model
+        begun_s, model = self._clock(), every[0].row.command.model
         found = self._checks.seen(
             model,
             [made.picture for made in every],
             [made.row.command.prompt for made in every],
         )
-        share_s = (time.perf_counter() - begun_s) / len(every)
+        share_s = (self._clock() - begun_s) / len(every)
         answers: list[Answer] = []
         for made, seen in zip(every, found, strict=True):
             command = made.row.command

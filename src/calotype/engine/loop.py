@@ -107,7 +107,9 @@ class Engine:
         self._rows: dict[str, Row] = {}
         self._checks = Checks(device)
         self._trials = Trials(device, send, load_check)
-        answers = Answers(self._passes, self._checks, self._clock, self._trials.offer)
+        self._answers = answers = Answers(
+            self._passes, self._checks, self._clock, self._trials.offer
+        )
         self._decoding = Decoding(answers.made, answers.seen, send, device, wake=wake)
         self.accounts = Accounts(
             models,
