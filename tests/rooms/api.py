@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from httpx_sse import aconnect_sse
 
@@ -86,3 +89,17 @@ async def job_of(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
     job = (await client.get(job["urls"]["self"])).json()
     assert job["status"] == "succeeded", job
     return job
+
+
+@asynccontextmanager
+async def on_a_port(app: FastAPI) -> AsyncIterator[str]:
+    """The app behind a real socket; its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app.state.streams.stopping.set()
+        server.should_exit = True
+        await serving

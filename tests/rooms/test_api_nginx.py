@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-import uvicorn
 from fastapi import FastAPI
 
 from tests import nginx
-from tests.rooms.api import FAKE, app_in, job_of
+from tests.rooms.api import FAKE, app_in, job_of, on_a_port
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -44,15 +41,8 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def origin(app: FastAPI) -> AsyncIterator[str]:
     """The app on a port of its own."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False)
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app.state.streams.stopping.set()
-        server.should_exit = True
-        await serving
+    async with on_a_port(app) as where:
+        yield where
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["plain", "cached"])

@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import pytest_asyncio
-import uvicorn
 from fastapi import FastAPI
 
 from calotype.core import limits
-from tests.rooms.api import FAKE, app_in
+from tests.rooms.api import FAKE, app_in, on_a_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,15 +30,8 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def address(app: FastAPI) -> AsyncIterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False)
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app.state.streams.stopping.set()
-        server.should_exit = True
-        await serving
+    async with on_a_port(app) as where:
+        yield where
 
 
 class Slow:

@@ -86,23 +86,20 @@ def train(
     run = folder or settings.home / "marking" / component
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = _bits(secret_in(run / "key", _SECRET_BYTES), bits)
-    order = {
-        "vae": str(vae),
-        "pictures": str(pictures.absolute()),
-        "folder": str(run.absolute()),
-        "key": key,
-        "side_px": side or min(info.width, limits.MARK_SIDE_PX_MAX),
-        "hiding": {"steps": steps, "batch": batch, "seed": seed},
-        "rooting": {
-            "steps": decoder_steps,
-            "batch": decoder_batch,
-            "psnr_db": psnr,
-            "seed": seed,
-        },
-        "device": device,
-        "threads": threads,
-    }
-    ended = _run(order)
+    rooting = {"steps": decoder_steps, "batch": decoder_batch, "psnr_db": psnr, "seed": seed}
+    ended = _run(
+        {
+            "vae": str(vae),
+            "pictures": str(pictures.absolute()),
+            "folder": str(run.absolute()),
+            "key": key,
+            "side_px": side or min(info.width, limits.MARK_SIDE_PX_MAX),
+            "hiding": {"steps": steps, "batch": batch, "seed": seed},
+            "rooting": rooting,
+            "device": device,
+            "threads": threads,
+        }
+    )
     if not ended.is_done:
         say(f"stopped; the same command goes on from {run}")
         raise typer.Exit(1)

@@ -130,7 +130,6 @@ CURVE_S_MAX = 3.0  # for timing the batch sizes of one size of picture, past the
 ENCODINGS_CACHED_MAX = 256  # text encodings an engine keeps
 ADAPTERS_READ_MAX = 16  # LoRAs and ControlNets that an engine reads, or has yet to, at one time
 LORA_FILE_BYTES_MAX = 2 * 1024**3
-LORA_HEADER_BYTES_MAX = 4 * 1024 * 1024  # of a LoRA's file: names, shapes and what it tells
 LORA_TENSORS_MAX = 8_192  # in one file; a large one for SDXL has 2,400
 LORA_RANK_MAX = 256
 LORAS_BYTES_MAX = 4 * 1024**3  # of the LoRAs that one base model keeps on its device

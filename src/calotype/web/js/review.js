@@ -5,27 +5,11 @@
 import { Api } from "./api.js";
 import { byId, h, say } from "./dom.js";
 import { problemText } from "./format.js";
+import { KeptKey } from "./kept.js";
 
-const NAME = "calotype.review-key";
+const kept = new KeptKey(() => sessionStorage, "calotype.review-key"); // until the tab is closed
 
 let api = null;
-
-function kept() {
-  try {
-    return sessionStorage.getItem(NAME);
-  } catch {
-    return null; // storage is switched off: the key lasts as long as the page
-  }
-}
-
-function keep(key) {
-  try {
-    if (key) sessionStorage.setItem(NAME, key);
-    else sessionStorage.removeItem(NAME);
-  } catch {
-    // The page works with the key it holds.
-  }
-}
 
 function show(problem) {
   say(byId("banner"), problem ? problemText(problem) : "");
@@ -36,7 +20,7 @@ async function take(key) {
   const tried = new Api(key);
   const found = await tried.reviews();
   api = tried;
-  keep(key);
+  kept.set(key);
   for (const id of ["queue", "look-again", "key-forget"]) byId(id).hidden = false;
   byId("key-panel").hidden = true;
   await list(found);
@@ -44,7 +28,7 @@ async function take(key) {
 
 function forget() {
   api = null;
-  keep(null);
+  kept.set(null);
   byId("reviews").replaceChildren();
   for (const id of ["queue", "look-again", "key-forget"]) byId(id).hidden = true;
   byId("key-panel").hidden = false;
@@ -161,5 +145,5 @@ byId("key-form").addEventListener("submit", async (event) => {
 byId("key-forget").addEventListener("click", forget);
 byId("look-again").addEventListener("click", () => list().catch(show));
 
-const known = kept();
+const known = kept.get();
 if (known) take(known).catch(forget);

@@ -4,26 +4,12 @@
 
 import { byId, say } from "../dom.js";
 import { problemText } from "../format.js";
+import { KeptKey } from "../kept.js";
 
-const NAME = "calotype.key";
+const kept = new KeptKey(() => localStorage, "calotype.key");
 
 /** The key this browser keeps, or null. */
-export function keptKey() {
-  try {
-    return localStorage.getItem(NAME);
-  } catch {
-    return null; // storage is switched off: the key lasts as long as the page
-  }
-}
-
-function keep(key) {
-  try {
-    if (key) localStorage.setItem(NAME, key);
-    else localStorage.removeItem(NAME);
-  } catch {
-    // Storage is switched off; the page works with the key it holds.
-  }
-}
+export const keptKey = () => kept.get();
 
 /** Why this can't be a key, or "". No header could carry it, so the server is never asked. */
 export function unfit(key) {
@@ -44,7 +30,7 @@ export class KeyPanel {
     });
     byId("key-cancel").addEventListener("click", () => this.hide());
     byId("key-forget").addEventListener("click", () => {
-      keep(null);
+      kept.set(null);
       this.onForgotten();
     });
     byId("key-open").addEventListener("click", () => this.show({ hasKey: true }));
@@ -101,7 +87,7 @@ export class KeyPanel {
       const isUnknown = problem.status === 401;
       return isUnknown ? "The server doesn’t know this key, or it was revoked." : problemText(problem);
     }
-    keep(key);
+    kept.set(key);
     this.hide();
     this.onKey(key);
     return "";
