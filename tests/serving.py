@@ -71,11 +71,16 @@ def running_server(
 
 def engine_pid(server: Server) -> int:
     """The server's child that runs the engine."""
+    pids = engine_pids(server)
+    assert pids, "the server has no engine process"
+    return pids[0]
+
+
+def engine_pids(server: Server) -> list[int]:
+    """The server's children that run engines; none while one is begun anew."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    for pid in children.read_text().split():
-        if b"calotype.engine" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return int(pid)
-    raise AssertionError("the server has no engine process")
+    pids = [int(pid) for pid in children.read_text().split()]
+    return [it for it in pids if b"calotype.engine" in Path(f"/proc/{it}/cmdline").read_bytes()]
 
 
 def _free_port() -> int:

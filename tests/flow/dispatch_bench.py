@@ -120,6 +120,10 @@ class StubPool(EnginePool):
     async def say(self, message: Any, engine: str = "engine-0", blob: bytes = b"") -> None:
         await self._emit(Report(engine, message, blob))
 
+    async def waits(self, rows: int) -> None:
+        """Return once so many rows wait; a job runs as soon as its first one does."""
+        await eventually(lambda: len(self.waiting) >= rows)
+
     async def finish_rows(self) -> None:
         """Have every row that waits go on to its end."""
         waiting, self.waiting = self.waiting, {}

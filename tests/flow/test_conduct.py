@@ -123,7 +123,7 @@ async def test_what_the_model_did_wrong_by_itself_counts_for_nothing(bench: Benc
 async def test_a_lost_attempt_that_is_made_again_counts_once(bench: Bench) -> None:
     says(bench, VIOLENT)
     job = await bench.queue(replace(WAIT, n=2))
-    await bench.state(job, JobState.RUNNING)
+    await bench.pool.waits(2)
     [first, *_] = list(bench.pool.waiting)
     waiting = dict(bench.pool.waiting)
     bench.pool.waiting = {first: waiting[first]}
@@ -132,7 +132,7 @@ async def test_a_lost_attempt_that_is_made_again_counts_once(bench: Bench) -> No
     await bench.pool.lose()
     await bench.state(job, JobState.QUEUED)
     await bench.pool.warm()
-    await bench.state(job, JobState.RUNNING)
+    await bench.pool.waits(2)
     await bench.pool.finish_rows()
     await bench.ended(job)
     assert [it["count"] for it in await bench.store.people.strikes.counts()] == [2]
@@ -143,7 +143,7 @@ async def test_a_severe_picture_is_sealed_its_account_frozen_and_its_case_can_no
 ) -> None:
     says(bench, KNOWN)
     job = await bench.queue(replace(WAIT, n=2))
-    await bench.state(job, JobState.RUNNING)
+    await bench.pool.waits(2)
     [first, *_] = list(bench.pool.waiting)
     bench.pool.waiting = {first: bench.pool.waiting[first]}
     await bench.pool.finish_rows()

@@ -27,7 +27,7 @@ from calotype.engine.loop import Engine
 from calotype.pool.loading import RESERVES
 from tests.rooms.engine_bench import threads
 from tests.rooms.engine_models import CPU, make_model
-from tests.serving import Server, engine_pid, running_server
+from tests.serving import Server, engine_pid, engine_pids, running_server
 
 METER = Path(__file__).parent / "meter"
 POLICY = """
@@ -151,10 +151,13 @@ def test_models_come_and_go_with_the_traffic_within_the_budget(
         for kinds in pool.map(place.draw, mix):
             assert "image_finished" in kinds, kinds
             assert "attempt_failed" not in kinds, kinds
-    counts = settled(place)["counts"]
+    told = settled(place)
+    counts = told["counts"]
     assert counts["warm_hits"] + counts["warm_misses"] == len(mix) + 1
     assert counts["warm_misses"] >= 1
-    assert counts["loads"] >= counts["evictions"] >= 1
+    assert counts["loads"] >= 1
+    # The two it began with aren't among the loads. Not "==": a copy may stay on its way out.
+    assert 1 <= counts["evictions"] <= 2 + counts["loads"] - len(warm(told))
     assert counts["loads_failed"] == 0
     assert counts["bytes_loaded"] > 0
     assert len(place.decided("LoadModel")) == counts["loads"]
@@ -164,17 +167,17 @@ def test_models_come_and_go_with_the_traffic_within_the_budget(
             if kind == "loading":
                 assert data["engine"] == "engine-0"
                 assert data["left_s"] > 0
-    assert_within_the_budget(place)
+    assert_within_the_budget(place, told)
 
 
-def assert_within_the_budget(place: Place) -> None:
+def assert_within_the_budget(place: Place, told: dict[str, Any]) -> None:
     lines = [line.split() for line in place.meter.read_text().splitlines()[:-1]]
     at, alive = [float(one) for one, _ in lines], [int(one) for _, one in lines]
     assert len(alive) > 50
     assert min(after - before for before, after in pairwise(at)) > 0
     assert sorted(after - before for before, after in pairwise(at))[len(at) // 2] < 0.15
     assert 0 < max(alive) <= place.budget
-    ledger = place.where()["engines"][0]["bytes"]
+    ledger = told["engines"][0]["bytes"]
     assert ledger["weights"] > 0
     assert sum(ledger.values()) <= place.budget
 
@@ -183,18 +186,18 @@ def test_what_is_wanted_most_is_loaded_before_it_is_asked_for(place: Place) -> N
     """An engine that is begun anew has what comes first by name, and not what people want."""
     for _ in range(4):
         assert "image_finished" in place.draw(MODELS[1])
-    os.kill(engine_pid(place.server), signal.SIGKILL)
+    killed, decided = engine_pid(place.server), len(place.decided("LoadModel"))
+    os.kill(killed, signal.SIGKILL)
     deadline = time.monotonic() + 240
-    while not any(load["why"] == "predicted" for load in place.decided("LoadModel")):
+    while not {*engine_pids(place.server)} - {killed} or MODELS[1] not in warm(place.where()):
         assert time.monotonic() < deadline, place.where()
         time.sleep(0.2)
-    while MODELS[1] not in warm(place.where()):
-        assert time.monotonic() < deadline, place.where()
-        time.sleep(0.2)
+    assert any(load["why"] == "predicted" for load in place.decided("LoadModel")[decided:])
     before = place.where()["counts"]["warm_hits"]
     assert "loading" not in place.draw(MODELS[1])
-    assert place.where()["counts"]["warm_hits"] == before + 1
-    assert_within_the_budget(place)
+    told = place.where()
+    assert told["counts"]["warm_hits"] == before + 1
+    assert_within_the_budget(place, told)
 
 
 def test_a_model_that_fits_nowhere_is_refused_with_the_arithmetic(place: Place) -> None:

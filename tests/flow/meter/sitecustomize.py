@@ -11,7 +11,9 @@ import os
 import sys
 import threading
 import time
+from itertools import chain, compress, tee
 from pathlib import Path
+from typing import Any
 
 EVERY_S = 0.05
 
@@ -21,18 +23,33 @@ def _count() -> None:
         time.sleep(EVERY_S)
     import torch
 
+    kinds = frozenset({torch.Tensor, torch.nn.Parameter})
     with Path(os.environ["METER_FILE"]).open("a") as file:
         while True:
             begun_s = time.monotonic()
             storages = {}
-            for one in gc.get_objects():
-                if isinstance(one, torch.Tensor):
-                    storage = one.untyped_storage()
-                    storages[storage._cdata] = storage.nbytes()
-            del one
+            for tensor in _alive(kinds):
+                storage = tensor.untyped_storage()
+                storages[storage._cdata] = storage.nbytes()
+                del tensor, storage
             file.write(f"{begun_s:.3f} {sum(storages.values())}\n")
             file.flush()
             time.sleep(max(0.0, EVERY_S - (time.monotonic() - begun_s)))
+
+
+def _alive(kinds: frozenset[type]) -> list[Any]:
+    """All objects of just these kinds, found in one call into C, in which no other thread runs.
+
+    ``gc.get_objects`` holds tuples that other threads are making, and a tuple that is held by two
+    can't be made longer: CPython raises SystemError there ("bad argument to internal function").
+    """
+    these, again = tee(chain.from_iterable(map(gc.get_objects, (None,))))
+    found = map(kinds.__contains__, map(type, again))
+    gc.disable()  # a collection may call Python, and then another thread may run
+    try:
+        return list(compress(these, found))
+    finally:
+        gc.enable()
 
 
 if "calotype.engine" in sys.orig_argv and "METER_FILE" in os.environ:
