@@ -27,8 +27,8 @@ from calotype.pool import intake
 from calotype.pool.aliases import changing
 from calotype.pool.catalogue import Catalogue
 from calotype.pool.embedder import Embedder
-from calotype.pool.keeper import load_command
 from calotype.pool.kinds import ModelKind
+from calotype.pool.models import load_command
 from calotype.safety.training import course
 from calotype.settings import Settings
 from tests.flow.dispatch_bench import MODEL, SPEC

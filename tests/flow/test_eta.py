@@ -161,7 +161,7 @@ async def test_while_a_safety_check_is_down_it_is_what_a_job_waits_for(
     bench.finisher.answer = unavailable
     for _ in range(limits.BREAKER_FAILURES_MAX):
         await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
-    await eventually(lambda: bench.dispatcher._line.policy._running_max == 0)
+    await eventually(lambda: bench.dispatcher._line.policy._starts.running_max == 0)
     job = await bench.queue()
     await refreshed(bench)
     said = "pictures can't be judged now: the classifier is away"

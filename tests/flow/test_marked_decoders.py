@@ -18,7 +18,7 @@ from calotype.core.nouns import Component, ModelInfo
 from calotype.flow import marked_decoders
 from calotype.flow.verify import body, origin
 from calotype.jobs.store import JobStore
-from calotype.pool.keeper import load_command
+from calotype.pool.models import load_command
 from calotype.provenance import certificates, stable_signature_keys
 from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.manifest import Manifest

@@ -15,7 +15,7 @@ from calotype.core.errors import InvalidInput
 from calotype.core.nouns import ModelInfo, Sampler
 from calotype.files.headers import read_header
 from calotype.pool.files import FileHashes
-from calotype.pool.keeper import load_command
+from calotype.pool.models import load_command
 from calotype.pool.registry import ModelRegistry, embedded_folder
 from tests.tensors import autoencoder, checkpoint, make_base, tensors, unet
 

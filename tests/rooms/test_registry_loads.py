@@ -20,7 +20,7 @@ from calotype.engine.lora.reading import read_lora
 from calotype.engine.tensors import bytes_of, tensors_of
 from calotype.pool.catalogue import Catalogue
 from calotype.pool.intake import Wish, take_in
-from calotype.pool.keeper import load_command
+from calotype.pool.models import load_command
 from tests.rooms.engine_checkpoint import as_single_file
 from tests.rooms.engine_models import CPU, make_model
 

@@ -63,7 +63,8 @@ def fork(line: Line, starts_max: int) -> Fork:
     mine_all._queue, mine_all._fleet = other, _fleet(line._fleet)
     mine_all._waiting, mine_all._running, mine_all._cancelled = dict(waiting), dict(running), {}
     mine_all._notices = line._notices.copy()
-    mine_all._loads = line._loads.copy(mine_all._fleet, other, mine_all._elsewhere)
+    mine_all._starts = line._starts.copy(mine_all._fleet, other)
+    mine_all._loads = line._loads.copy(mine_all._fleet, other, mine_all._starts)
     return Fork(mine_all, waiting, list(running.values()), cut)
 
 

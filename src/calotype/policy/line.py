@@ -1,8 +1,8 @@
 """The line: which job starts next, on which engine, and what becomes of those that fail.
 
-It composes ``fair`` (whose turn), ``place`` (where), ``loads`` (what is loaded there) and ``retry``
-(again, or not). The shell feeds
-it events and carries out its decisions in order; every ``StartAttempt`` counts as started.
+It composes ``fair`` (whose turn), ``place`` (where), ``starts`` (the next start by those two),
+``loads`` (what is loaded there) and ``retry`` (again, or not). The shell feeds it events and
+carries out its decisions in order; every ``StartAttempt`` counts as started.
 
 What the shell owes it:
 
@@ -71,16 +71,17 @@ from calotype.core.events import (
     TimePassed,
 )
 from calotype.core.limits import ATTEMPTS_MAX, POSITIONS_EXACT_MAX
-from calotype.policy.engines import Device, Engine, seen
+from calotype.policy.engines import Device, seen
 from calotype.policy.fair import FairQueue, ticks
 from calotype.policy.lanes import Entry
 from calotype.policy.loads import Loads
 from calotype.policy.notices import Notices
-from calotype.policy.place import WHOLE_ENGINE, Fleet
+from calotype.policy.place import Fleet
 from calotype.policy.predict import Foresight, Keeper
 from calotype.policy.queue import Queue
 from calotype.policy.retry import after_failure
 from calotype.policy.rules import Rules
+from calotype.policy.starts import Starts
 
 _CANCELLED_KEPT_MAX = 1_000  # cancelled in mid-run, their measured cost not yet told
 
@@ -101,12 +102,11 @@ class Line:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[str, Entry] = {}
         self._cancelled: dict[str, Entry] = {}  # charged, rows freed, JobSettled not yet seen
-        self._running_max: int | None = None  # jobs at once; None: as many as fit
         self._seq = 0
         self._positions: dict[str, int] | None = None  # None: stale
-        self._elsewhere: dict[str, tuple[str, tuple[str, ...]]] = {}  # kind: model, engines avoided
         self._notices = Notices()
-        self._loads = Loads(self._fleet, self._queue, keeper or Foresight(), self._elsewhere)
+        self._starts = Starts(self._fleet, self._queue)
+        self._loads = Loads(self._fleet, self._queue, keeper or Foresight(), self._starts)
 
     @property
     def waiting(self) -> int:
@@ -130,11 +130,11 @@ class Line:
             decisions += [HandBack(job, engine) for job in self._fleet.jobs_on(engine)]
         if late := self._queue.promote(now):
             decisions += [PromoteJob(one.job.job_id, now - one.queued_at) for one in late]
-        self._start_what_fits(decisions, now)
+        self._start_what_fits(decisions)
         if self._fleet.homes.engines:
             decisions += self._loads.decide(now)
             if self._loads.has_released:
-                self._start_what_fits(decisions, now)
+                self._start_what_fits(decisions)
         else:
             self._loads.rest()
         return decisions
@@ -198,7 +198,7 @@ class Line:
             case ModelRemoved() | CopyLost() | MemorySeen():
                 self._loads.told(event)
             case StartsBounded():
-                self._running_max = event.running_max
+                self._starts.running_max = event.running_max
             case TimePassed():
                 pass
         return []
@@ -322,11 +322,7 @@ class Line:
         return decisions
 
     def _wait(self, entry: Entry) -> None:
-        if entry.avoid:
-            entry.kind = f"{entry.job.model}, not on {', '.join(entry.avoid)}"
-            self._elsewhere[entry.kind] = entry.job.model, entry.avoid
-        # At its last attempt it takes all the rows there are: it is alone on its engine.
-        entry.rows = WHOLE_ENGINE if entry.attempt + 1 == ATTEMPTS_MAX else entry.job.rows
+        self._starts.waits(entry)
         self._waiting[entry.job.job_id] = entry
         self._queue.add(entry)
         self._loads.waits(entry)
@@ -337,64 +333,17 @@ class Line:
         self._queue.settle(entry)
         self._fleet.free(entry.engine, job_id, entry.rows)
 
-    def _start_what_fits(self, decisions: list[Decision], now: float) -> None:
-        queue, fleet = self._queue, self._fleet
-        while self._waiting and fleet.opened:
-            if self._running_max is not None and len(self._running) >= self._running_max:
-                return
-            found = self._next_warm()
-            if found is None:
-                return
+    def _start_what_fits(self, decisions: list[Decision]) -> None:
+        starts = self._starts
+        while self._waiting and (found := starts.next(len(self._running))):
             entry, why, engine = found
             job_id = entry.job.job_id
             del self._waiting[job_id]
-            queue.start(entry, why)
+            self._queue.start(entry, why)
             self._loads.leaves(entry)
             self._loads.started += 1
             entry.attempt += 1
             entry.engine = engine.name
-            fleet.take(engine.name, job_id, entry.job.model, entry.rows)
+            self._fleet.take(engine.name, job_id, entry.job.model, entry.rows)
             self._running[job_id] = entry
             decisions.append(StartAttempt(job_id, engine.name, why))
-
-    def _next_warm(self) -> tuple[Entry, str, Engine] | None:
-        """The next start: where the model is warm.
-
-        A job that has its model warm but not enough room *holds* those engines: nobody behind it
-        may take the rows it waits for, or a job of four images would never start among jobs of
-        one. An engine so held is never empty, so none idles while a job that could run there waits.
-        """
-        kinds = self._fleet.open_kinds(self._queue.kinds)
-        if self._elsewhere:
-            kinds += self._open_elsewhere()
-        held: dict[str, tuple[str, ...]] = {}
-        while kinds and (found := self._queue.first(kinds)):
-            entry, why = found
-            model, avoid = entry.job.model, self._avoided(entry) if entry.avoid else ()
-            if engine := self._fleet.warm(model, entry.rows, held, avoid):
-                return entry, why, engine
-            held[model] = tuple(name for name in avoid if name in held.get(model, avoid))
-            kinds.remove(entry.kind)
-        return None
-
-    def _open_elsewhere(self) -> list[str]:
-        """Kinds of jobs that failed somewhere, for which another engine has room."""
-        kinds = []
-        for kind in self._waiting_elsewhere():
-            model, avoid = self._elsewhere[kind]
-            if self._fleet.warm(model, 1, None, self._barred(model, avoid)):
-                kinds.append(kind)
-        return kinds
-
-    def _waiting_elsewhere(self) -> list[str]:
-        """Kinds of jobs that wait for another engine than where they failed."""
-        for kind in [kind for kind in self._elsewhere if kind not in self._queue.kinds]:
-            del self._elsewhere[kind]
-        return list(self._elsewhere)
-
-    def _avoided(self, entry: Entry) -> tuple[str, ...]:
-        return self._barred(entry.job.model, entry.avoid)
-
-    def _barred(self, model: str, avoid: tuple[str, ...]) -> tuple[str, ...]:
-        """Engines to avoid, if there is another that could run the model."""
-        return avoid if self._fleet.has_other(model, avoid) else ()

@@ -26,7 +26,7 @@ Each decision looks at a bounded number of engines (``homes.ready``), and at the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from copy import copy
 
 from calotype.core.decisions import LoadModel
@@ -38,9 +38,8 @@ from calotype.policy.lanes import Entry
 from calotype.policy.place import Fleet
 from calotype.policy.predict import Keeper
 from calotype.policy.queue import Queue
+from calotype.policy.starts import Starts
 from calotype.policy.swaps import Swaps
-
-Elsewhere = Mapping[str, tuple[str, tuple[str, ...]]]  # by kind: the model, engines to avoid
 
 _ROUNDING = 0.25  # of a home that a kind may have more than it is due: less would change hands
 _TURNS = 32  # kinds that are tried at most, if no engine could make room for those before
@@ -50,11 +49,11 @@ _FORESEEN = 4  # models that save most, of which one is loaded if any is worth i
 class Loads:
     """What waits by model, and what is done about it."""
 
-    def __init__(self, fleet: Fleet, queue: Queue, keeper: Keeper, elsewhere: Elsewhere) -> None:
-        """``elsewhere`` is the line's own: what it holds is read."""
+    def __init__(self, fleet: Fleet, queue: Queue, keeper: Keeper, starts: Starts) -> None:
+        """``starts`` is the line's own: what kinds wait is read there."""
         self.keeper, self._foresees = keeper, keeper.foresees
         self._swaps = Swaps(fleet, keeper, queue.rules.fragmentation_max)
-        self._fleet, self._queue, self._elsewhere = fleet, queue, elsewhere
+        self._fleet, self._queue, self._starts = fleet, queue, starts
         # By kind that wants a model: since when, and how many jobs had started then.
         self._since: dict[str, tuple[float, int]] = {}
         self._in_vain: dict[str, int] = {}  # by kind: no place was found at this version
@@ -63,10 +62,10 @@ class Loads:
         self.started = 0  # jobs, in all
         self.has_released = False  # by the last decision: a model that was to leave stays
 
-    def copy(self, fleet: Fleet, queue: Queue, elsewhere: Elsewhere) -> Loads:
+    def copy(self, fleet: Fleet, queue: Queue, starts: Starts) -> Loads:
         """The same for a copy of the line, to play forward; foresight loads nothing there."""
         mine = copy(self)
-        mine._fleet, mine._queue, mine._elsewhere = fleet, queue, elsewhere
+        mine._fleet, mine._queue, mine._starts = fleet, queue, starts
         mine._swaps = self._swaps.copy(fleet)
         mine._since, mine._in_vain = dict(self._since), dict(self._in_vain)
         mine._foresees = False
@@ -165,10 +164,10 @@ class Loads:
         ]
 
     def _homes(self, kind: str) -> int:
-        return self._fleet.homes_beside(*self._elsewhere.get(kind, (kind, ())))
+        return self._fleet.homes_beside(*self._starts.kind(kind))
 
     def _is_wanting(self, kind: str) -> bool:
-        homes, (model, _) = self._fleet.homes, self._elsewhere.get(kind, (kind, ()))
+        homes, model = self._fleet.homes, self._starts.kind(kind).model
         if not homes.could_hold(model):
             return False
         if not (count := self._homes(kind)):
@@ -318,9 +317,7 @@ class Loads:
 
     def _places(self, known: ModelKnown, entry: Entry) -> Iterable[Engine]:
         """Engines that may be told to load the model of a waiting job."""
-        avoid: tuple[str, ...] = ()
-        if entry.avoid and self._fleet.has_other(known.model, entry.avoid):
-            avoid = entry.avoid
+        avoid = self._starts.avoided(entry)
         return (
             engine
             for engine in self._fleet.homes.ready(known)

@@ -14,14 +14,11 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.messages import (
     CancelRow,
-    DropCopy,
     EngineReady,
     Heartbeat,
-    LoadModel,
     LoadProgress,
     MemoryLies,
     MemoryShort,
@@ -37,12 +34,11 @@ from calotype.core.messages import (
     StepDone,
     Stop,
     TrialSeen,
-    UnloadModel,
 )
-from calotype.core.nouns import ModelInfo
 from calotype.core.states import ENGINE_MOVES, EngineState, move
 from calotype.pool.launch import Launch, Life, Pace
-from calotype.pool.loading import Loading, Order, reserves_of
+from calotype.pool.loading import Order
+from calotype.pool.models import Models
 from calotype.pool.process import EngineProcess
 from calotype.pool.reports import (
     EngineBack,
@@ -50,10 +46,6 @@ from calotype.pool.reports import (
     EngineHealth,
     EngineLost,
     EngineSuspect,
-    EngineWarm,
-    LoadState,
-    ModelNotLoaded,
-    ModelWarm,
     Report,
     Said,
 )
@@ -74,20 +66,18 @@ class Keeper:
         self._state = EngineState.DEAD
         self._since = datetime.now(UTC)
         self._reason = ""
-        self._loading = Loading(name, launch.models, launch.pinned)
+        self._models = Models(name, launch.models, launch.pinned)
         self._stopping = asyncio.Event()
         self._restarting = asyncio.Event()  # of the process that runs
         self._process: EngineProcess | None = None
         self._life = Life()
-        self._answers = asyncio.Queue[ModelWarm]()  # to what was asked for and is there
 
     async def keep(self) -> None:
         """Keep the engine until ``stop`` is called; then end its process and return."""
         backoff_s = self._pace.backoff_s_min
         while not self._stopping.is_set():
             self._life = Life()
-            self._loading.begin()
-            self._answers = asyncio.Queue()
+            self._models.begin(self._life)
             self._restarting.clear()
             self._move(EngineState.STARTING)
             reason, exit_code = await self._live()
@@ -95,12 +85,8 @@ class Keeper:
             self._move(EngineState.DEAD, reason)
             if self._stopping.is_set():
                 return
-            now, is_told = asyncio.get_running_loop().time(), self._restarting.is_set()
-            order = self._loading.died(reason, now, is_told=is_told)
-            if order is not None and order.is_asked:
-                name, said = order.model.name, f"the engine ended while it loaded it: {reason}"
-                rests = self._loading.has_given_up(name)
-                failed = ModelNotLoaded(name, said, rests=rests)
+            failed = self._models.died(reason, is_told=self._restarting.is_set())
+            if failed is not None:
                 await self._emit_report(Report(self._name, failed))
             await self._emit_report(Report(self._name, EngineLost(reason, exit_code)))
             backoff_s = self._pace.backoff_s_min if is_healthy else backoff_s
@@ -144,42 +130,18 @@ class Keeper:
         process = self._process
         if process is None or self._state in (EngineState.STARTING, EngineState.DEAD):
             raise EngineDown(f"{self._name} is {self._state}")
-        self._loading.ask(order)
+        self._models.ask(order)
         await self._load_next(process)
 
     async def drop_copy(self, name: str) -> None:
         """Have the engine keep no copy of a model in host memory, if it does."""
-        if self._process is not None and name in self._loading.staged:
-            self._loading.unstaged(name)
-            await self._process.write(DropCopy(name), wait=False)
+        if self._process is not None:
+            await self._models.drop_copy(name, self._process)
 
     def health(self) -> EngineHealth:
         """How the engine is now."""
-        now = asyncio.get_running_loop().time()
-        return EngineHealth(
-            name=self._name,
-            state=self._state,
-            since=self._since,
-            pid=self._process.pid if self._process else None,
-            device=self._life.device,
-            torch=self._life.torch,
-            models=tuple(self._loading.warm),
-            models_failed=self._loading.failing(now),
-            rows=self._life.rows,
-            steps=self._life.steps,
-            reason=self._reason,
-            budget_bytes=self._life.budget_bytes,
-            reserves=reserves_of(self._life.budget_bytes),
-            bytes=dict(self._life.bytes),
-            pinned=self._launch.pinned,
-            models_planned=self._loading.planned,
-            models_resting=self._loading.resting(now),
-            loading=self._load_state(),
-            models_staged=tuple(self._loading.staged),
-            staging_bytes=self._life.staging_bytes,
-            staged_bytes=self._life.staged,
-            memory=self._life.memory,
-        )
+        pid = self._process.pid if self._process else None
+        return self._models.health(self._state, self._since, pid, self._reason)
 
     async def _live(self) -> tuple[str, int | None]:
         """One process from start to end; why it ended, and its exit code."""
@@ -222,7 +184,7 @@ class Keeper:
                 message, blob = await process.read()
                 self._life.heard(message, loop.time())
                 if self._state is EngineState.SUSPECT:
-                    self._move(EngineState.READY, self._said_of_models())
+                    self._move(EngineState.READY, self._models.trouble())
                     await self._emit(EngineBack())
                 await self._absorb(process, message, blob)
         except InternalError as error:  # EngineDown, or a frame that isn't one of ours
@@ -234,30 +196,16 @@ class Keeper:
                 self._life.device, self._life.torch = message.device, message.torch
                 self._life.budget_bytes = message.budget_bytes
                 self._life.staging_bytes = message.staging_bytes
-                self._loading.plan(message.budget_bytes)
+                self._models.plan()
                 await self._load_next(process)
             case Heartbeat():
                 pass  # ``heard`` has judged it
-            case LoadProgress(done=done, total=total):
-                self._loading.progressed(done, total)
-            case ModelLoaded(name=name, room_bytes=room_bytes):
-                order = self._loading.loaded(name, room_bytes)
-                if self._state is not EngineState.STARTING:
-                    cost, measured = self._life.costs.get(name), self._life.measured[name]
-                    is_asked = order is not None and order.is_asked
-                    await self._emit(ModelWarm(name, cost, measured, is_asked))
-                await self._load_next(process)
-            case ModelFailed(name=name, reason=reason, is_full=is_full):
-                now, rows = asyncio.get_running_loop().time(), self._life.rows_owed
-                order = self._loading.refused(name, reason, now, is_full=is_full, rows=rows)
-                if order is not None and order.is_asked:
-                    rests = self._loading.has_given_up(name)
-                    await self._emit(ModelNotLoaded(name, reason, is_full, rests))
-                await self._load_next(process)
-            case ModelUnloaded(name, is_staged, why_not):
-                is_told = self._loading.unloaded(name, is_staged=is_staged)
-                if why_not or not (is_told or self._state is EngineState.STARTING):
-                    await self._emit(message)  # else nobody counts on what is gone
+            case LoadProgress() | ModelLoaded() | ModelFailed() | ModelUnloaded():
+                is_starting = self._state is EngineState.STARTING
+                if said := self._models.heard(message, is_starting=is_starting):
+                    await self._emit(said)
+                if isinstance(message, ModelLoaded | ModelFailed):
+                    await self._load_next(process)
             case MemoryLies() | MemoryShort() | TrialSeen():
                 await self._emit(message)
             case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
@@ -268,56 +216,15 @@ class Keeper:
     async def _answer(self) -> None:
         """Hand on answers of our own: who asks is in a turn, and mustn't wait for the reader."""
         while True:
-            await self._emit_report(Report(self._name, await self._answers.get()))
+            await self._emit_report(Report(self._name, await self._models.answers.get()))
 
     async def _load_next(self, process: EngineProcess, *, again: bool = False) -> None:
         """Have the engine load the next model; it is warm once there is none."""
-        now = asyncio.get_running_loop().time()
-        if (order := self._loading.next(now, again=again)) is not None:
-            for name in order.unstage:
-                self._loading.unstaged(name)
-                await process.write(DropCopy(name), wait=False)  # it may be in a turn
-            for name in order.evict:
-                self._loading.leaves(name)
-                await process.write(UnloadModel(name, name in order.stage), wait=False)
-            if self._loading.is_there(order):
-                name = order.model.name
-                warm = ModelWarm(name, self._life.costs.get(name), is_asked=True)
-                self._answers.put_nowait(warm)
-                await self._load_next(process, again=again)
-                return
-            command = load_command(order.model)
-            self._life.sent(command, now)
-            await process.write(command, wait=False)
-        elif self._state is EngineState.STARTING and self._loading.is_over:
-            self._move(EngineState.READY, self._said_of_models())
-            self._life.ready_at = now
-            await self._emit(self._warm())
-
-    def _warm(self) -> EngineWarm:
-        budget_bytes = self._life.budget_bytes
-        return EngineWarm(
-            models=tuple(self._loading.warm),
-            rows_max=limits.ENGINE_ROWS_MAX,
-            rows_spare=limits.ENGINE_ROWS_SPARE,
-            costs=dict(self._life.costs),
-            budget_bytes=budget_bytes,
-            reserves=reserves_of(budget_bytes),
-            staging_bytes=self._life.staging_bytes,
-            lies=self._life.lies,
-            pinned=self._launch.pinned,
-            measured=tuple(self._life.measured.values()),
-        )
-
-    def _load_state(self) -> LoadState | None:
-        current = self._loading.current
-        if current is None:
-            return None
-        since_s = asyncio.get_running_loop().time() - current.begun_at
-        return LoadState(current.order.model.name, since_s, current.done, current.total)
-
-    def _said_of_models(self) -> str:
-        return "; ".join(f"{name}: {why}" for name, why in self._loading.failed.items())
+        is_loading = await self._models.load_next(process, again=again)
+        if self._state is EngineState.STARTING and not is_loading:
+            self._move(EngineState.READY, self._models.trouble())
+            self._life.ready_at = asyncio.get_running_loop().time()
+            await self._emit(self._models.warm())
 
     async def _emit(self, message: Said, blob: bytes = b"") -> None:
         """Hand a report on. While the reader makes us wait, the engine's silence is our doing."""
@@ -377,19 +284,3 @@ class Keeper:
         if self._life.ready_at is None:
             return 0.0
         return asyncio.get_running_loop().time() - self._life.ready_at
-
-
-def load_command(model: ModelInfo) -> LoadModel:
-    """What has an engine load a model as its card wants it."""
-    return LoadModel(
-        model.name,
-        model.path,
-        model.build,
-        dtype=model.dtype,
-        quantise=model.quantise,
-        compile=model.compile,
-        checks=model.checks,
-        components=model.components,
-        trials=model.trials,
-        decoder=model.decoder,
-    )
