@@ -2,14 +2,17 @@
 
     python -m training.safety_collisions
 
-Run it after every change of the lists. It writes src/calotype/safety/terms/collisions.toml. Words
-and how common they are: the dictionaries of pyspellchecker (MIT), of seven languages.
+Run it after every change of the lists. It writes src/calotype/safety/terms/collisions.toml, in some
+minutes on one core. Words and how common they are: the dictionaries of pyspellchecker (MIT), of
+seven languages.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
 from rapidfuzz.distance import OSA
 from spellchecker import SpellChecker
@@ -92,8 +95,15 @@ def written(name: str, entries: Iterable[str]) -> str:
 
 def main() -> None:
     """Write the file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.safety_collisions",
+        description="Find the real words that a guess at a disguise would take for a listed one.",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=SHIPPED / "collisions.toml", help="the file that is written"
+    )
+    path = parser.parse_args().out
     found = collisions()
-    path = SHIPPED / "collisions.toml"
     path.write_text(
         "# Made by training/safety_collisions.py: real words that a guess would hit.\n\n"
         + written("near", found.near)

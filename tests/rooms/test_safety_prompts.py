@@ -81,6 +81,16 @@ def test_two_letters_are_guessed_at_where_real_words_that_near_are_known() -> No
     assert near.to("capitals") == near.to("nuxx") == ()
 
 
+def test_two_letters_are_guessed_at_in_the_shipped_lists_but_not_of_real_words() -> None:
+    assert category("a xecapitatex man") == "gore"
+    assert category("capitalised letters, a decimated hedge") is None
+
+
+def test_the_version_is_of_the_real_words_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Collisions, "shipped", classmethod(lambda cls: cls(far=frozenset({"x"}))))
+    assert PromptCheck.default().version != CHECK.version
+
+
 @pytest.mark.parametrize("between", ["\u200b", "\u00ad", "*", "~"])
 def test_what_hides_something_gets_no_benefit_of_the_doubt(between: str) -> None:
     assert category("a top less bus") is None

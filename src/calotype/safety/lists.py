@@ -51,6 +51,11 @@ class Collisions:
         raw = tomllib.loads((SHIPPED / "collisions.toml").read_text(encoding="utf-8"))
         return cls(**{name: frozenset(words) for name, words in raw.items()})
 
+    @property
+    def version(self) -> str:
+        """Hash of all of them: first 12 hex digits of SHA-256."""
+        return _digest({name: sorted(words) for name, words in asdict(self).items()})
+
 
 @dataclass(frozen=True)
 class Lists:
@@ -128,8 +133,11 @@ class Lists:
     def version(self) -> str:
         """Hash of everything in the lists: first 12 hex digits of SHA-256."""
         content = asdict(self) | {"off": sorted(self.off), "own": sorted(self.own)}
-        text = json.dumps(content, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _digest(content)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:

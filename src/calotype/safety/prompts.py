@@ -61,8 +61,9 @@ class PromptCheck:
         self.lists, self.classifier = lists, classifier
         self._off = lists.off - {ALWAYS}
         self.policy = ""  # its version, where it is by one
-        self._matcher = phrase_matcher(lists, Collisions.shipped())
-        text = f"{RULES} {lists.version} {classifier.version}"
+        collisions = Collisions.shipped()
+        self._matcher = phrase_matcher(lists, collisions)
+        text = f"{RULES} {lists.version} {collisions.version} {classifier.version}"
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
