@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,9 @@ def test_ready_load_run_done_stop(server: Server) -> None:
     told = [type(message) for message, _ in heard if not isinstance(message, Heartbeat)]
     assert told == [RowStarted, *[StepDone] * ROW.steps, RowDone]
     assert len(heard[-1][1]) == SIZE * SIZE * 3
+    mapped = Path(f"/proc/{ready.pid}/maps").read_text()
+    assert "libtorch" in mapped
+    assert "/scipy/" not in mapped, "it is installed, for those who train"
     server.say(Stop())
     assert server.process.wait(timeout=60) == 0
     server.errors.seek(0)

@@ -20,7 +20,7 @@ from calotype.core import limits, messages
 from calotype.core.errors import InternalError
 from calotype.core.messages import Heartbeat, Message, Stop
 from calotype.engine.inbox import Command, Inbox
-from calotype.engine.libraries import before_libraries
+from calotype.engine.libraries import before_libraries, without_unwanted
 
 
 class Link:
@@ -91,6 +91,7 @@ def serve(fd: int) -> None:
     link = Link(socket.socket(fileno=fd))
     link.start()  # before torch, which takes seconds to import: the server may be gone by then
     before_libraries()
+    without_unwanted()
     import torch
 
     from calotype.engine.device import prepare_device, prepare_room
