@@ -63,8 +63,8 @@ class EnginesBench(Bench):
 
 
 _NEXT = {
-    "queued": {"started", "promoted", "loading"},
-    "promoted": {"started", "loading"},
+    "queued": {"started", "promoted", "loading", "load_failed"},  # of a load that was under way
+    "promoted": {"started", "loading", "load_failed"},
     "loading": {"started", "promoted", "loading", "load_failed", "failed"},
     "load_failed": {"started", "promoted", "loading", "failed"},
     "started": {"step", "image_finished", "attempt_failed", "handed_back", "succeeded"},

@@ -28,6 +28,7 @@ from calotype.core.limits import (
     RELAX_WAIT_S_MAX,
 )
 from calotype.core.nouns import Component, Reserve, Tier
+from calotype.policy.kinds import Kind
 from tests.policy.fleet import queued
 from tests.policy.warm import Pool, by_engine, needs
 
@@ -372,9 +373,10 @@ def test_an_engine_that_can_load_it_after_all_is_one_to_wait_for_again() -> None
     pool.tell(AttemptFailed("j", "out of memory", is_retryable=True))
     pool.run(until=10.0)
     pool.failing.clear()
-    assert not pool.line._fleet.has_other("m", ("e0",))
+    kind = Kind("m", avoid=("e0",))
+    assert pool.line._fleet.in_force(kind) == Kind("m")
     pool.tell(ModelWarmed("e1", "m"))
-    assert pool.line._fleet.has_other("m", ("e0",))
+    assert pool.line._fleet.in_force(kind) == kind
 
 
 def test_a_paused_engine_is_told_to_load_nothing_and_what_it_has_is_loaded_elsewhere() -> None:

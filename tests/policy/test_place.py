@@ -38,8 +38,9 @@ def test_best_engine_is_what_a_look_at_all_of_them_finds(moves: list[tuple[str, 
         if what == "up":
             places.gone(name)
             known.pop(name, None)
-            places.up(EngineUp(name, tuple(models), 2 + number))
-            known[name] = {"models": models, "max": 2 + number, "jobs": {}}
+            size = 10 * (number % 3)
+            places.up(EngineUp(name, tuple(models), 2 + number, budget_bytes=size))
+            known[name] = {"models": models, "max": 2 + number, "jobs": {}, "size": size}
         elif what == "gone":
             places.gone(name)
             known.pop(name, None)
@@ -61,8 +62,8 @@ def by_hand(known: dict[str, dict[str, Any]], model: str, rows: int) -> str | No
     for name, it in known.items():
         taken = sum(it["jobs"].values())
         if model in it["models"] and (not taken or taken + rows <= it["max"]):
-            fitting[name] = it["max"] - taken
-    return max(fitting, key=lambda name: fitting[name], default=None)
+            fitting[name] = taken > 0, it["size"], taken - it["max"]
+    return min(fitting, key=lambda name: fitting[name], default=None)
 
 
 # Again, elsewhere

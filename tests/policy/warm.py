@@ -85,6 +85,8 @@ class Pool:
             case JobCancelled():
                 self.jobs.pop(event.job_id, None)
                 self.running.pop(event.job_id, None)
+            case ModelKnown():
+                self.known[event.model] = event
             case ModelGone() if event.engine in self.models:
                 self.models[event.engine].remove(event.model)
         decisions = self.line.on(event, self.now)
@@ -134,7 +136,13 @@ class Pool:
         job = self.jobs[start.job_id]
         assert job.model in self.models[start.engine], "its model isn't warm there"
         there = [self.jobs[it].rows for it, where in self.running.items() if where == start.engine]
-        assert not there or sum(there) + job.rows <= self.engines[start.engine].rows_max
+        up = self.engines[start.engine]
+        assert not there or sum(there) + job.rows <= up.rows_max
+        kept = {line.name: line.bytes for line in up.reserves}
+        most = kept | {it.name: max(it.bytes, kept.get(it.name, 0)) for it in job.adapters}
+        known = self.known.get(job.model)
+        whole = sum(part.bytes for part in known.components) + known.room_bytes if known else 0
+        assert not job.adapters or whole + sum(most.values()) <= up.budget_bytes, "too large for it"
         self.running[start.job_id] = start.engine
         self.started_at.setdefault(start.job_id, self.now)
         self._later(job.cost_s, "end", start.job_id)

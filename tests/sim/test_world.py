@@ -178,6 +178,19 @@ def test_a_lost_region_sends_its_jobs_elsewhere() -> None:
     assert figures["engines"]["lost"] == 1
 
 
+def test_jobs_with_many_loras_go_to_the_large_engines_and_leave_the_small_ones_to_others() -> None:
+    loading = Loading(lora_gb=3.0, spread=0.0)
+    plan = FleetPlan((Engines("A100", 1), Engines("A10G", 1)), loading=loading)
+    jobs = [asked(20.0 * at, loras=("a", "b", "c", "d") * (at % 2)) for at in range(10)]
+    world = World(plan, jobs, Costs(), 0)
+    figures = world.run().figures()
+    large, small = world._machines.engines.values()
+    assert figures["jobs"] == 10
+    assert len(large.loras) == 4
+    assert not small.loras, "12 GB of LoRAs have no room beside a model there"
+    assert small.busy_s > 0
+
+
 def test_late_relax_jobs_are_promoted_and_counted() -> None:
     jobs = [asked(0.0, tier=Tier.TURBO, device_s=30.0) for _ in range(40)]
     jobs.append(asked(0.1, tier=Tier.RELAX, tenant="bob", device_s=1.0))

@@ -23,6 +23,8 @@ class JobQueued:
     waited_s: float = 0.0  # in the line
     avoid: tuple[str, ...] = ()  # engines where it failed or that died under it
     deaths: int = 0  # engines that died under it
+    # What its LoRAs and ControlNets take on a device, by line of the ledger ("loras", "controls").
+    adapters: tuple[Reserve, ...] = ()
 
 
 @dataclass(frozen=True)

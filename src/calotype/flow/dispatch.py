@@ -52,7 +52,7 @@ class Dispatcher:
         self._tools, self._gate = tools, gate
         self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
         self._registry = registry
-        self.warmth = Warmth(self._line, pool, registry, tools.store)
+        self.warmth = Warmth(self._line, pool, registry, tools.store, tools.larder)
         self._line.load = self.warmth.load
         self._engines = Engines(self._line, pool, self.warmth, tools.tried)
         self._endings = Endings(self._line, tools, pool, registry, self._engines)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from calotype.core.errors import InvalidInput
 from calotype.core.kinds import UPSCALES
 from calotype.core.messages import RowControl, RowLora, RowPicture, RunRow
 from calotype.core.nouns import AdapterInfo, AdapterKind, Job, Spec
@@ -124,6 +126,16 @@ class Larder:
             },
             archives=_archives(wanted, brought),
         )
+
+    def named(self, spec: Spec) -> list[AdapterInfo]:
+        """The adapters of a job, but for those that are gone: it will be told when it starts."""
+        wanted = [(AdapterKind.LORA, use.name) for use in spec.loras]
+        wanted += [(AdapterKind.CONTROL, use.name) for use in spec.controls]
+        found = []
+        for kind, name in dict.fromkeys(wanted):
+            with suppress(InvalidInput):
+                found.append(self._adapter(kind, name))
+        return found
 
     def _adapter(self, kind: AdapterKind, name: str) -> AdapterInfo:
         field_name = "loras" if kind is AdapterKind.LORA else "controls"

@@ -124,16 +124,28 @@ class Known:
     ) -> Ledger:
         """The model on this engine, beside what is pinned; its adapters may need more than is kept
         free for such."""
-        wide = number_bytes(model.dtype, engine.device or "cpu")
-        wanted = {"loras": 0, "controls": 0}
-        for each in adapters:
-            line = "loras" if each.kind is AdapterKind.LORA else "controls"
-            wanted[line] += wide * each.parameters
+        wanted = lines_of(model, adapters, [engine.device or "cpu"])
         lines = {line.name: line.bytes for line in engine.reserves}
-        most = {name: max(lines.get(name, 0), count) for name, count in wanted.items()}
+        most = {line.name: max(lines.get(line.name, 0), line.bytes) for line in wanted}
         reserves = tuple(Reserve(name, count) for name, count in (lines | most).items())
         pinned = [self._told[name] for name in engine.pinned if name in self._told]
         return Ledger(engine.budget_bytes, reserves, [*pinned, self.of(model)])
+
+
+def lines_of(
+    model: ModelInfo, adapters: Iterable[AdapterInfo], devices: Iterable[str]
+) -> tuple[Reserve, ...]:
+    """What a job's adapters take beside its model, in bytes, by line of an engine's ledger.
+
+    Of these ``devices`` ("cpu", "cuda:0") as on the one whose numbers are widest; none: a CPU.
+    """
+    wide = max((number_bytes(model.dtype, each) for each in devices), default=0)
+    wide = wide or number_bytes(model.dtype, "cpu")
+    taken: dict[str, int] = {}
+    for each in adapters:
+        line = "loras" if each.kind is AdapterKind.LORA else "controls"
+        taken[line] = taken.get(line, 0) + wide * each.parameters
+    return tuple(Reserve(name, count) for name, count in taken.items() if count)
 
 
 def _mixed(known_s: float | None, measured_s: float) -> float:

@@ -29,12 +29,13 @@ from calotype.core.decisions import (
 from calotype.core.errors import CalotypeError, InternalError, PoisonJob
 from calotype.core.events import AttemptFailed, JobQueued, PolicyEvent, TimePassed
 from calotype.core.messages import CancelRow
-from calotype.core.nouns import Job, Spec, Tier
+from calotype.core.nouns import Job, Reserve, Spec, Tier
 from calotype.core.states import AttemptState
 from calotype.flow.alarm import Alarm
 from calotype.flow.attempt import Attempt, Machine, Tools
 from calotype.flow.costs import Costs
 from calotype.flow.gate import Gate
+from calotype.flow.known import lines_of
 from calotype.flow.standing import entries_of, standing_of
 from calotype.flow.turns import Turns
 from calotype.jobs.patience import patiently
@@ -129,7 +130,15 @@ class LiveLine:
             # A server that was stopped is no fault of the job: it has one more attempt.
             attempt=min(attempt, limits.ATTEMPTS_MAX - 1),
             waited_s=now - since,
+            adapters=self._adapters(spec),
         )
+
+    def _adapters(self, spec: Spec) -> tuple[Reserve, ...]:
+        if not (spec.loras or spec.controls):
+            return ()
+        devices = [engine.device for engine in self._pool.health() if engine.device]
+        adapters = self._tools.larder.named(spec)
+        return lines_of(self._registry.get(spec.model), adapters, devices)
 
     def on(self, event: PolicyEvent) -> list[Decision]:
         """Tell the line; what everyone is charged after it is written with the next change."""

@@ -28,6 +28,7 @@ from calotype.core.events import (
 from calotype.core.messages import MemoryLies, MemoryShort, ModelUnloaded
 from calotype.core.nouns import AdapterInfo, Job, ModelInfo
 from calotype.flow import hopeless
+from calotype.flow.ingredients import Larder
 from calotype.flow.known import NOTE, Known
 from calotype.flow.line import LiveLine
 from calotype.flow.where import Counts, where
@@ -44,9 +45,15 @@ class Warmth:
     """Methods that end in a change of the line are called inside a turn, which the caller took."""
 
     def __init__(
-        self, line: LiveLine, pool: EnginePool, registry: ModelRegistry, store: JobStore
+        self,
+        line: LiveLine,
+        pool: EnginePool,
+        registry: ModelRegistry,
+        store: JobStore,
+        larder: Larder,
     ) -> None:
         self._line, self._pool, self._registry, self._store = line, pool, registry, store
+        self._larder = larder
         self._known = Known()
         self._loading: dict[str, LoadModel] = {}  # by engine
         self.counts = Counts()
@@ -194,25 +201,32 @@ class Warmth:
         await self._give_up_roomless()
 
     async def _give_up_roomless(self) -> None:
-        """Give up the jobs whose model no engine can hold, by what is known of it, or of what is
-        pinned, by now."""
+        """Give up the jobs whose model, with their adapters, no engine can hold, by what is known
+        of it, or of what is pinned, by now."""
         engines = self._pool.health()
         there = {name for engine in engines for name in engine.models}
         there |= {engine.loading.model for engine in engines if engine.loading}
-        wanted = dict.fromkeys(job.spec.model for job in self._line.waiting.values())
-        for name in [name for name in wanted if name not in there]:
+        wanted: dict[tuple[str, ...], list[Job]] = {}
+        for job in self._line.waiting.values():
+            spec = job.spec
+            named = [*(use.name for use in spec.loras), *(use.name for use in spec.controls)]
+            if named or spec.model not in there:
+                wanted.setdefault((spec.model, *named), []).append(job)
+        for (name, *_), jobs in wanted.items():
             try:
-                self._known.check(self._registry.get(name), engines)
+                with_these = self._larder.named(jobs[0].spec)
+                self._known.check(self._registry.get(name), engines, with_these)
             except InvalidInput:
                 continue  # it was taken away: hopeless, but not for want of room
             except CalotypeError as error:
-                await self._fail([name], error)
+                await self._fail(jobs, error)
 
     async def fail_waiting(self, failed: dict[str, str]) -> None:
         """Give up the jobs that wait for models that no engine could load, for these reasons."""
         for model, reason in failed.items():
             error = ModelBroken(f"no engine could load {model}: {reason}", field="model")
-            await self._fail([model], error)
+            doomed = [job for job in self._line.waiting.values() if job.spec.model == model]
+            await self._fail(doomed, error)
 
     def ran_short(self, engine: str, short: MemoryShort) -> None:
         """A pass found no room; its rows go on in smaller ones."""
@@ -246,10 +260,11 @@ class Warmth:
         for job_id in waiting[: limits.LOADING_TOLD_MAX]:
             await patiently(partial(self._store.tell_queued, job_id, kind, data))
 
-    async def _fail(self, models: Iterable[str], error: CalotypeError) -> None:
+    async def _fail(self, jobs: Iterable[Job], error: CalotypeError) -> None:
         line = self._line
-        doomed: list[Job] = [job for job in line.waiting.values() if job.spec.model in models]
-        for job in doomed:
+        for job in jobs:
+            if job.id not in line.waiting:
+                continue  # what ended another brought this one's turn
             decisions = line.on(JobCancelled(job.id))
             await line.fail(job.id, error)
             await line.carry_out(decisions)

@@ -10,7 +10,13 @@ from calotype.core.events import EngineUp, ModelKnown
 from calotype.policy.arena import Fragmentation
 from calotype.policy.ledger import Ledger
 
-Size = tuple[int, tuple[str, ...]]
+
+class Size(NamedTuple):
+    """What a device can hold; smaller ones sort first."""
+
+    capacity_bytes: int  # for models; 0: they aren't loaded there on demand
+    pinned: tuple[str, ...] = ()  # models that always lie there
+    kept: tuple[tuple[str, int], ...] = ()  # bytes beside them, by line: for adapters and the like
 
 
 class Load(NamedTuple):
@@ -79,8 +85,17 @@ class Engine:
         if up.budget_bytes:
             held = [known.get(name) or ModelKnown(name, (), 0.0) for name in up.models]
             self.ledger = Ledger(up.budget_bytes, up.reserves, held)
-        # What its device can hold: bytes for models, and those that are pinned there.
-        self.size: Size = self.ledger.capacity_bytes if self.ledger else 0, up.pinned
+        kept = tuple((line.name, line.bytes) for line in up.reserves)
+        self.size = Size(self.ledger.capacity_bytes if self.ledger else 0, up.pinned, kept)
+
+    @property
+    def key(self) -> tuple[bool, int, int, int]:
+        """Of engines on which a job can start, the one with the smallest is chosen."""
+        return self.rows > 0, self.size.capacity_bytes, self.rows - self.rows_max, self.order
+
+    def is_home_of(self, model: str) -> bool:
+        """Whether it has a model warm, or is loading it."""
+        return model in self.models or (self.loading is not None and self.loading.model == model)
 
     def fits(self, rows: int) -> bool:
         """Room for that many more. An empty engine takes any job: it would never fit otherwise."""

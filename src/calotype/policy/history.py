@@ -27,7 +27,7 @@ from calotype.policy.rules import Rules
 OURS = '{"line": '  # how lines begin that are no jobs of a trace
 _EVENTS: dict[str, type[Any]] = {kind.__name__: kind for kind in PolicyEvent.__args__}
 # Fields of events that hold nouns: JSON brings them as lists of objects.
-_PARTS: dict[str, type[Any]] = {"components": Component, "reserves": Reserve}
+_PARTS: dict[str, type[Any]] = {"components": Component, "reserves": Reserve, "adapters": Reserve}
 
 
 @dataclass(frozen=True)

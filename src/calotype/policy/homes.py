@@ -10,11 +10,12 @@ It keeps the ledgers; what is to be loaded is decided in ``loads``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import copy
 from itertools import chain, islice
 
 from calotype.core.events import ModelKnown
+from calotype.core.nouns import Component, Reserve
 from calotype.policy.arena import Fragmentation
 from calotype.policy.engines import Claim, Engine, Load, Size
 from calotype.policy.ledger import Ledger
@@ -37,7 +38,9 @@ class Homes:
         self._sizes: dict[Size, int] = {}  # engines that are up, by what they can hold
         self._idle: dict[Size, dict[str, Engine]] = {}  # ready and without rows, by that
         self._busy: dict[Size, dict[str, Engine]] = {}  # ready and with rows, by that
-        self._fitting: dict[tuple[Size, str], bool] = {}  # whether a model can be held
+        self.fits_version = 0  # grows when what a device can hold may have changed, or is news
+        # Bytes that a device has left beside a model; below 0: it is too large.
+        self._left: dict[tuple[Size, str], int] = {}
 
     def copy(self, engines: Mapping[str, Engine]) -> Homes:
         """The same of these engines, by name: copies of ours."""
@@ -59,6 +62,7 @@ class Homes:
         if engine.ledger is None:
             return
         size = engine.size
+        self.fits_version += size not in self._sizes
         self._sizes[size] = self._sizes.get(size, 0) + 1
         self.engines += 1
         self.version += 1
@@ -95,22 +99,31 @@ class Homes:
             islice(group.get(size, {}).values(), _LOOKED_AT) for group in groups for size in sizes
         )
 
-    def could_hold(self, model: str, engine: Engine | None = None) -> bool:
-        """Whether a device that is up, or this one, could hold the model beside what is pinned."""
+    def could_hold(
+        self, model: str, engine: Engine | None = None, beyond: Collection[Size] = ()
+    ) -> bool:
+        """Whether a device that is up (but for some sizes), or this one, could hold the model
+        beside what is pinned there."""
         if (known := self.known.get(model)) is None:
             return False
         if engine is None:
-            return any(self._fits(size, known) for size in self._sizes)
+            return any(size not in beyond and self._fits(size, known) for size in self._sizes)
         return engine.ledger is not None and self._fits(engine.size, known)
 
-    def is_elsewhere(self, engines: Iterable[Engine], model: str, avoid: tuple[str, ...]) -> bool:
-        """Whether another engine than those is a home of the model."""
-        return any(
-            one.name not in avoid
-            and not one.is_paused
-            and (model in one.models or (one.loading is not None and one.loading.model == model))
-            for one in engines
-        )
+    def beyond(self, model: str, adapters: Iterable[Reserve]) -> tuple[Size, ...]:
+        """Devices that are up and can't hold a model with these of a job, the smallest first.
+
+        Adapters lie in what is kept free for such; what goes past that has to be free beside it.
+        """
+        if (known := self.known.get(model)) is None:
+            return ()
+        found = []
+        for size in sorted(self._sizes):
+            kept = dict(size.kept)
+            more = sum(max(0, line.bytes - kept.get(line.name, 0)) for line in adapters)
+            if more > self._beside(size, known):
+                found.append(size)
+        return tuple(found)
 
     @property
     def has_idle(self) -> bool:
@@ -126,8 +139,11 @@ class Homes:
 
     def learn(self, known: ModelKnown, engines: Iterable[Engine]) -> None:
         """What a model needs; ledgers that hold it are corrected."""
+        before = self.known.get(known.model)
+        if before is None or _bytes_of(before) != _bytes_of(known):
+            self._left.clear()
+            self.fits_version += 1
         self.known[known.model] = known
-        self._fitting.clear()
         for engine in engines:
             if engine.ledger is not None and known.model in engine.ledger:
                 engine.ledger = engine.ledger.plus(known)
@@ -138,7 +154,8 @@ class Homes:
     def forget(self, model: str, engines: Iterable[Engine]) -> None:
         """A model is no longer there to be loaded; where it is warm it stays until it has to go."""
         self.known.pop(model, None)
-        self._fitting.clear()
+        self._left.clear()
+        self.fits_version += 1
         for engine in engines:
             engine.host = engine.host.minus(model)
         self.version += 1
@@ -240,12 +257,15 @@ class Homes:
             self.refresh(engine)
 
     def _fits(self, size: Size, known: ModelKnown) -> bool:
-        if (found := self._fitting.get((size, known.model))) is None:
-            capacity, pinned = size
-            kept = (self.known[name] for name in pinned if name in self.known)
-            found = Ledger(capacity, (), kept).plus(known).free_bytes >= 0
-            self._fitting[size, known.model] = found
-        return found
+        return self._beside(size, known) >= 0
+
+    def _beside(self, size: Size, known: ModelKnown) -> int:
+        """Bytes that are left beside a model and what is pinned; below 0 if it is too large."""
+        if (left := self._left.get((size, known.model))) is None:
+            pinned = (self.known[name] for name in size.pinned if name in self.known)
+            left = Ledger(size.capacity_bytes, (), pinned).plus(known).free_bytes
+            self._left[size, known.model] = left
+        return left
 
     def _count(self, engine: Engine, sign: int) -> None:
         for model in engine.models:
@@ -275,3 +295,8 @@ class Homes:
             self.unpinned[name] = engine
         else:
             self.unpinned.pop(name, None)
+
+
+def _bytes_of(known: ModelKnown) -> tuple[tuple[Component, ...], int]:
+    """What decides where a model fits."""
+    return known.components, known.room_bytes

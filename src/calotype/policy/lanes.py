@@ -117,6 +117,13 @@ class Entry:
         other.attempt, other.deaths, other.avoid = self.attempt - 1, self.deaths, self.avoid
         return other
 
+    def moved(self) -> Entry:
+        """The same job, still waiting, to wait as one of another kind."""
+        other = self._anew(self.cost)
+        other.attempt, other.deaths, other.avoid = self.attempt, self.deaths, self.avoid
+        other.passed, other.passed_at = self.passed, self.passed_at
+        return other
+
     def _anew(self, cost: int) -> Entry:
         """Another object, since this one still lies, marked, in the heaps."""
         other = Entry(self.job, self.seq, self.whole, self.queued_at)

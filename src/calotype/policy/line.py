@@ -24,8 +24,9 @@ is lost then is lost by its own doing.
 A job that fails is tried again on another engine, if one is up that could run it: it then waits for
 that one, though the engine where it failed idles.
 
-A job starts where its model is warm. One whose model isn't lets others pass, but only so often and
-so long (``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then an engine is emptied for it (``loads``).
+A job starts where its model is warm, and only where the device can hold its LoRAs and ControlNets
+beside it. One whose model isn't lets others pass, but only so often and so long
+(``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then an engine is emptied for it (``loads``).
 
 An engine that is *paused* (suspect, or slow) keeps what it runs and is given nothing more. So is
 one that had *notice* to go (``notices``): it hands back what doesn't end in time (``HandBack``).
@@ -99,6 +100,7 @@ class Line:
         """An empty line; ``standing`` is what ``standing()`` gave before a restart."""
         self._queue: Queue = queue or FairQueue(standing, rules)
         self._fleet = Fleet()
+        self._fits_version = 0  # of the fleet's homes, for which waiting jobs' kinds are right
         self._waiting: dict[str, Entry] = {}
         self._running: dict[str, Entry] = {}
         self._cancelled: dict[str, Entry] = {}  # charged, rows freed, JobSettled not yet seen
@@ -126,6 +128,8 @@ class Line:
             self._settle(event.job_id, event.device_s)
         else:
             decisions = self._absorb(event, now)
+            if self._fits_version != self._fleet.homes.fits_version:
+                self._sort_anew()
         for engine in self._notices.due(now):
             decisions += [HandBack(job, engine) for job in self._fleet.jobs_on(engine)]
         if late := self._queue.promote(now):
@@ -326,6 +330,16 @@ class Line:
         self._waiting[entry.job.job_id] = entry
         self._queue.add(entry)
         self._loads.waits(entry)
+
+    def _sort_anew(self) -> None:
+        """Give waiting jobs the kinds they should have now that devices or models are others."""
+        self._fits_version = self._fleet.homes.fits_version
+        for entry in self._starts.misplaced(self._waiting.values()):
+            other = entry.moved()
+            self._starts.waits(other)
+            self._waiting[other.job.job_id] = other
+            self._queue.add(other)  # before the other leaves: its owners never stop waiting
+            self._queue.remove(entry)
 
     def _end(self, entry: Entry) -> None:
         job_id = entry.job.job_id

@@ -164,11 +164,11 @@ class Loads:
         ]
 
     def _homes(self, kind: str) -> int:
-        return self._fleet.homes_beside(*self._starts.kind(kind))
+        return self._fleet.homes_of(self._starts.kind(kind))
 
     def _is_wanting(self, kind: str) -> bool:
-        homes, model = self._fleet.homes, self._starts.kind(kind).model
-        if not homes.could_hold(model):
+        homes, (model, _, beyond) = self._fleet.homes, self._starts.kind(kind)
+        if not homes.could_hold(model, beyond=beyond):
             return False
         if not (count := self._homes(kind)):
             return True
@@ -317,12 +317,12 @@ class Loads:
 
     def _places(self, known: ModelKnown, entry: Entry) -> Iterable[Engine]:
         """Engines that may be told to load the model of a waiting job."""
-        avoid = self._starts.avoided(entry)
+        kind = self._fleet.in_force(self._starts.kind(entry.kind))
         return (
             engine
             for engine in self._fleet.homes.ready(known)
             if known.model not in engine.models
-            and engine.name not in avoid
+            and kind.may_use(engine)
             and self._swaps.may_try(engine, known.model)
         )
 

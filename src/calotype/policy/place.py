@@ -1,33 +1,35 @@
 """Which engine: one that has the model warm and room for all of the job's rows.
 
 It knows the engines, what is warm on each and how many rows each holds; nothing of whose turn it
-is. A job's rows all go to one engine. Of those that fit, the one with most free rows is chosen; of
-equals, the one that came up first. What is loaded where is kept in ``homes``.
+is. A job's rows all go to one engine: to one that idles, if any does; of several to the smallest
+device, so that the large ones are there for what needs them; then to that with most free rows, or
+that came up first. What is loaded where is kept in ``homes``.
 
-For each model there is a heap of its engines by free rows. A key that has become too good (rows
-were taken) is mended when it surfaces; one that became better is entered again. So each change is
-one step of a heap for each model that the engine has warm. While only a few engines have room, as
-on any busy fleet, those are simply looked at, and no heap is touched.
+For each model and size of device there are heaps of its engines by free rows. A key that has become
+too good (rows were taken) is mended when it surfaces; one that became better is entered again. So
+each change is one step of a heap for each model that the engine has warm. While only a few engines
+have room, as on any busy fleet, those are simply looked at, and no heap is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 
 from calotype.core.events import EngineUp, ModelKnown
 from calotype.policy.engines import Engine
 from calotype.policy.homes import Homes
+from calotype.policy.kinds import Kind
 
 WHOLE_ENGINE = 1_000_000  # rows: more than any engine has, so only an empty one fits, and no other
 _FEW = 4  # engines with room, whose models are then looked at, and not the models that wait
 _STALE_KEPT = 64  # keys that were entered again, before a heap is worth making anew
 
-Held = Mapping[str, tuple[str, ...]]  # models whose engines are kept free, but for these engines
+Held = Mapping[str, Sequence[Kind]]  # by model: kinds for which the engines they may use are kept
 
 
 class _Ranked:
-    """Engines of one model by free rows, most first; of equals, the one that came up first.
+    """Engines of one model and size by free rows, most first; of equals, the first to come up.
 
     Those without rows, or (not ``is_empty``) those that hold some. An engine that was closed, lost
     the model, or is of the other sort now, is dropped when it surfaces.
@@ -78,8 +80,9 @@ class Fleet:
     def __init__(self) -> None:
         self._engines: dict[str, Engine] = {}
         self._order = 0
-        self._empty: dict[str, _Ranked] = {}  # by model
-        self._partly: dict[str, _Ranked] = {}  # by model
+        # By model and bytes that devices can hold, the smallest first: without rows, and with some.
+        self._empty: dict[str, dict[int, _Ranked]] = {}
+        self._partly: dict[str, dict[int, _Ranked]] = {}
         self.opened: dict[str, Engine] = {}  # with room for a row
         self._fresh: dict[Engine, None] = {}  # opened, or with more room, and in no heap as such
         self.rows = self.rows_spare = 0  # room in all; of it that left to heavier tiers
@@ -217,59 +220,56 @@ class Fleet:
         return kinds
 
     def warm(
-        self, model: str, rows: int, held: Held | None = None, avoid: tuple[str, ...] = ()
+        self, model: str, rows: int, held: Held | None = None, kind: Kind | None = None
     ) -> Engine | None:
         """The engine on which a job of this model and so many rows starts, or None.
 
-        Engines with a ``held`` model are left out, and those to avoid: then each engine that has
-        the model and room is looked at.
+        Engines ``held`` for others are left out, and those that the job's kind may not use: then
+        each engine that has the model and room is looked at.
         """
         few = len(self.opened) <= _FEW
-        if few or held or avoid:
-            best, best_key = None, (1, 0)
+        if few or held or kind:
+            best: Engine | None = None
             for one in self.opened.values() if few else self._all(model):
-                key = (one.rows - one.rows_max, one.order)
-                if model in one.models and key < best_key and one.fits(rows):
-                    if (held or avoid) and not _is_free(one, held, avoid):
-                        continue
-                    best, best_key = one, key
+                if model not in one.models or not one.fits(rows):
+                    continue
+                if best is not None and best.key <= one.key:
+                    continue
+                if (kind is None or kind.may_use(one)) and not (held and _is_held(one, held)):
+                    best = one
             return best
         self._enter_fresh()
-        partly, empty = self._partly.get(model), self._empty.get(model)
-        some = partly.best() if partly else None
-        none = empty.best() if empty else None
-        if some is None or not some.fits(rows):
-            return none
-        if none is None:
-            return some
-        mine, other = some.rows - some.rows_max, none.rows - none.rows_max
-        return some if (mine, some.order) < (other, none.order) else none
+        for ranked in self._empty.get(model, {}).values():
+            if (found := ranked.best()) is not None:
+                return found
+        for ranked in self._partly.get(model, {}).values():
+            if (found := ranked.best()) is not None and found.fits(rows):
+                return found
+        return None
 
-    def has_other(self, model: str, avoid: tuple[str, ...]) -> bool:
-        """Whether an engine is up, busy or not, that could run this model and isn't avoided.
+    def in_force(self, kind: Kind) -> Kind:
+        """The kind as things stand: nothing is avoided if there is no other engine for it.
 
-        One that couldn't load it the last time is none to wait for.
+        Another is one that is up, busy or not, and could run its model. One that couldn't load that
+        the last time is none to wait for.
         """
-        return any(
-            name not in avoid
-            and not one.is_paused
-            and (
-                model in one.models
-                or (model not in one.failing and self.homes.could_hold(model, one))
-            )
-            for name, one in self._engines.items()
+        if not kind.avoid or any(
+            kind.may_use(one) and not one.is_paused and self._could_run(kind.model, one)
+            for one in self._engines.values()
+        ):
+            return kind
+        return kind._replace(avoid=())
+
+    def homes_of(self, kind: Kind) -> int:
+        """How many homes its model has; 0 if its jobs can start on none of them."""
+        count = self.homes.counts.get(kind.model, 0)
+        if not count or kind.is_plain or (kind := self.in_force(kind)).is_plain:
+            return count
+        is_usable = any(
+            kind.may_use(one) and not one.is_paused and one.is_home_of(kind.model)
+            for one in self._engines.values()
         )
-
-    def homes_beside(self, model: str, avoid: tuple[str, ...]) -> int:
-        """How many homes jobs can start on; 0 if they avoid all that there are, and need not."""
-        count = self.homes.counts.get(model, 0)
-        if count and avoid and self.has_other(model, avoid):
-            return count if self.is_home_elsewhere(model, avoid) else 0
-        return count
-
-    def is_home_elsewhere(self, model: str, avoid: tuple[str, ...]) -> bool:
-        """Whether an engine that isn't avoided has the model, or is loading it."""
-        return self.homes.is_elsewhere(self._engines.values(), model, avoid)
+        return count if is_usable else 0
 
     def engines(self) -> Collection[Engine]:
         """All that are up."""
@@ -288,11 +288,16 @@ class Fleet:
         if not engine.rows:
             self.homes.refresh(engine)
 
+    def _could_run(self, model: str, engine: Engine) -> bool:
+        if model in engine.models:
+            return True
+        return model not in engine.failing and self.homes.could_hold(model, engine)
+
     def _all(self, model: str) -> list[Engine]:
         """Engines that have the model and room for a row, in no useful order."""
         self._enter_fresh()
-        partly, empty = self._partly.get(model), self._empty.get(model)
-        return [*(partly.all() if partly else ()), *(empty.all() if empty else ())]
+        groups = (self._partly.get(model, {}), self._empty.get(model, {}))
+        return [engine for group in groups for ranked in group.values() for engine in ranked.all()]
 
     def _admit(self, engine: Engine) -> None:
         """Let jobs be placed there, unless it is paused."""
@@ -306,9 +311,12 @@ class Fleet:
         """Bring the heaps up to date."""
         for engine in self._fresh:
             places = self._partly if engine.rows else self._empty
+            size = engine.size.capacity_bytes
             for model in engine.models:
-                if (ranked := places.get(model)) is None:
-                    ranked = places[model] = _Ranked(model, is_empty=not engine.rows)
+                group = places.setdefault(model, {})
+                if (ranked := group.get(size)) is None:
+                    ranked = group[size] = _Ranked(model, is_empty=not engine.rows)
+                    places[model] = dict(sorted(group.items()))
                 ranked.enter(engine)
         self._fresh.clear()
 
@@ -319,9 +327,6 @@ class Fleet:
         self._fresh.pop(engine, None)
 
 
-def _is_free(engine: Engine, held: Held | None, avoid: tuple[str, ...]) -> bool:
-    if engine.name in avoid:
-        return False
-    return not held or all(
-        model not in held or engine.name in held[model] for model in engine.models
-    )
+def _is_held(engine: Engine, held: Held) -> bool:
+    """Whether a job that is to come first waits for rows of this engine."""
+    return any(kind.may_use(engine) for model in engine.models for kind in held.get(model, ()))

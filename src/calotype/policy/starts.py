@@ -1,27 +1,22 @@
 """The next start: the first job by the fair order that an engine has its model warm and room for.
 
 Jobs of one *kind* can start in the same places, so whoever asks for the next start asks for kinds,
-not for jobs. A job's kind is its model's name; one that failed somewhere is of another, with the
-engines it avoids.
+not for jobs. A job's kind is its model's name. One that failed somewhere is of another, with the
+engines it avoids; so is one whose LoRAs and ControlNets some devices can't hold beside the model:
+it starts only on others, and waits for one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
-from typing import NamedTuple
 
 from calotype.core.limits import ATTEMPTS_MAX
 from calotype.policy.engines import Engine
+from calotype.policy.kinds import Kind
 from calotype.policy.lanes import Entry
 from calotype.policy.place import WHOLE_ENGINE, Fleet
 from calotype.policy.queue import Queue
-
-
-class Kind(NamedTuple):
-    """What decides where a job can start."""
-
-    model: str
-    avoid: tuple[str, ...] = ()  # engines where it failed
 
 
 class Starts:
@@ -40,9 +35,10 @@ class Starts:
 
     def waits(self, entry: Entry) -> None:
         """A job is to wait: of which kind, and for how many rows."""
-        if entry.avoid:
-            entry.kind = f"{entry.job.model}, not on {', '.join(entry.avoid)}"
-            self._special[entry.kind] = Kind(entry.job.model, entry.avoid)
+        kind = self._kind_of(entry)
+        entry.kind = kind.name
+        if not kind.is_plain:
+            self._special[entry.kind] = kind
         # At its last attempt it takes all the rows there are: it is alone on its engine.
         entry.rows = WHOLE_ENGINE if entry.attempt + 1 == ATTEMPTS_MAX else entry.job.rows
 
@@ -63,29 +59,32 @@ class Starts:
         kinds = self._fleet.open_kinds(self._queue.kinds)
         if self._special:
             kinds += self._open_special()
-        held: dict[str, tuple[str, ...]] = {}
+        held: dict[str, list[Kind]] = {}
         while kinds and (found := self._queue.first(kinds)):
             entry, why = found
-            model, avoid = entry.job.model, self.avoided(entry)
-            if engine := self._fleet.warm(model, entry.rows, held, avoid):
+            model, special = entry.job.model, self._special.get(entry.kind)
+            kind = self._fleet.in_force(special) if special else None
+            if engine := self._fleet.warm(model, entry.rows, held, kind):
                 return entry, why, engine
-            held[model] = tuple(name for name in avoid if name in held.get(model, avoid))
+            held.setdefault(model, []).append(kind or Kind(model))
             kinds.remove(entry.kind)
         return None
 
-    def avoided(self, entry: Entry) -> tuple[str, ...]:
-        """Engines where it failed, if there is another that could run it."""
-        return self._barred(entry.job.model, entry.avoid) if entry.avoid else ()
+    def misplaced(self, waiting: Iterable[Entry]) -> list[Entry]:
+        """Those of another kind than they should be, since devices or needs are others now."""
+        return [one for one in waiting if one.job.adapters and one.kind != self._kind_of(one).name]
+
+    def _kind_of(self, entry: Entry) -> Kind:
+        job = entry.job
+        beyond = self._fleet.homes.beyond(job.model, job.adapters) if job.adapters else ()
+        return Kind(job.model, entry.avoid, beyond)
 
     def _open_special(self) -> list[str]:
-        """Kinds of jobs that failed somewhere, for which another engine has room."""
+        """Of kinds that may not start everywhere, those for which an engine has room."""
         for name in [name for name in self._special if name not in self._queue.kinds]:
             del self._special[name]
         return [
             name
-            for name, (model, avoid) in self._special.items()
-            if self._fleet.warm(model, 1, None, self._barred(model, avoid))
+            for name, kind in self._special.items()
+            if self._fleet.warm(kind.model, 1, None, self._fleet.in_force(kind))
         ]
-
-    def _barred(self, model: str, avoid: tuple[str, ...]) -> tuple[str, ...]:
-        return avoid if self._fleet.has_other(model, avoid) else ()

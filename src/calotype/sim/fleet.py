@@ -38,7 +38,7 @@ from typing import Any
 
 from calotype.core.errors import InvalidInput, OperatorError
 from calotype.core.events import ModelKnown
-from calotype.core.nouns import Component, Tier
+from calotype.core.nouns import Component, Reserve, Tier
 from calotype.policy.rules import Rules
 from calotype.policy.scale import ScaleRules
 
@@ -56,6 +56,7 @@ class Kind:
     rows: int = 1  # images it works on at one time
     batch_gain: float = 1.0  # images a second at full rows, against one row
     models_gb: float = 16.0  # of its memory, for base models: the rest is for all else
+    loras_gb: float = 0.0  # kept free beside them, for the LoRAs of jobs that run
     staging_gb: float = 0.0  # of host memory, for copies of models between disk and device
     loras: int = 16  # kept loaded
 
@@ -105,6 +106,7 @@ class Loading:
 
     model_s: float = 12.0
     lora_s: float = 1.0
+    lora_gb: float = 0.0  # of a LoRA; what a job's take past `loras_gb` is free memory for models
     spread: float = 0.3
     model_gb: float = 6.9  # of a model of which nothing else is known
     # A part of a model needs one block of free memory; where there is none its load fails, and the
@@ -130,6 +132,7 @@ MODELS = {
     "flux": ModelSize(gb=24.0, shares=("clip-l", "t5-xxl")),
 }
 GB = 10**9
+LORAS = "loras"  # the ledger's line of them
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,17 @@ class FleetPlan:
         own = Component(model, "base", round(of.gb * GB))
         load_s = loading.model_s if of.load_s is None else of.load_s
         return ModelKnown(model, (own, *shared), load_s, load_s * loading.staged)
+
+    def adapters(self, loras: tuple[str, ...]) -> tuple[Reserve, ...]:
+        """What a job's LoRAs take on a device."""
+        taken = round(len(loras) * self.loading.lora_gb * GB)
+        return (Reserve(LORAS, taken),) if taken else ()
+
+    def device(self, group: Engines) -> tuple[int, tuple[Reserve, ...]]:
+        """Of an engine of this group: bytes of its ledger's budget, and of that kept for LoRAs."""
+        kind = self.kinds[group.kind]
+        kept = round(kind.loras_gb * GB)
+        return round(kind.models_gb * GB) + kept, (Reserve(LORAS, kept),) if kept else ()
 
 
 def of_gpus(count: int) -> FleetPlan:

@@ -179,12 +179,14 @@ class Machines:
             self._heat(engine, model)
         for model in group.pinned:
             self.needs(model)
+        budget_bytes, reserves = self._plan.device(group)
         desk.tell(
             EngineUp(
                 engine.name,
                 warm,
                 kind.rows,
-                budget_bytes=round(kind.models_gb * GB),
+                budget_bytes=budget_bytes,
+                reserves=reserves,
                 pinned=group.pinned,
                 staging_bytes=round(kind.staging_gb * GB),
             )

@@ -153,7 +153,9 @@ class World:
         if self.etas:
             self.etas.coming(job_id, asked)
         queued = JobQueued(
-            job_id, asked.tenant, asked.tier, asked.model, asked.n, cost_s, user=asked.user
+            *(job_id, asked.tenant, asked.tier, asked.model, asked.n, cost_s),
+            user=asked.user,
+            adapters=self._plan.adapters(asked.loras),
         )
         if self._scaling:
             self._scaling.queued(queued, self.now)
