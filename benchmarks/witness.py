@@ -46,15 +46,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("count", type=int, nargs="?", default=1000)
     parser.add_argument("--engine", action="store_true", help="drawn by the embedded model")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first picture")
     given = parser.parse_args()
     count, began = given.count, time.monotonic()
-    whole, files, changed, missed = asyncio.run((drawn if given.engine else looked_at)(count))
+    how = drawn if given.engine else looked_at
+    whole, files, changed, missed = asyncio.run(how(count, given.first))
     print(f"{count} pictures, {files} files: {whole} ours and unchanged")
     print(f"one bit changed in each: {changed} ours and unchanged (by the claim alone: {missed})")
     print(f"{time.monotonic() - began:.0f} s")
 
 
-async def looked_at(count: int) -> tuple[int, int, int, int]:
+async def looked_at(count: int, seed: int) -> tuple[int, int, int, int]:
     """Files that are ours and unchanged, all files, and those that still are with a bit changed.
 
     And those of the last that are by their claim alone, which leaves a few bytes of itself out.
@@ -66,16 +68,16 @@ async def looked_at(count: int) -> tuple[int, int, int, int]:
         finisher = Finisher(2, identity, MarkKey("wmk_bench", bytes(range(32))))
         found = [0, 0, 0, 0]
         try:
-            for first in range(0, count, AT_ONCE):
-                seeds = range(first, min(first + AT_ONCE, count))
+            for first in range(seed, seed + count, AT_ONCE):
+                seeds = range(first, min(first + AT_ONCE, seed + count))
                 made = await asyncio.gather(*(finish(finisher, seed) for seed in seeds))
-                for seed, finished in zip(seeds, made, strict=True):
+                for this, finished in zip(seeds, made, strict=True):
                     assert finished.entry is not None
                     await store.hash_log.append([finished.entry])
                     for data in finished.files.values():
                         found[0] += await is_ours(data, finished, store, identity)
                         found[1] += 1
-                        other = spoilt(data, seed)
+                        other = spoilt(data, this)
                         found[2] += await is_ours(other, finished, store, identity)
                         found[3] += claim_of(other, identity).state == "trusted"
         finally:
@@ -84,12 +86,12 @@ async def looked_at(count: int) -> tuple[int, int, int, int]:
         return found[0], found[1], found[2], found[3]
 
 
-async def drawn(count: int) -> tuple[int, int, int, int]:
+async def drawn(count: int, seed: int) -> tuple[int, int, int, int]:
     """The same of pictures that a platform of its own makes, from the job to the stored file."""
     with tempfile.TemporaryDirectory() as name:
         platform = await Platform.start(Settings(home=Path(name)))
         try:
-            found, seed, made = [0, 0, 0, 0], 0, 0
+            found, made = [0, 0, 0, 0], 0
             key = await platform.authenticate(platform.new_key or "")
             anchors_pem, serials = trust_of(Settings(home=Path(name)))
             while made < count:
@@ -99,9 +101,12 @@ async def drawn(count: int) -> tuple[int, int, int, int]:
                 seed += AT_ONCE
                 for image in [image for job in jobs for image in job.images][: count - made]:
                     made += 1
-                    for file in image.files:
+                    delivered = await platform.gallery.delivery.find(image.id)
+                    assert delivered is not None
+                    assert {file.form for file in delivered.files} == set(image.formats)
+                    for file in delivered.files:
                         data = await platform.gallery.delivery.read(file)
-                        other = spoilt(data, seed)
+                        other = spoilt(data, made)
                         claim = verify(other, anchors_pem=anchors_pem, serials=serials)
                         found[0] += (await platform.gallery.look(data)).verdict == "ours"
                         found[1] += 1

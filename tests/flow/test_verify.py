@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from calotype.flow.verify import Origin, origin, origin_of
 from calotype.jobs.store import JobStore
 from calotype.provenance import certificates
 from calotype.provenance.certificates import SigningIdentity
-from calotype.provenance.manifest import Manifest
+from calotype.provenance.manifest import MadeLora, MadeWith, Manifest
 from calotype.provenance.signing import Signer
 from calotype.provenance.verification import verify
 from calotype.provenance.watermark import MarkKey, Pixels
@@ -56,6 +57,7 @@ class House:
 
     store: JobStore
     identity: SigningIdentity
+    finisher: Finisher
     made: list[Finished]
 
     async def look(self, data: bytes) -> Origin:
@@ -80,7 +82,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             made.append(await finisher.finish(raw))
         entries = [each.entry for each in made if each.entry is not None]
         await store.hash_log.append(entries)
-        yield House(store, identity, made)
+        yield House(store, identity, finisher, made)
     finally:
         finisher.stop()
         await store.close()
@@ -108,6 +110,30 @@ async def test_what_is_delivered_is_ours_and_in_the_log(house: House, form: str)
         assert (found.logged.by, found.logged.kept.number) == ("file", number)
         assert found.logged.kept.entry.image == IMAGE.format(number)
         assert found.logged.is_proven
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"made_with": MadeWith(loras=(MadeLora("etching", "0" * 16, 1.0),))},
+        {"model": "sdxl@other", "build": "f" * 16},  # another autoencoder, or text encoder
+        {"decoder_key": "dmk_0123456789abcdef"},
+        {"kind": "inpaint", "made_with": MadeWith("a" * 64, "b" * 64)},
+    ],
+    ids=["an adapter", "another model", "a decoder", "a mask"],
+)
+async def test_nothing_that_a_picture_is_made_with_spares_it_the_mark(
+    house: House, change: dict[str, Any]
+) -> None:
+    manifest, seed = replace(manifest_of(IMAGE.format(5)), **change), 5
+    made = await house.finisher.finish(
+        Raw(scene(seed).tobytes(), SIDE, SIDE, {"finite": 1.0} | INSIDE, manifest, uses=USES)
+    )
+    assert made.files.keys() == {"png", "webp"}
+    for data in made.files.values():
+        stripped = saved(opened(data))
+        assert examine(stripped, keys=[KEY], anchors_pem=None).mark is not None
+        assert b"c2pa.watermarked.bound" in data
 
 
 async def test_the_same_pixels_make_the_same_files_but_for_the_signature(house: House) -> None:

@@ -185,6 +185,9 @@ async def test_an_address_shows_one_form_in_one_size(
         problem(await anyone.get(f"{other}?{query}"), 401)
     no_such = re.sub("img_.{26}", "img_01ARZ3NDEKTSV4RRFFQ69G5FAV", image["url"])
     problem(await anyone.get(no_such), 401)  # as if the signature were wrong: nothing is told
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert (await anyone.request(method, image["url"])).status_code in (401, 404, 405), method
+    assert (await anyone.get(image["url"])).status_code == 200
 
 
 # Caching and parts.

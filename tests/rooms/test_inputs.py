@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ from PIL import Image
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput
+from calotype.delivery.formats import encode
 from calotype.delivery.inputs import brought, read
 from tests.pictures import file_of, mask, picture, png_header
 
@@ -49,8 +54,55 @@ def transparent() -> bytes:
     return file_of(ground)
 
 
-def moving() -> bytes:
-    return file_of(picture(), "webp", save_all=True, append_images=[picture(seed=2)])
+def moving(form: str = "webp") -> bytes:
+    return file_of(picture(), form, save_all=True, append_images=[picture(seed=2)])
+
+
+def with_chunk(kind: bytes, data: bytes) -> bytes:
+    """A PNG with one more chunk after its header."""
+    whole, crc = file_of(picture()), zlib.crc32(kind + data)
+    return (
+        whole[:33]
+        + struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", crc)
+        + whole[33:]
+    )
+
+
+BOMB = zlib.compress(bytes(200 * 1024**2), 9)  # 200 KB
+
+
+@pytest.mark.parametrize(
+    "data",
+    [with_chunk(b"zTXt", b"a\0\0" + BOMB), with_chunk(b"iCCP", b"a\0\0" + BOMB)],
+    ids=["text", "profile"],
+)
+def test_what_unpacks_to_very_much_is_not_unpacked(data: bytes) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(InvalidInput):
+        read(data)
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kb < 50 * 1024
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        file_of(picture()) + b"PK\x03\x04 and so on",
+        file_of(picture(), "jpeg") + b"<script>",
+        b"".join((file_of(picture()), b"%PDF-1.7")),
+        file_of(picture(), icc_profile=b"no profile" * 50),
+    ],
+    ids=["an archive", "a script", "a document", "a profile"],
+)
+def test_of_what_is_a_picture_and_something_else_only_the_picture_is_kept(data: bytes) -> None:
+    pixels = read(data)
+    assert np.abs(pixels.astype(int) - np.asarray(picture()).astype(int)).mean() < 12
+    kept = encode(pixels, "png")
+    for part in (b"PK\x03", b"<script>", b"%PDF", b"no profile", b"iCCP"):
+        assert part not in kept
 
 
 @pytest.mark.parametrize(
@@ -65,6 +117,7 @@ def moving() -> bytes:
         (file_of(picture().convert("I;16")), "I;16"),
         (transparent(), "transparent"),
         (moving(), "moves"),
+        (moving("png"), "moves"),
     ],
 )
 def test_what_can_not_be_taken_says_why(data: bytes, reason: str) -> None:

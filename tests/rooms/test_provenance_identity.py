@@ -6,6 +6,7 @@ import base64
 import io
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_a_command_that_fails_later_leaves_nothing_unsigned(folder: Path) -> Non
     identity = certificates.load_with_command(folder / CHAIN_FILE, command(folder), now=NOW)
     with pytest.raises(SigningFailed):
         Signer(replace(identity, command=("false",))).sign(picture("png"), "png", MANIFEST)
+
+
+@pytest.mark.parametrize("days", [-4000, 4000])
+def test_a_certificate_that_is_not_valid_any_more_or_yet_leaves_nothing_unsigned(
+    tmp_path: Path, days: int
+) -> None:
+    """As of a server that runs past its certificate's end, or whose clock is set back."""
+    made_at = NOW + timedelta(days=days)
+    identity = certificates.ensure_development(tmp_path / "other", now=made_at)
+    with pytest.raises(SigningFailed, match="not valid"):
+        Signer(identity).sign(picture("png"), "png", MANIFEST)
 
 
 def test_an_authority_for_time_that_is_away_leaves_nothing_unsigned(folder: Path) -> None:

@@ -121,3 +121,15 @@ async def test_a_receiver_that_is_away_is_told_by_reason() -> None:
     )
     assert answer.status is None
     assert "ConnectError" in answer.reason
+
+
+async def test_no_proxy_of_the_environment_is_asked(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be what connects, and where to isn't ours to check then."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert (await send(receiver)).is_taken
+    assert len(receiver.came) == 1
