@@ -61,6 +61,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pytest.exit(session.shouldstop, returncode=1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shipped_synchronous() -> Iterator[str]:
+    """What SQLite's commits wait for where it ships. Here no power is cut, and they don't wait for
+    the disk: each for 4 to 40 ms, and opening a store is a commit for each migration."""
+    from calotype.jobs import sqlite
+
+    shipped, sqlite.SYNCHRONOUS = sqlite.SYNCHRONOUS, "OFF"
+    yield shipped
+    sqlite.SYNCHRONOUS = shipped
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     with running_postgres() as server:

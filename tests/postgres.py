@@ -47,10 +47,14 @@ class Postgres:
     is_durable: bool
     _names: Iterator[int]
 
-    def new_database(self) -> str:
-        """Make an empty database; return its address, as a person would write it."""
+    def new_database(self, like: str = "") -> str:
+        """Make a database; return its address, as a person would write it.
+
+        It is empty, or a copy of that at the address ``like``, to which nobody may be connected.
+        """
         name = f"test{next(self._names)}"
-        self.sql(f"CREATE DATABASE {name}")
+        template = like.partition("?")[0].rpartition("/")[2] or "template1"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return f"postgresql://postgres@/{name}?host={self.folder}"
 
     def sql(self, command: str, database: str = "postgres") -> str:

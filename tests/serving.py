@@ -6,8 +6,8 @@ health, and nothing of what is inside.
 
 from __future__ import annotations
 
+import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +21,8 @@ import httpx
 START_S_MAX = 240.0  # a cold import of torch on a machine that is busy with other work
 STOP_S_MAX = 15.0  # for a polite end, before it is killed
 POLL_S = 0.1
+ROOT = Path(__file__).parents[1]
+_curves: dict[str, str] = {}  # by file name: what passes take here, as an earlier server measured
 
 
 @dataclass(frozen=True)
@@ -40,33 +42,45 @@ class Server:
 
 @contextmanager
 def running_server(
-    home: Path, environment: dict[str, str] | None = None, *, is_warm: bool = True
+    home: Path,
+    environment: dict[str, str] | None = None,
+    *,
+    is_warm: bool = True,
+    is_drawn: bool = True,
 ) -> Iterator[Server]:
     """Serve from ``home`` (made if missing) until the block ends; yield once it says it is ready.
 
     Without ``is_warm`` once it answers: its engine still imports torch, which takes seconds.
+    Without ``is_drawn`` its engine is the fake one, of flat pictures, which is there at once.
     ``environment`` is added to the process's own, from which CALOTYPE_ settings are taken out.
     A second block on the same home is the same installation started again, with the same key.
     Raises RuntimeError with the end of the server's log if it ends or isn't ready in time.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    port, log = _free_port(), home / "server.log"
+    measured = home / "engine"
+    measured.mkdir(parents=True, exist_ok=True)
+    for name, curve in _curves.items():  # seconds of a core, at each start in a new home
+        if not (measured / name).exists():
+            (measured / name).write_text(curve)
+    log = home / "server.log"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("CALOTYPE_")}
-    command = [sys.executable, "-m", "calotype.cli", "serve", "--end-with-stdin"]
+    program = "calotype.cli" if is_drawn else "tests.faked"
+    command = [sys.executable, "-m", program, "serve", "--end-with-stdin"]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--home", str(home)],
+            [*command, "--port", "0", "--home", str(home)],
             env={**inherited, "CALOTYPE_HOME": str(home), **(environment or {})},
+            cwd=ROOT,
             stdin=subprocess.PIPE,  # open as long as we live, whatever ends us
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(f"{url}/{'readyz' if is_warm else 'healthz'}", process, log)
+        path = "readyz" if is_warm else "healthz"
+        url = _wait_until_ready(home / "server.json", path, process, log)
         yield Server(url, (home / "key").read_text().strip(), process, home)
     finally:
         _end(process)
+        _curves.update((it.name, it.read_text()) for it in measured.glob("curves-*.json"))
 
 
 def engine_pid(server: Server) -> int:
@@ -83,26 +97,22 @@ def engine_pids(server: Server) -> list[int]:
     return [it for it in pids if b"calotype.engine" in Path(f"/proc/{it}/cmdline").read_bytes()]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(file: Path, path: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    """Its address, which it writes itself: of a port that is free now another may make use."""
     deadline = time.monotonic() + START_S_MAX
     said = "nothing"
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}:\n{_tail(log)}")
         try:
-            answer = httpx.get(url, timeout=5.0)
-        except httpx.TransportError as error:
+            written = json.loads(file.read_text())
+            if written["pid"] == process.pid:  # not one that was killed
+                answer = httpx.get(f"{written['url']}/{path}", timeout=5.0)
+                said = answer.text
+                if answer.is_success:
+                    return str(written["url"])
+        except (OSError, ValueError, httpx.TransportError) as error:  # none yet, or half of it
             said = repr(error)
-        else:
-            said = answer.text
-            if answer.is_success:
-                return
         time.sleep(POLL_S)
     raise RuntimeError(f"not ready after {START_S_MAX:g} s ({said[:500]}):\n{_tail(log)}")
 

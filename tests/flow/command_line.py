@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from calotype.cli import main
 from calotype.cli.servers import find_server
 from calotype.settings import Settings
+from tests.serving import ROOT, START_S_MAX
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -38,31 +40,37 @@ def calotype(
 
 
 def here(
-    capsys: pytest.CaptureFixture[str],
-    home: Path,
-    *arguments: str,
-    env: dict[str, str] | None = None,
+    home: Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The same in this process: a second sooner, where a command is no process's business."""
+    """The same in this process: a second or two sooner, where a command is no process's business.
+
+    Not for ``serve``, which sets up a process's logging.
+    """
     code: Any = 0
-    with pytest.MonkeyPatch.context() as patch:
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setattr(sys, "argv", ["calotype", *arguments])
         patch.setattr(sys, "stdin", io.StringIO())  # nobody answers
-        patch.chdir(home)
+        patch.chdir(cwd or home)
         for name, value in {"CALOTYPE_HOME": str(home), **(env or {})}.items():
             patch.setenv(name, value)
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
-    out, err = capsys.readouterr()
-    return subprocess.CompletedProcess(arguments, code, out, err)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
-def start(home: Path, *arguments: str, through: Sequence[str] = ()) -> subprocess.Popen[str]:
+def start(
+    home: Path, *arguments: str, through: Sequence[str] = (), program: str = "calotype.cli"
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*through, sys.executable, "-m", "calotype.cli", *arguments],
-        env=environment(home),
+        [*through, sys.executable, "-m", program, *arguments],
+        env=environment(home) | {"PYTHONPATH": str(ROOT)},
         cwd=home,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -83,11 +91,11 @@ def processes_of(home: Path) -> list[str]:
 
 
 def wait_for_server(home: Path, process: subprocess.Popen[str]) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + START_S_MAX
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr and process.stderr.read()
         server = find_server(Settings(home=home)) if (home / "server.json").exists() else None
         if server:
             return server.url
         time.sleep(0.05)
-    raise AssertionError("no server within 60 s")
+    raise AssertionError(f"no server within {START_S_MAX:g} s")

@@ -49,6 +49,7 @@ from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
 from calotype.pool.reports import EngineDown, EngineHealth, EngineLost, EngineWarm, Report
 from calotype.safety.errors import SafetyUnavailable
+from tests.laid import opened_in
 
 MODEL = ModelInfo(
     name="tiny", family="sdxl", path="/nowhere", build="0" * 16, title="Tiny", licence="Apache-2.0",
@@ -318,7 +319,7 @@ async def bench_in(
     people: Callable[[JobStore], FollowsUp] | None = None,
 ) -> AsyncIterator[Bench]:
     """A bench whose dispatcher isn't started yet; another on the same folder is a restart."""
-    store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
+    store = await opened_in(folder)
     pictures = PictureStore.local(folder / "pictures")
     follows = KeepsNothing() if people is None else people(store)
     bench = Bench(folder, store, pictures, StubPool(engines), rules=rules, people=follows)

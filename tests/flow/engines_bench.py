@@ -14,12 +14,12 @@ from typing import Any, cast
 from calotype.core.nouns import Event, Job, ModelInfo
 from calotype.core.states import EngineState, JobState
 from calotype.delivery.store import PictureStore
-from calotype.jobs.store import JobStore
 from calotype.pool.launch import Pace
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import embedded_folder
 from calotype.pool.reports import EngineHealth
 from tests.flow.dispatch_bench import MODEL, SPEC, Bench, StubPool, eventually
+from tests.laid import opened_in
 
 FAKE = (sys.executable, "-m", "calotype.pool.testing")
 QUICK = Pace(start_s_max=20.0, heartbeat_s=0.4, stop_s_max=2.0, backoff_s_min=0.01)
@@ -57,6 +57,7 @@ class EnginesBench(Bench):
             name for image in job.images for name in (f"{image.id}.png", f"{image.id}.webp")
         )
         assert [name for name in self.files() if name.split(".")[0] in str(job.images)] == names
+        await eventually(lambda: job.id in dict(self.gate.ends))  # told after the store
         assert [ended for ended, _ in self.gate.ends].count(job.id) == 1
         assert_legal(await self.store.events(job.id))
         return job
@@ -100,7 +101,7 @@ async def engines_bench(
 
     ``command`` begins an engine, if it isn't the fake one.
     """
-    store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")
+    store = await opened_in(folder)
     pictures = PictureStore.local(folder / "pictures")
     models = models or [replace(MODEL, path=str(embedded_folder()))]
     pool = EnginePool(

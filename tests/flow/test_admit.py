@@ -26,6 +26,7 @@ from calotype.pool.shelf import Entry
 from calotype.provenance.certificates import SigningIdentity
 from calotype.settings import Settings
 from tests.flow.dispatch_bench import StubFinisher, StubPool
+from tests.laid import lay
 
 MODEL = ModelInfo(
     name="tiny", family="sdxl", path="/nowhere", build="0" * 16, title="Tiny", licence="Apache-2.0",
@@ -100,6 +101,7 @@ async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     served = replace(MODEL, domain="vignette-domain")  # whose pictures can be judged
     registry.shelf.put(Entry(MODEL.name, MODEL.build, served))
     settings = Settings(home=tmp_path, queued_jobs_max=8, queued_jobs_per_tenant_max=5)
+    lay(tmp_path / "calotype.db")
     store = await JobStore.open(settings.database)
     identity = SigningIdentity("es256", "", "", "")
     made = Platform(settings, store, registry, identity)

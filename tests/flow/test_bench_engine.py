@@ -201,7 +201,7 @@ def test_the_serial_system_is_always_there_and_first() -> None:
 
 
 def a_plan(**changes: Any) -> Any:
-    options = {"requests": 4, "seconds": 20.0, "loads": "0.95", "turbo": 1, "seed": 1}
+    options = {"requests": 4, "seconds": 6.0, "loads": "0.95", "turbo": 1, "seed": 1}
     return plan_of(**{**options, "mix": "mixed", "loras": 0, "quick": True, **changes})
 
 

@@ -32,6 +32,7 @@ from calotype.pool.models import load_command
 from calotype.safety.training import course
 from calotype.settings import Settings
 from tests.flow.dispatch_bench import MODEL, SPEC
+from tests.laid import opened_in
 from tests.rooms.test_safety_training import one
 
 TOML = """
@@ -155,7 +156,7 @@ def test_a_check_says_where_it_lies_in_one_way(home: Path) -> None:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    opened = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+    opened = await opened_in(tmp_path)
     yield opened
     await opened.close()
 

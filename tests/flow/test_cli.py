@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from calotype.cli.serve import serve
 from calotype.cli.servers import is_port_free
 from calotype.core.errors import OperatorError
 from calotype.settings import Settings
-from tests.flow.command_line import calotype
+from tests.flow.command_line import calotype, here
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = ("torch", "fastapi", "sqlalchemy", "uvicorn", "pydantic", "PIL", "httpx")
 
 
@@ -45,19 +47,21 @@ def test_every_setting_is_a_flag_of_serve() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("run", "arguments"),
     [
-        ("nope",),
-        ("generate",),
-        ("generate", "a tent", "--steps", "few"),
-        ("generate", "a tent", "-o", "tent.gif"),
-        ("generate", "a tent", "-o", "nowhere/tent.png"),
-        ("serve", "--port", "99999"),
-        ("keys", "revoke"),
+        (calotype, ("nope",)),
+        (calotype, ("serve", "--port", "99999")),
+        (here, ("generate",)),
+        (here, ("generate", "a tent", "--steps", "few")),
+        (here, ("generate", "a tent", "-o", "tent.gif")),
+        (here, ("generate", "a tent", "-o", "nowhere/tent.png")),
+        (here, ("keys", "revoke")),
     ],
 )
-def test_wrong_use_exits_with_2_and_says_why(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    answer = calotype(tmp_path, *arguments)
+def test_wrong_use_exits_with_2_and_says_why(
+    tmp_path: Path, run: Run, arguments: tuple[str, ...]
+) -> None:
+    answer = run(tmp_path, *arguments)
     assert answer.returncode == 2
     assert answer.stderr.strip()
     assert "Traceback" not in answer.stderr
@@ -72,30 +76,36 @@ def test_a_wrong_setting_in_the_environment_fails_with_one_line(tmp_path: Path) 
 
 def test_a_server_that_is_not_there_fails_with_one_line(tmp_path: Path) -> None:
     env = {"CALOTYPE_URL": "http://127.0.0.1:9", "CALOTYPE_KEY": "k"}
-    answer = calotype(tmp_path, "generate", "a tent", env=env)
+    answer = here(tmp_path, "generate", "a tent", env=env)
     assert answer.returncode == 1
     assert "can't reach http://127.0.0.1:9" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments", [("serve",), ("keys", "list"), ("generate", "a tent"), ("demo",)], ids=" ".join
+    ("run", "arguments"),
+    [
+        (calotype, ("serve",)),
+        (here, ("keys", "list")),
+        (here, ("generate", "a tent")),
+        (here, ("demo",)),
+    ],
 )
 def test_a_home_that_is_no_use_fails_with_one_line(
-    tmp_path: Path, arguments: tuple[str, ...]
+    tmp_path: Path, run: Run, arguments: tuple[str, ...]
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    answer = calotype(tmp_path, *arguments, "--home", str(tmp_path / "file"))
+    answer = run(tmp_path, *arguments, "--home", str(tmp_path / "file"))
     assert answer.returncode == 1
     assert f"the home folder {tmp_path / 'file'} can't be used" in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
 
 
 def test_a_tenant_without_a_name_is_refused_and_not_taken_for_another(tmp_path: Path) -> None:
-    answer = calotype(tmp_path, "keys", "create", "--tenant", "")
+    answer = here(tmp_path, "keys", "create", "--tenant", "")
     assert answer.returncode == 2
     assert "tenant" in answer.stderr
-    assert json.loads(calotype(tmp_path, "keys", "list", "--json").stdout)["keys"] == []
+    assert json.loads(here(tmp_path, "keys", "list", "--json").stdout)["keys"] == []
 
 
 def test_what_is_kept_is_private_also_in_a_home_that_others_may_read(tmp_path: Path) -> None:
@@ -108,26 +118,26 @@ def test_what_is_kept_is_private_also_in_a_home_that_others_may_read(tmp_path: P
 
 
 def test_keys_are_made_listed_and_revoked_without_a_server(tmp_path: Path) -> None:
-    made = json.loads(calotype(tmp_path, "keys", "create", "--tenant", "a", "--json").stdout)
-    listed = json.loads(calotype(tmp_path, "keys", "list", "--json").stdout)["keys"]
+    made = json.loads(here(tmp_path, "keys", "create", "--tenant", "a", "--json").stdout)
+    listed = json.loads(here(tmp_path, "keys", "list", "--json").stdout)["keys"]
     assert [key["id"] for key in listed] == [made["id"]]
     assert "key" not in listed[0]
-    assert made["key"] not in calotype(tmp_path, "keys", "list").stdout
-    revoked = json.loads(calotype(tmp_path, "keys", "revoke", made["id"], "--json").stdout)
+    assert made["key"] not in here(tmp_path, "keys", "list").stdout
+    revoked = json.loads(here(tmp_path, "keys", "revoke", made["id"], "--json").stdout)
     assert revoked["revoked_at"]
-    unknown = calotype(tmp_path, "keys", "revoke", "key_x")
+    unknown = here(tmp_path, "keys", "revoke", "key_x")
     assert unknown.returncode == 1
     assert "key_x" in unknown.stderr
 
 
 def test_models_are_listed_without_a_server(tmp_path: Path) -> None:
-    body = json.loads(calotype(tmp_path, "models", "list", "--json").stdout)
+    body = json.loads(here(tmp_path, "models", "list", "--json").stdout)
     assert [model["name"] for model in body["models"]] == ["vignette"]
-    assert "vignette" in calotype(tmp_path, "models", "list").stdout
+    assert "vignette" in here(tmp_path, "models", "list").stdout
 
 
 def test_doctor_says_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> None:
-    answer = calotype(tmp_path, "doctor", "--json")
+    answer = here(tmp_path, "doctor", "--json")
     body = json.loads(answer.stdout)
     assert answer.returncode == (0 if body["ok"] else 1)
     by_name = {finding["name"]: finding for finding in body["findings"]}
@@ -138,7 +148,7 @@ def test_doctor_says_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> No
 
 
 def test_doctor_finds_a_misspelt_variable(tmp_path: Path) -> None:
-    answer = calotype(tmp_path, "doctor", "--json", env={"CALOTYPE_PROT": "1"})
+    answer = here(tmp_path, "doctor", "--json", env={"CALOTYPE_PROT": "1"})
     assert answer.returncode == 1
     by_name = {finding["name"]: finding for finding in json.loads(answer.stdout)["findings"]}
     assert not by_name["settings"]["is_ok"]
@@ -159,7 +169,7 @@ def test_doctor_counts_cores_where_python_knows_no_affinity(
 
 def test_doctor_fails_where_something_required_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    answer = calotype(tmp_path, "doctor", "--home", str(tmp_path / "file"))
+    answer = here(tmp_path, "doctor", "--home", str(tmp_path / "file"))
     assert answer.returncode == 1
     assert "MISSING" in answer.stdout
 

@@ -47,7 +47,6 @@ class Desk:
 
     home: Path
     folder: Path
-    capsys: pytest.CaptureFixture[str]
 
     def log(self, *numbers: int) -> None:
         async def append() -> None:
@@ -59,7 +58,7 @@ class Desk:
 
     def keep(self, name: str, *arguments: str) -> Any:
         """Have something shown, and keep it as a file."""
-        done = here(self.capsys, self.home, "log", *arguments)
+        done = here(self.home, "log", *arguments)
         assert done.returncode == 0, done.stderr
         (self.folder / name).write_text(done.stdout)
         return json.loads(done.stdout)
@@ -70,7 +69,7 @@ class Desk:
         stranger.mkdir(exist_ok=True)
         files = [str(self.folder / each) if each[0] != "-" else each for each in arguments]
         roots = ("--roots", str(self.folder / "roots.pem"))
-        done = here(self.capsys, stranger, "log", "check", *files, *roots, "--json")
+        done = here(stranger, "log", "check", *files, *roots, "--json")
         findings = json.loads(done.stdout)["findings"]
         assert not list(stranger.iterdir()), "it needs nothing, and leaves nothing"
         told = {Path(it["name"]).name: (it["is_good"], it["says"]) for it in findings}
@@ -78,8 +77,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    desk = Desk(tmp_path / "home", tmp_path / "desk", capsys)
+def desk(tmp_path: Path) -> Desk:
+    desk = Desk(tmp_path / "home", tmp_path / "desk")
     for folder in (desk.home, desk.folder):
         folder.mkdir()
     desk.log(*range(5))
@@ -113,7 +112,7 @@ def test_a_proof_can_be_had_against_the_head_that_was_kept(desk: Desk) -> None:
     code, told = desk.check("there.json", "new.json")
     assert code == 1
     assert told["there.json"] == (False, "its head, of 5 entries, isn't among these")
-    late = here(desk.capsys, desk.home, "log", "prove", "img_7", "--count", "5")
+    late = here(desk.home, "log", "prove", "img_7", "--count", "5")
     assert (late.returncode, "it is number 8" in late.stderr) == (2, True)
     again = desk.keep("again.json", "head", "--count", "5")
     assert (
@@ -127,7 +126,7 @@ def test_heads_that_nothing_links_may_be_of_two_logs(desk: Desk) -> None:
 
 
 def test_a_log_that_was_written_anew_is_found_out(desk: Desk, tmp_path: Path) -> None:
-    other = Desk(tmp_path / "rewritten", desk.folder, desk.capsys)
+    other = Desk(tmp_path / "rewritten", desk.folder)
     other.home.mkdir()
     shutil.copytree(desk.home / "secrets", other.home / "secrets")  # even by who has the key
     other.log(99, *range(1, 11))
@@ -209,6 +208,6 @@ def test_what_the_log_does_not_have_is_a_sentence(desk: Desk) -> None:
         (("consistency", "12"), "first has to be from 0 to 11"),
         (("head", "--count", "12"), "count has to be from 0 to 11"),
     ):
-        done = here(desk.capsys, desk.home, "log", *arguments)
+        done = here(desk.home, "log", *arguments)
         assert done.returncode > 0
         assert says in done.stderr

@@ -19,7 +19,7 @@ from calotype.jobs.cases import SENT
 from calotype.jobs.store import JobStore
 from calotype.settings import Settings
 from tests.cybertipline import PASSWORD, USER
-from tests.flow.command_line import calotype, here
+from tests.flow.command_line import here
 from tests.pictures import file_of, picture
 from tests.reviews import SIDE, hold_one, key_for
 from tests.serving import Server, running_server
@@ -29,7 +29,7 @@ CANARY = file_of(picture())
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("home"), is_warm=False) as running:
+    with running_server(tmp_path_factory.mktemp("home"), is_drawn=False) as running:
         yield running
 
 
@@ -39,39 +39,35 @@ def test_a_review_is_listed_shown_and_decided_by_two(server: Server, tmp_path: P
         {"CALOTYPE_KEY": asyncio.run(key_for(server.home, name, "review"))}
         for name in ("ada", "bob")
     )
-    listed = calotype(server.home, "review", "list", "--json", env=ada)
+    listed = here(server.home, "review", "list", "--json", env=ada)
     assert [it["id"] for it in json.loads(listed.stdout)["reviews"]] == [review.id]
     saved = tmp_path / "seen.png"
-    shown = calotype(server.home, "review", "show", review.id, "-o", str(saved), env=ada)
+    shown = here(server.home, "review", "show", review.id, "-o", str(saved), env=ada)
     assert "a tent by the sea" in shown.stdout
     assert Image.open(saved).size == (SIDE, SIDE)
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     decide = ("review", "decide", review.id, "allow", "--reason", "a tent")
-    assert "another person" in calotype(server.home, *decide, env=ada).stdout
-    again = calotype(server.home, *decide, env=ada)
+    assert "another person" in here(server.home, *decide, env=ada).stdout
+    again = here(server.home, *decide, env=ada)
     assert (again.returncode, "once" in again.stderr) == (1, True)
-    assert "is allowed" in calotype(server.home, *decide, env=bob).stdout
-    assert calotype(server.home, "review", "list", "--json", env=bob).stdout.count("rev_") == 0
-    every = calotype(server.home, "review", "list", "--all", "--json", env=bob)
+    assert "is allowed" in here(server.home, *decide, env=bob).stdout
+    assert here(server.home, "review", "list", "--json", env=bob).stdout.count("rev_") == 0
+    every = here(server.home, "review", "list", "--all", "--json", env=bob)
     assert json.loads(every.stdout)["reviews"][0]["state"] == "allowed"
     delivered = list((server.home / "pictures").rglob(f"{review.image}*"))
     assert len(delivered) == 2
 
 
 def test_a_key_for_pictures_decides_nothing(server: Server) -> None:
-    done = calotype(server.home, "review", "list")
+    done = here(server.home, "review", "list")
     assert done.returncode == 1
     assert "this key may not do that" in done.stderr
 
 
-def test_a_key_has_the_scopes_that_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = here(
-        capsys, tmp_path, "keys", "create", "--scope", "review", "--scope", "cases", "--json"
-    )
+def test_a_key_has_the_scopes_that_are_named(tmp_path: Path) -> None:
+    made = here(tmp_path, "keys", "create", "--scope", "review", "--scope", "cases", "--json")
     assert json.loads(made.stdout)["scopes"] == ["review", "cases"]
-    assert here(capsys, tmp_path, "keys", "create", "--scope", "all").returncode == 2
+    assert here(tmp_path, "keys", "create", "--scope", "all").returncode == 2
 
 
 async def _a_case(home: Path) -> str:
@@ -87,30 +83,27 @@ async def _a_case(home: Path) -> str:
         await store.close()
 
 
-def test_a_case_is_shown_to_two_people_and_sent_by_one_who_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_case_is_shown_to_two_people_and_sent_by_one_who_says_so(tmp_path: Path) -> None:
     case = asyncio.run(_a_case(tmp_path))
     for name in ("ada", "bob"):
         (tmp_path / name).write_text(asyncio.run(key_for(tmp_path, name, "cases")))
-    capsys.readouterr()  # what was logged meanwhile
-    listed = here(capsys, tmp_path, "reports", "list", "--json")
+    listed = here(tmp_path, "reports", "list", "--json")
     assert [it["report"] for it in json.loads(listed.stdout)["cases"]] == ["prepared"]
-    shown = json.loads(here(capsys, tmp_path, "reports", "show", case).stdout)
+    shown = json.loads(here(tmp_path, "reports", "show", case).stdout)
     assert "<incidentType>" in shown["document"]
     assert [it["kind"] for it in shown["trail"]] == ["opened"]
     out = tmp_path / "seen.png"
     look = ("reports", "show", case, "--sealed", str(out), "--reason", "to look")
     one = ("--key-file", str(tmp_path / "ada"), "--second-key-file", str(tmp_path / "ada"))
-    assert here(capsys, tmp_path, *look, *one).returncode == 1
+    assert here(tmp_path, *look, *one).returncode == 1
     assert not out.exists()
     two = ("--key-file", str(tmp_path / "ada"), "--second-key-file", str(tmp_path / "bob"))
-    assert here(capsys, tmp_path, *look[:-2], *two).returncode == 2, "why?"
-    assert here(capsys, tmp_path, *look, *two).returncode == 0
+    assert here(tmp_path, *look[:-2], *two).returncode == 2, "why?"
+    assert here(tmp_path, *look, *two).returncode == 0
     assert out.read_bytes() == CANARY
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     key = ("--key-file", str(tmp_path / "ada"))
-    unset = here(capsys, tmp_path, "reports", "send", case, *key, "--yes")
+    unset = here(tmp_path, "reports", "send", case, *key, "--yes")
     assert (unset.returncode, "reports_login" in unset.stderr) == (1, True)
     assert "the test host" in unset.stderr
     (tmp_path / "login").write_text(f"{USER}\n{PASSWORD}\n")
@@ -119,16 +112,14 @@ def test_a_case_is_shown_to_two_people_and_sent_by_one_who_says_so(
         "CALOTYPE_REPORTS_CONTACT": "safety@example.org",
         "CALOTYPE_REPORTS_URL": "http://127.0.0.1:9",
     }
-    asked = here(capsys, tmp_path, "reports", "send", case, *key, env=env)
+    asked = here(tmp_path, "reports", "send", case, *key, env=env)
     assert asked.returncode == 1, "nobody said yes"
-    away = here(capsys, tmp_path, "reports", "send", case, *key, "--yes", env=env)
+    away = here(tmp_path, "reports", "send", case, *key, "--yes", env=env)
     assert (away.returncode, "no answer" in away.stderr) == (1, True)
-    assert "retracted" in here(capsys, tmp_path, "reports", "retract", case, *key, env=env).stdout
+    assert "retracted" in here(tmp_path, "reports", "retract", case, *key, env=env).stdout
 
 
-def test_strikes_are_listed_and_lifted_with_a_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_strikes_are_listed_and_lifted_with_a_reason(tmp_path: Path) -> None:
     async def strike() -> None:
         from calotype.core.conduct import Strike, StrikeRule
 
@@ -139,14 +130,14 @@ def test_strikes_are_listed_and_lifted_with_a_reason(
         await store.close()
 
     asyncio.run(strike())
-    found = json.loads(here(capsys, tmp_path, "strikes", "list", "--json").stdout)
+    found = json.loads(here(tmp_path, "strikes", "list", "--json").stdout)
     assert [(it["tenant"], it["user"], it["count"]) for it in found["strikes"]] == [
         ("acme", "ada", 1)
     ]
     assert found["suspensions"][0]["until"] is None
     assert datetime.fromisoformat(found["suspensions"][0]["at"]) <= datetime.now(UTC)
-    assert "1 entries" in here(capsys, tmp_path, "review", "trail").stdout
+    assert "1 entries" in here(tmp_path, "review", "trail").stdout
     lift = ("strikes", "lift", "acme", "--user", "ada", "--reason", "a mistake")
-    assert "1 suspensions" in here(capsys, tmp_path, *lift).stdout
-    assert here(capsys, tmp_path, *lift).returncode == 1
-    assert here(capsys, tmp_path, "strikes", "lift", "acme").returncode == 2
+    assert "1 suspensions" in here(tmp_path, *lift).stdout
+    assert here(tmp_path, *lift).returncode == 1
+    assert here(tmp_path, "strikes", "lift", "acme").returncode == 2

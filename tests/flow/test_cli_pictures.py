@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.flow.command_line import calotype
+from tests.flow.command_line import here
 from tests.pictures import mask, scene
 from tests.serving import Server, running_server
 
@@ -32,7 +32,7 @@ def made(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(server: Server, *arguments: str) -> dict[str, Any]:
-    done = calotype(server.home, *arguments, "--json")
+    done = here(server.home, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     body: dict[str, Any] = json.loads(done.stdout)
     return body
@@ -80,6 +80,6 @@ def test_a_text_can_begin_from_a_picture_and_change_a_part_of_it(
     ],
 )
 def test_wrong_use_says_why(server: Server, arguments: list[str], said: str) -> None:
-    done = calotype(server.home, *arguments)
+    done = here(server.home, *arguments)
     assert done.returncode == 2, done.stderr
     assert said in " ".join(done.stderr.split())

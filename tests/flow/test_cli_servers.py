@@ -21,12 +21,13 @@ from PIL import Image
 from calotype.cli.client import Client, Server
 from calotype.cli.servers import find_server, own_server
 from calotype.settings import Settings
-from tests.flow.command_line import calotype, processes_of, start, wait_for_server
+from tests.flow.command_line import calotype, here, processes_of, start, wait_for_server
+from tests.serving import running_server
 
 
 def served(home: Path) -> str:
     """Serve once and end; return what was printed. The home folder's key is held to its word."""
-    with start(home, "serve", "--port", "0") as process:
+    with start(home, "serve", "--port", "0", program="tests.faked") as process:
         url = wait_for_server(home, process)
         headers = {"Authorization": f"Bearer {(home / 'key').read_text()}"}
         assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
@@ -45,7 +46,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
 
 def test_a_key_made_beside_a_running_server_opens_it(running: tuple[Server, Settings]) -> None:
     server, settings = running
-    key = calotype(settings.home, "keys", "create", "--name", "second").stdout.strip()
+    key = here(settings.home, "keys", "create", "--name", "second").stdout.strip()
     headers = {"Authorization": f"Bearer {key}"}
     assert httpx.get(f"{server.url}/v1/jobs", headers=headers).status_code == 200
 
@@ -63,12 +64,12 @@ def test_serve_prints_its_key_once_and_keeps_it_private(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, "ct_of-another-installation", b"\xff"])
 def test_a_start_without_a_good_key_makes_one(tmp_path: Path, content: str | bytes | None) -> None:
-    calotype(tmp_path, "keys", "create", "--tenant", "a")  # a key, but none in the home folder
+    here(tmp_path, "keys", "create", "--tenant", "a")  # a key, but none in the home folder
     if content is not None:
         (tmp_path / "key").write_bytes(content.encode() if isinstance(content, str) else content)
     said = served(tmp_path)  # and held to its key
     assert f"/#key={(tmp_path / 'key').read_text()}" in said
-    keys = json.loads(calotype(tmp_path, "keys", "list", "--json").stdout)["keys"]
+    keys = json.loads(here(tmp_path, "keys", "list", "--json").stdout)["keys"]
     assert [(key["tenant"], key["name"]) for key in keys] == [
         ("a", "made by hand"),
         ("default", "local"),
@@ -83,18 +84,10 @@ def test_a_second_server_on_the_same_home_is_refused(running: tuple[Server, Sett
     assert find_server(settings) is not None  # and the first one is left as it was
 
 
-def test_a_server_of_our_own_has_a_key_of_its_own(
-    running: tuple[Server, Settings], tmp_path: Path
-) -> None:
-    env = {"CALOTYPE_KEY": running[0].key}  # another server's
-    answer = calotype(tmp_path, "generate", "a red tent", "--steps", "4", env=env)
-    assert answer.returncode == 0, answer.stderr
-
-
 def test_generate_uses_the_running_server(running: tuple[Server, Settings]) -> None:
     server, settings = running
     arguments = ("generate", "a red tent", "--steps", "4", "--seed", "5", "-n", "2", "--json")
-    answer = calotype(settings.home, *arguments, "-o", "tent.webp")
+    answer = here(settings.home, *arguments, "-o", "tent.webp")
     assert answer.returncode == 0, answer.stderr
     body = json.loads(answer.stdout)
     assert body["files"] == ["tent-1.webp", "tent-2.webp"]
@@ -113,7 +106,7 @@ def test_generate_never_overwrites_what_it_was_not_told_to(
 ) -> None:
     _, settings = running
     arguments = ("generate", "a red tent", "--steps", "4", "--seed", "5")
-    names = [calotype(settings.home, *arguments, cwd=tmp_path).stdout.strip() for _ in range(2)]
+    names = [here(settings.home, *arguments, cwd=tmp_path).stdout.strip() for _ in range(2)]
     assert names == ["calotype-5.png", "calotype-5-2.png"]
     first, second = (Image.open(tmp_path / name) for name in names)
     assert first.tobytes() == second.tobytes()  # the same seed
@@ -132,7 +125,7 @@ def test_what_the_server_refuses_is_told_in_one_line(
     running: tuple[Server, Settings], options: tuple[str, ...], code: int, word: str
 ) -> None:
     _, settings = running
-    answer = calotype(settings.home, "generate", "a tent", *options)
+    answer = here(settings.home, "generate", "a tent", *options)
     assert answer.returncode == code
     assert word in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -151,8 +144,12 @@ def test_an_interrupted_generate_cancels_its_job(running: tuple[Server, Settings
     assert answer.json()["status"] == "cancelled"
 
 
-def test_generate_starts_what_it_needs_and_ends_it(tmp_path: Path) -> None:
-    answer = calotype(tmp_path, "generate", "a red tent", "--steps", "4", "-o", "tent.png")
+def test_generate_starts_what_it_needs_with_a_key_of_its_own_and_ends_it(
+    running: tuple[Server, Settings], tmp_path: Path
+) -> None:
+    env = {"CALOTYPE_KEY": running[0].key}  # another server's
+    arguments = ("generate", "a red tent", "--steps", "4", "-o", "tent.png")
+    answer = calotype(tmp_path, *arguments, env=env)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == "tent.png"
     assert "vignette" in answer.stderr  # of its manifest
@@ -231,21 +228,17 @@ def test_a_keep_alive_and_a_lost_connection_are_not_seen_by_who_follows_a_job() 
 
 
 def test_the_end_of_the_server_ends_open_streams(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    with own_server(settings, port=0) as (server, process):
-        headers = {"Authorization": f"Bearer {server.key}"}
-        with httpx.Client(base_url=server.url, headers=headers, timeout=60) as client:
-            ask = {"prompt": "a lake", "steps": 100, "n": 4}
-            job = client.post("/v1/jobs", json=ask).json()
+    slow = {"FAKE_STEP_S": "1"}
+    with running_server(tmp_path, slow, is_drawn=False) as server:
+        with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
+            job = client.post("/v1/jobs", json={"prompt": "a lake", "steps": 100}).json()
             with client.stream("GET", job["urls"]["events"]) as stream:
                 parts = stream.iter_bytes()
                 assert b"queued" in next(parts)
-                began = time.monotonic()
-                process.terminate()
+                server.process.terminate()
                 for _ in parts:  # ends in good order: a broken connection would raise
                     pass
-                assert time.monotonic() - began < 5
-        process.wait(30)
+        assert server.process.wait(60) == 0
 
 
 def start_demo(home: Path, port: int) -> subprocess.Popen[str]:

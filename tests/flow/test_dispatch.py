@@ -107,7 +107,7 @@ async def test_an_ended_attempt_takes_no_turn(bench: Bench, tmp_path: Path) -> N
     job = await bench.queue(WAIT)
     attempt: Attempt = await eventually(lambda: bench.dispatcher._line.attempts.get(job.id))
     await bench.dispatcher.cancel(job.id, by="caller")
-    async with bench.dispatcher._turns.take(), asyncio.timeout(10):
+    async with bench.dispatcher._turns.take(), asyncio.timeout(60):
         await bench.dispatcher._endings._complete(attempt, [])
     with pytest.raises(IllegalMove):
         await bench.dispatcher.cancel(job.id, by="caller")

@@ -87,6 +87,7 @@ async def test_both_engines_are_paid_and_no_step_twice(tmp_path: Path) -> None:
         bench.pool.engines.append("engine-1")
         await bench.pool.warm(engine="engine-1")
         await bench.ended(job)
+        await eventually(lambda: bench.gate.ends)
         assert virtual_s(bench, "ada") == pytest.approx(PARKED_S + DEVICE_S)
         assert [paid_s for _, paid_s in bench.gate.ends] == pytest.approx([PARKED_S + DEVICE_S])
 
@@ -178,6 +179,7 @@ async def test_a_job_that_is_cancelled_meanwhile_pays_for_what_was_done_and_leav
         await bench.dispatcher.give_notice("engine-0", SHORT_S)
         await bench.state(job, JobState.QUEUED)
         await bench.dispatcher.cancel(job.id, by="caller")
+        await eventually(lambda: bench.gate.ends)
         assert [paid_s for _, paid_s in bench.gate.ends] == pytest.approx([DEVICE_S + PARKED_S])
         await eventually(lambda: not bench.files())
         assert kept_files(bench) == []
@@ -209,6 +211,7 @@ async def test_a_later_engine_that_dies_loses_only_its_own_part(tmp_path: Path) 
         assert last_row(bench).parked_bytes == 1, "it begins where engine-0 left it"
         tries = {AttemptState.HANDED_BACK: 1, AttemptState.LOST: 1, AttemptState.DONE: 1}
         assert await bench.store.attempts(job.id) == tries
+        await eventually(lambda: bench.gate.ends)
         assert [paid_s for _, paid_s in bench.gate.ends] == pytest.approx([PARKED_S + DEVICE_S])
 
 

@@ -138,9 +138,9 @@ async def test_after_a_restart_a_job_still_goes_elsewhere_than_where_it_failed(
     async with bench_in(tmp_path, engines=2) as bench:
         await bench.dispatcher.start()
         other = next(name for name in bench.pool.engines if name != engine)
-        busy = await bench.queue(WAIT, tier=Tier.TURBO)
+        await bench.queue(WAIT, tier=Tier.TURBO)
         await bench.pool.warm(engine=other, rows_max=1)
-        await bench.state(busy, JobState.RUNNING)
+        await bench.pool.waits(1)
         await bench.pool.warm(engine=engine)
         await asyncio.sleep(0.05)
         assert (await bench.store.get(job.id)).state is JobState.QUEUED, "it waits for the other"

@@ -7,11 +7,12 @@ import hashlib
 import io
 import json
 import os
+import select
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,41 @@ from calotype.core.ids import new_id
 from calotype.jobs.store import JobStore
 from calotype.provenance.verification import verify
 from calotype.settings import Settings
-from tests.serving import Server, engine_pid, running_server
+from tests.serving import STOP_S_MAX, Server, engine_pid, running_server
 
 LONG = {"prompt": "a blue castle on a hill at sunset", "steps": 100}
 
 
+@dataclass(frozen=True)
+class Restarted:
+    """A server on the home of one that was killed with jobs in the line."""
+
+    server: Server
+    jobs: list[dict[str, Any]]  # of the first one, as they ended on the second
+    pictures: set[str]  # ids of all that were in the home folder then
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("home")) as running:
-        yield running
+def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restarted]:
+    home = tmp_path_factory.mktemp("home")
+    with running_server(home, is_warm=False) as first, client_of(first) as client:
+        jobs = [submit(client, **LONG) for _ in range(3)]
+        wait_for(client, jobs[0], "step")
+        engine = os.pidfd_open(engine_pid(first))
+        first.process.kill()
+        first.process.wait()
+    assert select.select([engine], [], [], STOP_S_MAX)[0], "the engine outlived its server"
+    os.close(engine)
+    asyncio.run(leave_stray(home))
+    with running_server(home) as second:
+        with client_of(second) as client:
+            ended = [finished(client, job) for job in jobs]
+        yield Restarted(second, ended, pictures_in(home))
+
+
+@pytest.fixture(scope="module")
+def server(restarted: Restarted) -> Server:
+    return restarted.server
 
 
 @pytest.fixture
@@ -277,23 +304,11 @@ def test_a_job_outlives_its_engine(client: httpx.Client, server: Server) -> None
     assert len(client.get(job["urls"]["self"]).json()["images"]) == 2
 
 
-def test_accepted_jobs_outlive_the_server(tmp_path: Path) -> None:
-    with running_server(tmp_path) as first, client_of(first) as client:
-        jobs = [submit(client, **LONG) for _ in range(3)]
-        wait_for(client, jobs[0], "step")
-        engine = engine_pid(first)
-        first.process.kill()
-        first.process.wait()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{engine}").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{engine}").exists(), "the engine outlived its server"
-    asyncio.run(leave_stray(tmp_path))
-    with running_server(tmp_path) as second, client_of(second) as client:
-        ended = [finished(client, job) for job in jobs]
-        assert [(body["status"], len(body["images"])) for body in ended] == [("succeeded", 1)] * 3
-        delivered = {image["id"] for body in ended for image in body["images"]}
-        assert pictures_in(tmp_path) == delivered, "a picture that no job has"
+def test_accepted_jobs_outlive_the_server(restarted: Restarted) -> None:
+    ended = [(body["status"], len(body["images"])) for body in restarted.jobs]
+    assert ended == [("succeeded", 1)] * 3
+    delivered = {image["id"] for body in restarted.jobs for image in body["images"]}
+    assert restarted.pictures == delivered, "a picture that no job has"
 
 
 async def leave_stray(home: Path) -> None:
@@ -324,16 +339,17 @@ def pictures_in(home: Path) -> set[str]:
     return {path.name.partition(".")[0] for path in (home / "pictures").rglob("*.*")}
 
 
-def test_a_server_whose_store_fails_ends_with_1_and_says_why(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server, client_of(server) as client:
-        with sqlite3.connect(tmp_path / "calotype.db") as broken:
-            broken.execute("DROP TABLE attempts")
-        client.post("/v1/jobs", json={"prompt": "a red tent"})
-        assert server.process.wait(60) == 1
-    assert "attempts" in (tmp_path / "server.log").read_text()
-
-
 def test_the_server_process_never_imports_torch(server: Server) -> None:
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "calotype" in maps or "python" in maps
     assert "libtorch" not in maps
+
+
+def test_a_server_whose_store_fails_ends_with_1_and_says_why(server: Server) -> None:
+    """The last one: it ends the server of the others."""
+    with client_of(server) as client:
+        with sqlite3.connect(server.home / "calotype.db") as broken:
+            broken.execute("DROP TABLE attempts")
+        client.post("/v1/jobs", json={"prompt": "a red tent"})
+        assert server.process.wait(60) == 1
+    assert "attempts" in (server.home / "server.log").read_text()

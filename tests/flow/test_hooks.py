@@ -22,6 +22,7 @@ from calotype.flow.hooks import JITTER, REST_S_MAX, WAITS_S, Hooks
 from calotype.jobs.store import JobStore
 from calotype.jobs.webhooks import KINDS, MessageState, Webhook
 from tests.flow.dispatch_bench import SPEC, eventually
+from tests.laid import opened_in
 from tests.receiver import Came, Receiver, answered, receiving
 
 ALL = ("queued", "started", "cancelled")
@@ -76,7 +77,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+    store = await opened_in(tmp_path)
     async with receiving() as receiver:
         house = House(store, receiver)
         yield house

@@ -17,6 +17,7 @@ import pytest
 from calotype.cli.client import Client
 from calotype.cli.client import Server as Address
 from calotype.core.ids import new_id
+from tests.faked import a_source
 from tests.postgres import Postgres
 from tests.serving import Server, running_server
 
@@ -38,19 +39,22 @@ def test_a_request_whose_answer_is_lost_makes_one_job_however_often_it_is_sent(
     tmp_path: Path, database: dict[str, str]
 ) -> None:
     key = new_id("key")
-    with running_server(tmp_path, database, is_warm=False) as server:
-        with closing(_sent_unheard(server, key)):
+    slow = database | {"FAKE_STEP_S": "5"}  # it can't be over when the server is killed
+    with running_server(tmp_path, slow, is_drawn=False) as server:
+        with _client(server) as client:
+            ask = ASK | a_source(client)
+        with closing(_sent_unheard(server, key, ask)):
             [job] = _until_listed(server)  # so it is committed, and nobody was told
         server.process.kill()
         server.process.wait()
-    with running_server(tmp_path, database) as server:
-        _check_that_it_is_that_job(server, key, job["id"])
-        _check_that_a_command_whose_connection_is_cut_makes_one_job(server)
+    with running_server(tmp_path, database, is_drawn=False) as server:
+        _check_that_it_is_that_job(server, key, ask, job["id"])
+        _check_that_a_command_whose_connection_is_cut_makes_one_job(server, ask)
 
 
-def _check_that_it_is_that_job(server: Server, key: str, job_id: str) -> None:
+def _check_that_it_is_that_job(server: Server, key: str, ask: dict[str, Any], job_id: str) -> None:
     with _client(server) as client:
-        again = client.post("/v1/jobs", json=ASK, headers={"Idempotency-Key": key})
+        again = client.post("/v1/jobs", json=ask, headers={"Idempotency-Key": key})
         assert again.headers["idempotency-replayed"] == "true"
         assert again.json()["id"] == job_id
         done = _until_over(client, job_id)
@@ -59,11 +63,13 @@ def _check_that_it_is_that_job(server: Server, key: str, job_id: str) -> None:
         assert [each["id"] for each in _listed(client)] == [job_id]
 
 
-def _check_that_a_command_whose_connection_is_cut_makes_one_job(server: Server) -> None:
+def _check_that_a_command_whose_connection_is_cut_makes_one_job(
+    server: Server, ask: dict[str, Any]
+) -> None:
     with _client(server) as direct:
         before = len(_listed(direct))
         with _cutting(server) as url, Client(Address(url, server.key)) as client:
-            job = client.create(ASK)
+            job = client.create(ask)
         jobs = _listed(direct)
         assert (len(jobs), jobs[0]["id"]) == (before + 1, job["id"])
 
@@ -77,10 +83,10 @@ def _listed(client: httpx.Client) -> list[dict[str, str]]:
     return jobs
 
 
-def _sent_unheard(server: Server, key: str) -> socket.socket:
+def _sent_unheard(server: Server, key: str, ask: dict[str, Any]) -> socket.socket:
     """Send the request on a connection that is never read from."""
     request = httpx.Request(
-        "POST", f"{server.url}/v1/jobs", json=ASK, headers=server.headers | {"Idempotency-Key": key}
+        "POST", f"{server.url}/v1/jobs", json=ask, headers=server.headers | {"Idempotency-Key": key}
     )
     lines = [f"{name}: {value}" for name, value in request.headers.items()]
     head = "\r\n".join(["POST /v1/jobs HTTP/1.1", *lines, "", ""])

@@ -24,11 +24,11 @@ def home(tmp_path: Path) -> Path:
 class Command:
     """``calotype models``, typed in a home folder."""
 
-    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._home, self._capsys = home, capsys
+    def __init__(self, home: Path) -> None:
+        self._home = home
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return here(self._capsys, self._home, "models", *arguments)
+        return here(self._home, "models", *arguments)
 
     def told(self, *arguments: str) -> Any:
         answer = self.run(*arguments, "--json")
@@ -44,8 +44,8 @@ class Command:
 
 
 @pytest.fixture
-def models(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(home, capsys)
+def models(home: Path) -> Command:
+    return Command(home)
 
 
 def test_a_model_from_its_adding_to_its_end(tmp_path: Path, models: Command) -> None:

@@ -39,19 +39,19 @@ def variables(hub: Hub | str, **more: str) -> dict[str, str]:
 class Pull:
     """``calotype models pull``, typed in a home folder."""
 
-    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._home, self._capsys = home, capsys
+    def __init__(self, home: Path) -> None:
+        self._home = home
 
     def __call__(
         self, hub: Hub | str, *arguments: str, **more: str
     ) -> subprocess.CompletedProcess[str]:
         env = variables(hub, **more)
-        return here(self._capsys, self._home, "models", "pull", *arguments, env=env)
+        return here(self._home, "models", "pull", *arguments, env=env)
 
 
 @pytest.fixture
-def pull(home: Path, capsys: pytest.CaptureFixture[str]) -> Pull:
-    return Pull(home, capsys)
+def pull(home: Path) -> Pull:
+    return Pull(home)
 
 
 def refused(answer: subprocess.CompletedProcess[str], code: int = 1) -> str:

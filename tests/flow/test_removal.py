@@ -26,6 +26,7 @@ from calotype.jobs.files import Removal, RemovalKind
 from calotype.jobs.store import JobStore
 from calotype.provenance import certificates, receipts
 from calotype.provenance.certificates import SigningIdentity
+from tests.laid import opened_in
 from tests.receiver import Receiver, answered, receiving
 from tests.rooms.test_jobs import ALLOWED, SPEC
 
@@ -71,7 +72,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    store = await JobStore.open(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+    store = await opened_in(tmp_path)
     identity = certificates.ensure_development(tmp_path / "signing", now=datetime.now(UTC))
     pictures, apart = (PictureStore.local(tmp_path / name) for name in ("pictures", "apart"))
     async with receiving() as cache:
@@ -144,7 +145,7 @@ async def test_pictures_expire_also_while_what_was_stopped_cannot_go_on(
     has_expired = asyncio.Event()
     removals = house.removals(lambda image_id: has_expired.set(), relax=1e-9)
     going = asyncio.create_task(removals.expire_for_ever())
-    await asyncio.wait_for(has_expired.wait(), 10)
+    await asyncio.wait_for(has_expired.wait(), 60)
     going.cancel()
     await asyncio.wait([going])
     assert (await house.store.files.removal(old.id)).kind is RemovalKind.EXPIRED

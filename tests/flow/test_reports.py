@@ -31,6 +31,7 @@ from calotype.jobs.store import JobStore
 from calotype.safety.cybertipline import NoAnswer, ReportFailed
 from calotype.settings import REPORTS_TEST_HOST, Settings
 from tests.cybertipline import PASSWORD, USER, Service, serving
+from tests.laid import lay
 from tests.pictures import file_of, picture
 from tests.rooms.test_jobs import queue
 
@@ -82,6 +83,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             reports_login=login,
             reports_contact="safety@example.org",
         )
+        lay(tmp_path / "calotype.db")
         store = await JobStore.open(settings.database)
         yield Desk(settings, store, service)
         await store.close()

@@ -83,47 +83,43 @@ def test_what_is_wrong_with_a_list_is_found_at_the_start(home: Path) -> None:
 # The command line.
 
 
-def test_lists_of_known_pictures_are_added_and_listed(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lists_of_known_pictures_are_added_and_listed(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     file.write_text("".join(f"{to_hex(each)},80\n" for each in far(3)))
-    answer = here(capsys, home, "safety", "hashes", "add", str(file), "--name", "canaries")
+    answer = here(home, "safety", "hashes", "add", str(file), "--name", "canaries")
     assert answer.returncode == 0, answer.stderr
     assert "3 hashes in canaries" in answer.stdout
-    told = json.loads(here(capsys, home, "safety", "hashes", "list", "--json").stdout)
+    told = json.loads(here(home, "safety", "hashes", "list", "--json").stdout)
     assert [(each["name"], each["hashes"]) for each in told] == [("canaries", 3)]
     assert Settings(home=home).hash_lists == [home / "hashes"]
 
 
-def test_policies_and_checks_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    policies = json.loads(here(capsys, home, "safety", "policies", "--json").stdout)
+def test_policies_and_checks_are_told(home: Path) -> None:
+    policies = json.loads(here(home, "safety", "policies", "--json").stdout)
     assert [each["is_default"] for each in policies] == [True, False, False]
-    checks = json.loads(here(capsys, home, "safety", "checks", "--json").stdout)
+    checks = json.loads(here(home, "safety", "checks", "--json").stdout)
     assert [each["name"] for each in checks["checks"]] == ["vignette-domain"]
     assert len(checks["missing"]) == 2
     (home / "safety.toml").write_text(CHECK)
-    checks = json.loads(here(capsys, home, "safety", "checks", "--json").stdout)
+    checks = json.loads(here(home, "safety", "checks", "--json").stdout)
     assert [each["name"] for each in checks["checks"]] == ["vignette-domain", "looks"]
     assert checks["missing"] == []
 
 
-def test_explain_says_by_which_policy(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_says_by_which_policy(home: Path) -> None:
     (home / "safety.toml").write_text('[tenants]\nacme = "enterprise"\n')
     for tenant, policy in (("acme", "enterprise-1-"), ("other", "pg13-1-")):
-        answer = here(capsys, home, "safety", "explain", "a tent", "--tenant", tenant, "--json")
+        answer = here(home, "safety", "explain", "a tent", "--tenant", tenant, "--json")
         assert json.loads(answer.stdout)["policy"].startswith(policy)
 
 
-def test_adding_an_open_model_says_what_it_lacks(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_adding_an_open_model_says_what_it_lacks(home: Path, tmp_path: Path) -> None:
     folder = make_base(tmp_path / "open", fill=b"\1")
-    answer = here(capsys, home, "models", "add", str(folder), "--name", "open")
+    answer = here(home, "models", "add", str(folder), "--name", "open")
     assert answer.returncode == 0, answer.stderr
     assert "isn't served yet: no picture check finds 'sexual'" in answer.stderr
-    listed = json.loads(here(capsys, home, "models", "list", "--json").stdout)
+    listed = json.loads(here(home, "models", "list", "--json").stdout)
     assert list(listed["not_served"]) == ["open"]
     (home / "safety.toml").write_text(CHECK)
-    listed = json.loads(here(capsys, home, "models", "list", "--json").stdout)
+    listed = json.loads(here(home, "models", "list", "--json").stdout)
     assert listed["not_served"] == {}

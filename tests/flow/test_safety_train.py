@@ -49,9 +49,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(home: Path, data: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+def train(home: Path, data: Path, *more: str) -> dict[str, Any]:
     answer = here(
-        capsys,
         home,
         *("safety", "train", "--data", str(data), "--name", "own", "--harmless", "fine"),
         *("--json", *more),
@@ -92,26 +91,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path,
 
 
 def test_the_same_pictures_and_seed_make_the_same_version(
-    trained: tuple[Path, str, str], data: Path, capsys: pytest.CaptureFixture[str]
+    trained: tuple[Path, str, str], data: Path
 ) -> None:
     home, first, _ = trained
-    again = train(home, data / "right", capsys, "--seed", "1")
+    again = train(home, data / "right", "--seed", "1")
     assert (again["is_new"], again["version"]) == (False, first)
     assert again["card"]["data"]["labels"]["fine"]["measured"] == 5
     assert again["card"]["figures"]["all"]["right"]["count"] >= 8
-    assert "| fine | 14 | 5 | 5 |" in here(capsys, home, "safety", "card", "own").stdout
+    assert "| fine | 14 | 5 | 5 |" in here(home, "safety", "card", "own").stdout
 
 
-def test_what_is_on_trial_is_recorded_and_stops_no_picture(
-    trained: tuple[Path, str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_on_trial_is_recorded_and_stops_no_picture(trained: tuple[Path, str, str]) -> None:
     home, first, second = trained
-    canary = here(capsys, home, "models", "canary", "own", second, "--share", "1")
+    canary = here(home, "models", "canary", "own", second, "--share", "1")
     assert canary.returncode == 0, canary.stderr
     with running_server(home) as server:
         job = made(server.url, server.headers, n=2)
         assert job["status"] == "succeeded", job
-        told = trial_of(home, capsys, pictures=2)
+        told = trial_of(home, pictures=2)
     assert (told["current"], told["candidate"]) == (first, second)
     assert told["only the candidate blocks"] == 2
     assert told["agree"]["count"] == told["failed"]["count"] == 0
@@ -120,10 +117,10 @@ def test_what_is_on_trial_is_recorded_and_stops_no_picture(
 
 
 def test_what_is_promoted_judges_from_the_next_start_on_until_it_is_rolled_back(
-    trained: tuple[Path, str, str], capsys: pytest.CaptureFixture[str]
+    trained: tuple[Path, str, str],
 ) -> None:
     home, first, second = trained
-    assert here(capsys, home, "models", "promote", "own", second).returncode == 0
+    assert here(home, "models", "promote", "own", second).returncode == 0
     setup = setup_of(Settings(home=home))
     assert [use.build for use in setup.uses("")] == [second]
     assert setup.trials == ()
@@ -131,15 +128,15 @@ def test_what_is_promoted_judges_from_the_next_start_on_until_it_is_rolled_back(
         job = made(server.url, server.headers)
         assert job["status"] == "failed", job
         assert (job["error"]["check"], job["error"]["category"]) == ("own", "violence")
-    assert here(capsys, home, "models", "rollback", "own").returncode == 0
+    assert here(home, "models", "rollback", "own").returncode == 0
     assert [use.build for use in setup_of(Settings(home=home)).uses("")] == [first]
 
 
-def trial_of(home: Path, capsys: pytest.CaptureFixture[str], pictures: int) -> dict[str, Any]:
+def trial_of(home: Path, pictures: int) -> dict[str, Any]:
     """The report, once so many pictures are in it: it is written a second later."""
     deadline = time.monotonic() + 30
     while True:
-        trials = json.loads(here(capsys, home, "safety", "shadow", "--json").stdout)["trials"]
+        trials = json.loads(here(home, "safety", "shadow", "--json").stdout)["trials"]
         if trials and trials[0]["pictures"] == pictures:
             [found] = trials
             return dict(found)
@@ -147,9 +144,7 @@ def trial_of(home: Path, capsys: pytest.CaptureFixture[str], pictures: int) -> d
         time.sleep(0.2)
 
 
-def test_what_is_wrong_with_the_data_is_named(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong_with_the_data_is_named(tmp_path: Path, data: Path) -> None:
     home, bad = tmp_path / "home", tmp_path / "bad"
     home.mkdir()
     for at in range(COUNT):
@@ -159,7 +154,7 @@ def test_what_is_wrong_with_the_data_is_named(
 
     def refused(*more: str, name: str = "own") -> str:
         said = ("safety", "train", "--data", str(bad), "--name", name, "--harmless", "fine")
-        answer = here(capsys, home, *said, *more)
+        answer = here(home, *said, *more)
         assert answer.returncode == 2, answer.stdout + answer.stderr
         return answer.stderr
 
@@ -177,9 +172,7 @@ def test_what_is_wrong_with_the_data_is_named(
     assert "wrong/copy.png: the same picture as fine/0.png" in refused()
 
 
-def test_decisions_of_reviewers_train_a_check_too(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_decisions_of_reviewers_train_a_check_too(tmp_path: Path, data: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     lines = [
@@ -189,26 +182,24 @@ def test_decisions_of_reviewers_train_a_check_too(
     ]
     file = data / "right" / "decisions.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in lines))
-    card = train(home, file, capsys)["card"]
+    card = train(home, file)["card"]
     assert set(card["figures"]["tier"]) == {"fast", "relax"}
     other = [{**lines[0], "sha256": "0" * 64}, *lines[1:]]
     file.write_text("".join(json.dumps(each) + "\n" for each in other))
     said = ("safety", "train", "--data", str(file), "--name", "own", "--harmless", "fine")
-    answer = here(capsys, home, *said)
+    answer = here(home, *said)
     assert answer.returncode == 2
     assert "fine/0.png: it isn't the picture that was decided on" in answer.stderr
     file.unlink()
 
 
-def test_a_name_that_is_not_registered_is_told_at_the_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_is_not_registered_is_told_at_the_start(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "safety.toml").write_text(CHECK)
-    answer = here(capsys, home, "safety", "checks")
+    answer = here(home, "safety", "checks")
     assert answer.returncode == 1
     assert "there is no classifier 'own'" in answer.stderr
     (home / "safety.toml").write_text(CHECK.replace('model = "own"', 'model = "own"\npath = "x"'))
-    answer = here(capsys, home, "safety", "checks")
+    answer = here(home, "safety", "checks")
     assert "a path, or a model of the registry" in answer.stderr

@@ -14,7 +14,7 @@ TESTS = """
 import sys, time
 from pathlib import Path
 from tests.serving import running_server
-with running_server(Path(sys.argv[1]), is_warm=False) as server:
+with running_server(Path(sys.argv[1]), is_drawn=False) as server:
     print(server.process.pid, flush=True)
     time.sleep(1000)
 """

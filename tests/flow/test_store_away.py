@@ -17,6 +17,7 @@ from calotype.cli.client import Client
 from calotype.cli.client import Server as Address
 from calotype.core import limits
 from calotype.jobs.postgresql import SERVER_LOCK
+from tests.faked import a_source
 from tests.postgres import Postgres, running_postgres
 from tests.serving import Server, running_server
 
@@ -38,7 +39,11 @@ def test_a_server_outlives_a_restart_of_its_database_and_ends_when_another_serve
     with running_postgres() as database:
         name = database.new_database()
         with (
-            running_server(tmp_path, {"CALOTYPE_DATABASE_URL": name}) as server,
+            running_server(
+                tmp_path,
+                {"CALOTYPE_DATABASE_URL": name, "FAKE_STEP_S": "0.1"},
+                is_drawn=False,
+            ) as server,
             httpx.Client(
                 base_url=server.url, headers=server.headers, timeout=60, trust_env=False
             ) as client,
@@ -51,7 +56,8 @@ def test_a_server_outlives_a_restart_of_its_database_and_ends_when_another_serve
 
 
 def _restart_under(database: Postgres, server: Server, client: httpx.Client) -> None:
-    job = client.post("/v1/jobs", json={"prompt": "a red tent", "steps": 60}).json()
+    ask = {"prompt": "a red tent", "steps": 60} | a_source(client)
+    job = client.post("/v1/jobs", json=ask).json()
 
     def body() -> dict[str, Any]:
         answer = client.get(job["urls"]["self"])

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from calotype.jobs.store import JobStore
+from tests.laid import lay, migrate
 from tests.postgres import Postgres
 
 if TYPE_CHECKING:
@@ -27,11 +28,22 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a new, empty database."""
+    """The address of a new database: empty, but with its tables where ``store`` is to open it."""
+    is_laid = "store" in request.fixturenames
     if request.param == "sqlite":
+        if is_laid:
+            lay(tmp_path / "jobs.db")
         return f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
     server: Postgres = request.getfixturevalue("postgres")
-    return server.new_database()
+    return server.new_database(like=request.getfixturevalue("laid") if is_laid else "")
+
+
+@pytest.fixture(scope="session")
+def laid(postgres: Postgres) -> str:
+    """The address of a database with all tables, to be copied."""
+    address = postgres.new_database()
+    migrate(address)
+    return address
 
 
 @pytest.fixture

@@ -216,8 +216,8 @@ async def test_streams_end_when_the_server_stops() -> None:
     following = asyncio.ensure_future(anext(passed, None))
     await asyncio.sleep(0)
     streams.stopping.set()
-    assert await asyncio.wait_for(following, 5) is None
-    await asyncio.wait_for(ended.wait(), 5)  # and the subscription is given up
+    assert await asyncio.wait_for(following, 60) is None
+    await asyncio.wait_for(ended.wait(), 60)  # and the subscription is given up
 
 
 async def test_the_count_of_streams_is_exact_at_the_bound() -> None:

@@ -98,7 +98,7 @@ def test_a_second_that_is_down_is_told_though_the_first_answers_until_it_is_mend
     one(checks)  # and with this one it is, beside
     asked = checks._places[twice]._places[1]._asked
     assert asked is not None
-    asked.result(30)
+    asked.result(120)
     assert not one(checks).degraded
 
 
@@ -148,7 +148,7 @@ def test_the_second_answers_for_a_first_that_hangs_and_at_once_while_it_does(
     go_on.set()
     asked = checks._places[twice]._places[0]._asked
     assert asked is not None
-    asked.result(30)
+    asked.result(120)
     assert not one(checks).degraded, "it is back"
 
 

@@ -283,19 +283,17 @@ def configured(folder: Path, url: str) -> Path:
     return file
 
 
-def test_the_command_pulls_and_says_what_came(
-    there: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_pulls_and_says_what_came(there: StandIn, tmp_path: Path) -> None:
     configured(tmp_path, there.url)
-    answer = here(capsys, tmp_path, "safety", "hashes", "pull", NAME)
+    answer = here(tmp_path, "safety", "hashes", "pull", NAME)
     assert answer.returncode == 0, answer.stderr
     assert "5 hashes in industry; 5 changes came" in answer.stdout
-    told = json.loads(here(capsys, tmp_path, "safety", "hashes", "pull", NAME, "--json").stdout)
+    told = json.loads(here(tmp_path, "safety", "hashes", "pull", NAME, "--json").stdout)
     assert (told["hashes"], told["is_new"]) == (5, False)
-    told = json.loads(here(capsys, tmp_path, "safety", "hashes", "list", "--json").stdout)
+    told = json.loads(here(tmp_path, "safety", "hashes", "list", "--json").stdout)
     assert [(each["name"], each["hashes"]) for each in told] == [(NAME, 5)]
     assert there.tokens[0] == "Bearer s3cret"
-    refused = here(capsys, tmp_path, "safety", "hashes", "pull", "other")
+    refused = here(tmp_path, "safety", "hashes", "pull", "other")
     assert refused.returncode != 0
     assert "names no exchange 'other'" in refused.stderr
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from calotype.core import limits
-from calotype.core.errors import CalotypeError, IllegalMove, InvalidInput, LeaseLost, NotFound
+from calotype.core.errors import IllegalMove, LeaseLost, NotFound
 from calotype.core.nouns import (
     EVENT_KINDS,
     Image,
@@ -284,7 +283,7 @@ async def test_a_change_is_finished_though_its_caller_gave_up(store: JobStore) -
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
-    assert (await asyncio.wait_for(follower, 5)).kind == "cancelled"
+    assert (await asyncio.wait_for(follower, 60)).kind == "cancelled"
     assert (await store.get(job.id)).state is JobState.CANCELLED
 
 
@@ -334,61 +333,6 @@ async def check_log(store: JobStore, job: Job) -> None:
     is_active = job.state in {JobState.RUNNING, JobState.PENDING_SAFETY}
     assert tried.count("running") == (1 if is_active else 0)
     assert len(job.images) == (SPEC.n if job.state is JobState.SUCCEEDED else 0)
-
-
-# Reading.
-
-
-async def test_a_foreign_tenants_job_looks_like_one_that_is_not_there(store: JobStore) -> None:
-    job = await queue(store, "ada")
-    assert await store.get(job.id, tenant="ada") == job
-    with pytest.raises(NotFound) as foreign:
-        await store.get(job.id, tenant="eve")
-    with pytest.raises(NotFound) as unknown:
-        await store.get("job_unknown", tenant="eve")
-    assert _told(foreign.value, job.id) == _told(unknown.value, "job_unknown")
-
-
-def _told(error: CalotypeError, job_id: str) -> dict[str, Any]:
-    return {key: str(value).replace(job_id, "X") for key, value in error.problem().items()}
-
-
-async def test_a_listing_is_newest_first_in_pages_and_of_one_tenant(store: JobStore) -> None:
-    mine = [(await queue(store, "ada")).id for _ in range(7)]
-    theirs = await queue(store, "eve")
-    newest = mine[::-1]
-    page = await store.list_jobs("ada", limit=3, before=None)
-    assert [job.id for job in page] == newest[:3]
-    page = await store.list_jobs("ada", limit=100, before=page[-1].id)
-    assert [job.id for job in page] == newest[3:]
-    assert await store.list_jobs("ada", limit=3, before=mine[0]) == []
-    with pytest.raises(InvalidInput, match="to page from"):
-        await store.list_jobs("ada", limit=3, before=theirs.id)
-
-
-@pytest.mark.parametrize("limit", [0, -1, limits.PAGE_JOBS_MAX + 1])
-async def test_a_page_has_a_bound_and_says_so(store: JobStore, limit: int) -> None:
-    with pytest.raises(InvalidInput) as refused:
-        await store.list_jobs("ada", limit=limit, before=None)
-    assert (refused.value.field, refused.value.limit) == ("limit", limits.PAGE_JOBS_MAX)
-
-
-async def test_a_listing_shows_each_jobs_own_pictures(store: JobStore) -> None:
-    done = [(await bring_to(store, JobState.SUCCEEDED))[0] for _ in range(2)]
-    waiting = await queue(store)
-    listed = await store.list_jobs("ada", limit=10, before=None)
-    assert [job.images for job in listed] == [(), done[1].images, done[0].images]
-    assert listed[0] == waiting
-
-
-async def test_the_line_is_counted_by_tenant_and_whole(store: JobStore) -> None:
-    await queue(store, "ada")
-    await queue(store, "ada")
-    await queue(store, "eve")
-    await bring_to(store, JobState.RUNNING)
-    assert await store.count_queued() == 3
-    assert await store.count_queued("ada") == 2
-    assert await store.count_queued("nobody") == 0
 
 
 # Restarts.

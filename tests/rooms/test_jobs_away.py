@@ -133,7 +133,7 @@ async def test_a_connection_that_dies_without_a_word_is_found(
     keeping = asyncio.create_task(serving.stay_alone())
     pid = raw.get_server_pid()
     os.kill(pid, signal.SIGSTOP)  # the part of the server that has the lock
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not serving.is_away:  # noqa: ASYNC110 - nobody rings for it
             await asyncio.sleep(0.01)
     os.kill(pid, signal.SIGCONT)

@@ -152,7 +152,7 @@ async def test_a_killed_postgresql_keeps_all_that_it_said_was_done(durable: Post
             await asyncio.sleep(0.001)
         await asyncio.to_thread(durable.kill)
         with pytest.raises((SQLAlchemyError, StoreAway)):
-            await asyncio.wait_for(working, 30)
+            await asyncio.wait_for(working, 60)
         await asyncio.to_thread(durable.start)
         found = await patiently(partial(look, store))  # the same store connects anew
         told, kept = looks[-1]["logs"], found["logs"]

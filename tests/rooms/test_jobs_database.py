@@ -50,7 +50,10 @@ async def test_models_and_migrations_agree(store: JobStore) -> None:
         await conn.rollback()
 
 
-async def test_every_connection_has_the_settings_that_writers_rely_on(file: Path) -> None:
+async def test_every_connection_has_the_settings_that_writers_rely_on(
+    file: Path, shipped_synchronous: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calotype.jobs.sqlite.SYNCHRONOUS", shipped_synchronous)
     store = await JobStore.open(sqlite(file))
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
     async with store._database.reading() as one, store._database.reading() as two:

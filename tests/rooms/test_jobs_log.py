@@ -18,7 +18,7 @@ from calotype.jobs import log, tables
 from calotype.jobs.store import JobStore
 
 SPEC = Spec("a tent", "", "vignette", 64, 64, 4, 3.5, Sampler.EULER, 7, 1)
-PATIENCE_S = 20.0  # after this long without an event, a follower is stuck
+PATIENCE_S = 60.0  # after this long without an event, a follower is stuck
 
 
 async def run(store: JobStore, engine: str = "cpu-0") -> Lease:

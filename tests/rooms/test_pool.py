@@ -20,11 +20,6 @@ import pytest
 from calotype.core import limits
 from calotype.core.messages import (
     CancelRow,
-    EngineReady,
-    Heartbeat,
-    LoadModel,
-    LoadProgress,
-    ModelLoaded,
     RowDone,
     RowFailed,
     RowStarted,
@@ -33,7 +28,7 @@ from calotype.core.messages import (
 )
 from calotype.core.nouns import ModelInfo, Sampler
 from calotype.core.states import EngineState
-from calotype.pool.launch import Life, Pace
+from calotype.pool.launch import Pace
 from calotype.pool.pool import DEVICES_VARIABLE, EnginePool
 from calotype.pool.registry import embedded_folder
 from calotype.pool.reports import EngineDown, EngineLost, EngineWarm, Measured, Report
@@ -200,92 +195,6 @@ async def test_engine_that_lives_but_makes_no_step_is_replaced(word: str) -> Non
         assert "made no step with rows to run for 1.5 s" in reason
 
 
-LIVES = Life(ready_at=0.0, has_spoken=True)
-
-
-def test_engine_with_nothing_to_do_or_with_steps_to_show_is_never_stuck() -> None:
-    life = replace(LIVES, rows_owed={})
-    for now in range(1_000):  # idle
-        life.heard(Heartbeat(0, 0), now)
-    life.sent(row(name="r"), 1_000)
-    for now in range(1_000, 2_000, 100):  # a step now and then
-        for beat in range(100):
-            life.heard(Heartbeat(1, now // 100), now + beat)
-            assert not life.overdue(now + beat, Pace())
-    life.sent(CancelRow("r"), 2_000)
-    life.heard(Heartbeat(0, 20), 2_000)
-    life.heard(Heartbeat(0, 20), 5_000)
-    assert not life.overdue(5_000, Pace())
-
-
-def test_engine_is_stuck_with_a_row_it_holds_or_one_it_never_answered() -> None:
-    for held in (1, 0):
-        life = replace(LIVES, rows_owed={})
-        life.sent(row(), 0.0)
-        for now in range(int(limits.ENGINE_STUCK_S_MAX) + 2):
-            assert not life.overdue(now - 1.0, Pace())
-            life.heard(Heartbeat(held, 0), now)
-        assert "stuck" in life.overdue(now, Pace())
-
-
-def test_engine_that_loads_for_ever_is_stuck_but_a_long_load_is_not() -> None:
-    life = Life()
-    late_s = limits.ENGINE_LOAD_S_MAX + 1
-    life.heard(EngineReady(1, "cpu", "none"), 1.0)
-    life.heard(Heartbeat(0, 0), late_s)
-    assert not life.overdue(late_s, Pace())
-    life.heard(Heartbeat(0, 0), late_s + 1)
-    assert "loaded no model" in life.overdue(late_s + 1, Pace())
-    life.heard(ModelLoaded("m", 1.0, 1, (2,)), late_s + 2)
-    assert not life.overdue(late_s + 2, Pace())
-
-
-def test_a_load_that_hangs_is_noticed_though_rows_step_beside_it() -> None:
-    life = replace(LIVES, rows_owed={})
-    life.sent(row(), 0.0)
-    life.sent(LoadModel("other", "/nowhere", "build"), 0.0)
-    for now in range(0, int(limits.ENGINE_LOAD_S_MAX) + 1, 10):
-        life.heard(Heartbeat(1, now), now)
-        assert not life.overdue(now, Pace())
-    late_s = limits.ENGINE_LOAD_S_MAX + 1
-    life.heard(Heartbeat(1, 10_000), late_s)
-    assert "loaded no model" in life.overdue(late_s, Pace())
-    life.heard(LoadProgress("other", 1, 2), late_s)
-    assert not life.overdue(late_s, Pace()), "it gets on"
-
-
-def test_rows_that_are_stuck_are_noticed_though_a_model_is_being_loaded() -> None:
-    life = replace(LIVES, rows_owed={})
-    life.sent(LoadModel("other", "/nowhere", "build"), 0.0)
-    life.sent(row(), 0.0)
-    stuck_s = limits.ENGINE_STUCK_S_MAX + 1
-    life.heard(LoadProgress("other", 1, 2), stuck_s)
-    life.heard(Heartbeat(1, 0), stuck_s)
-    assert "made no step" in life.overdue(stuck_s, Pace())
-
-
-def test_rows_that_wait_for_a_load_are_not_stuck_meanwhile_but_may_be_afterwards() -> None:
-    life = replace(LIVES, rows_owed={})
-    life.sent(LoadModel("m", "/nowhere", "build"), 0.0)
-    life.sent(row(), 0.0)
-    loaded_s = limits.ENGINE_STUCK_S_MAX + 50
-    life.heard(Heartbeat(1, 0), loaded_s)
-    assert not life.overdue(loaded_s, Pace())
-    life.heard(ModelLoaded("m", 1.0, 1, (2,)), loaded_s)
-    assert not life.overdue(loaded_s, Pace())
-    stuck_s = loaded_s + limits.ENGINE_STUCK_S_MAX + 1
-    life.heard(Heartbeat(1, 0), stuck_s)
-    assert "made no step" in life.overdue(stuck_s, Pace())
-
-
-def test_a_load_that_proves_its_sizes_gets_on_where_no_row_steps() -> None:
-    life = replace(LIVES, rows_owed={})
-    life.sent(LoadModel("other", "/nowhere", "build"), 0.0)
-    for now in range(0, 3 * int(limits.ENGINE_LOAD_S_MAX), 100):
-        life.heard(Heartbeat(0, now), now)
-        assert not life.overdue(now, Pace())
-
-
 async def test_engine_that_never_speaks_is_killed_and_tried_again() -> None:
     mute = (sys.executable, "-c", "import time; time.sleep(1000)")
     pace = Pace(start_s_max=0.3, heartbeat_s=0.05, backoff_s_min=0.01)
@@ -302,24 +211,24 @@ async def test_engine_that_cant_be_started_is_tried_with_growing_pauses() -> Non
     loop = asyncio.get_running_loop()
     async with pool_of(command=("/no/such/program",), pace=pace) as pool:
         reports, times = pool.reports(), []
-        for _ in range(7):
+        for _ in range(9):
             (lost,) = await take(reports, EngineLost)
             assert isinstance(lost.message, EngineLost)
             assert lost.message.exit_code is None
             times.append(loop.time())
         pauses = [after - before for before, after in pairwise(times)]
         assert all(got >= least for got, least in zip(pauses, (0.05, 0.1, 0.2, 0.2), strict=False))
-        assert max(pauses) < 1.6, "it would be 1.6 if there were no longest"
+        assert max(pauses) < 6.4, "it would be 6.4 if there were no longest"
         (health,) = pool.health()
         assert health.state is EngineState.DEAD
         assert "/no/such/program" in health.reason
 
 
 async def test_pause_is_short_again_after_a_healthy_time() -> None:
-    pace = Pace(backoff_s_min=0.1, backoff_s_max=60.0, healthy_s=0.0)
-    async with pool_of(pace=pace) as pool, asyncio.timeout(25):
+    pace = Pace(backoff_s_min=0.3, backoff_s_max=90.0, healthy_s=0.0)
+    async with pool_of(pace=pace) as pool, asyncio.timeout(70):
         reports = pool.reports()
-        for _ in range(9):  # doubling, the pauses alone would be 25 s
+        for _ in range(9):  # doubling, the pauses alone would be 76 s
             await take(reports, EngineWarm)
             await pool.send("engine-0", row("crash"))
             await take(reports, EngineLost)
@@ -396,7 +305,7 @@ async def test_stop_at_once_after_start_leaves_no_process() -> None:
     pool = EnginePool(engines=2, models=[model()], command=FAKE, pace=QUICK)
     await pool.start()
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await pool.stop()
     assert [health.pid for health in pool.health()] == [None, None]
 
@@ -442,7 +351,7 @@ def test_engine_ends_with_a_killed_server_even_if_a_forked_child_lives_on() -> N
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10.0
+    end = time.monotonic() + 60.0
     while not is_so():
         assert time.monotonic() < end, "it didn't come about"
         time.sleep(0.02)

@@ -95,6 +95,6 @@ def test_an_operators_names_are_protected_too(tmp_path: Path) -> None:
     "unit", ["n ", "é 🔥x ", "a1!b2@ ", "aaa1 ", "ß", "裸", "nude ", "a.", "\u0301", "!"]
 )
 def test_no_prompt_of_the_longest_length_takes_long(unit: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     CHECK.judge((unit * 2000)[:2000])
-    assert time.perf_counter() - start < 2.0  # measured under 0.1; machines that run tests are busy
+    assert time.process_time() - start < 2.0  # of a core; measured under 0.1

@@ -18,7 +18,7 @@ from calotype.sim.jobs import Asked
 from calotype.sim.page import page
 from calotype.sim.trace import import_gentd26, line_of, read, write
 from calotype.sim.traffic import Traffic
-from tests.flow.command_line import calotype
+from tests.flow.command_line import calotype, here
 
 GOOD = '{"at_s": 1.5, "tenant": "ann", "tier": "fast", "model": "m"}'
 
@@ -267,7 +267,7 @@ class Tags(HTMLParser):
 def test_simulate_prints_the_same_json_twice_and_writes_a_page(tmp_path: Path) -> None:
     asked = ("simulate", "--images", "500", "--gpus", "3", "--hours", "1", "--seed", "4")
     more = ("--policy", "ours,fifo", "--json", "--html", "report.html")
-    first, again = calotype(tmp_path, *asked, *more), calotype(tmp_path, *asked, *more)
+    first, again = here(tmp_path, *asked, *more), calotype(tmp_path, *asked, *more)
     assert first.returncode == 0, first.stderr
     assert first.stdout == again.stdout
     report = json.loads(first.stdout)
@@ -286,9 +286,9 @@ def test_simulate_plays_an_imported_trace_for_people(tmp_path: Path) -> None:
         for at in range(30)
     ]
     path = gentd26(tmp_path, *rows)
-    done = calotype(tmp_path, "trace", "import", str(path), "--format", "gentd26")
+    done = here(tmp_path, "trace", "import", str(path), "--format", "gentd26")
     assert done.stdout == "trace.jsonl: 30 jobs, 2 models, 3 tenants, 0.0 days\n", done.stderr
-    played = calotype(tmp_path, "simulate", "--trace", "trace.jsonl", "--rate", "10", "--gpus", "2")
+    played = here(tmp_path, "simulate", "--trace", "trace.jsonl", "--rate", "10", "--gpus", "2")
     assert played.returncode == 0
     assert "The trace trace.jsonl at 10 x its rate" in played.stdout
 
@@ -308,7 +308,7 @@ def test_simulate_plays_an_imported_trace_for_people(tmp_path: Path) -> None:
 def test_wrong_use_exits_with_2_and_says_what(
     tmp_path: Path, arguments: tuple[str, ...], says: str
 ) -> None:
-    done = calotype(tmp_path, "simulate", *arguments)
+    done = here(tmp_path, "simulate", *arguments)
     assert done.returncode == 2
     assert says in done.stderr
 

@@ -11,7 +11,7 @@ from calotype.core.errors import InvalidInput
 from calotype.core.nouns import Tier
 from calotype.sim.fleet import KINDS
 from calotype.sim.plan import Wanted, erlang_c, fewest_by_erlang, formula, plan
-from tests.flow.command_line import calotype
+from tests.flow.command_line import here
 
 EXAMPLE = Wanted(images_per_day=1_000_000, peak_per_s=50, seconds_per_image=12)
 
@@ -82,6 +82,6 @@ def test_a_peak_below_the_mean_is_refused() -> None:
 
 def test_the_command_plans_a_small_fleet(tmp_path: Path) -> None:
     arguments = ["--images-per-day", "9000", "--peak-per-second", "1", "--seconds-per-image", "5"]
-    done = calotype(tmp_path, "plan", *arguments)
+    done = here(tmp_path, "plan", *arguments)
     assert done.returncode == 0, done.stderr
     assert "cheapest" in done.stdout

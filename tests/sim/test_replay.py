@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,16 +24,12 @@ from calotype.policy.line import Line
 from calotype.policy.rules import Rules
 from calotype.sim.replay import replay
 from calotype.sim.trace import read
+from tests.flow.command_line import calotype, here
 from tests.serving import Server, engine_pid, running_server
 
 SECRET = "a heron nobody may read of"
 JOBS = 9 + 2 + 6 + 6  # of the live run
 pytestmark = pytest.mark.timeout(900)  # two starts of a server, on a machine that is busy
-
-
-def calotype(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "calotype.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 class Client:
@@ -90,7 +84,9 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_a_recorded_live_run_replays_to_identical_decisions(recording: Path) -> None:
+def test_a_recorded_live_run_replays_to_identical_decisions(
+    recording: Path, tmp_path: Path
+) -> None:
     report = replay(recording)
     assert report["identical"], report["difference"]
     assert report["starts"] == 2
@@ -98,7 +94,7 @@ def test_a_recorded_live_run_replays_to_identical_decisions(recording: Path) -> 
     kinds = [json.loads(line)["event"]["type"] for line in told_lines(recording)]
     for kind in ("JobQueued", "JobCancelled", "JobSettled", "EngineUp", "EngineGone"):
         assert kind in kinds
-    done = calotype("trace", "replay", str(recording))
+    done = calotype(tmp_path, "trace", "replay", str(recording))  # in another process
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(": identical\n")
 
@@ -114,19 +110,19 @@ def test_the_first_line_that_differs_is_named(recording: Path, tmp_path: Path) -
     lines[at] = lines[at].replace('"why": "turn"', '"why": "promoted"')
     changed = tmp_path / "changed.jsonl"
     changed.write_text("\n".join(lines) + "\n")
-    done = calotype("trace", "replay", str(changed), "--json")
+    done = here(tmp_path, "trace", "replay", str(changed), "--json")
     assert done.returncode == 1
     difference = json.loads(done.stdout)["difference"]
     assert (difference["line"], difference["recorded"]) == (at + 1, lines[at])
     assert '"why": "turn"' in difference["replayed"]
-    assert f"line {at + 1} differs" in calotype("trace", "replay", str(changed)).stderr
+    assert f"line {at + 1} differs" in here(tmp_path, "trace", "replay", str(changed)).stderr
 
 
 def test_no_prompt_is_in_a_recording(recording: Path) -> None:
     assert "heron" not in recording.read_text()
 
 
-def test_a_recording_is_a_trace_with_measured_costs(recording: Path) -> None:
+def test_a_recording_is_a_trace_with_measured_costs(recording: Path, tmp_path: Path) -> None:
     jobs = list(read(recording))
     assert len(jobs) == JOBS
     assert {job.tier for job in jobs} == set(Tier)
@@ -137,7 +133,7 @@ def test_a_recording_is_a_trace_with_measured_costs(recording: Path) -> None:
         if event["type"] == "JobSettled" and event["device_s"]
     }
     assert {job.device_s for job in jobs} >= set(settled.values())
-    done = calotype("simulate", "--trace", str(recording), "--gpus", "1", "--json")
+    done = here(tmp_path, "simulate", "--trace", str(recording), "--gpus", "1", "--json")
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)["runs"]
     assert run["jobs"] == JOBS
@@ -250,7 +246,7 @@ def test_what_is_wrong_in_a_recording_is_named(
     with pytest.raises(InvalidInput) as raised:
         replay(path)
     assert f"line.jsonl, {says}" in raised.value.detail
-    assert calotype("trace", "replay", str(path)).returncode == 2
+    assert here(tmp_path, "trace", "replay", str(path)).returncode == 2
 
 
 def test_a_trace_that_no_server_recorded_has_nothing_to_replay(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from calotype.sim.fleet import read as read_fleet
 from calotype.sim.jobs import Costs
 from calotype.sim.traffic import Traffic, generate
 from calotype.sim.world import World
-from tests.flow.command_line import calotype
+from tests.flow.command_line import here
 from tests.sim.builders import asked, play, warm
 
 DAY = Traffic(images=6_000, hours=24.0, models={"m": 1.0}, lora_share=0.0, bursts=2)
@@ -204,7 +204,7 @@ def test_groups_of_one_name_are_told_apart() -> None:
 def test_simulate_shows_an_autoscaled_fleet_beside_the_fixed_one(tmp_path: Path) -> None:
     fleet_of(tmp_path, FLEET)
     asked = ("simulate", "--images", "400", "--hours", "2", "--fleet", "fleet.toml", "--seed", "4")
-    done = calotype(tmp_path, *asked, "--json", "--html", "report.html")
+    done = here(tmp_path, *asked, "--json", "--html", "report.html")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [run["policy"] for run in report["runs"]] == ["ours", "ours, fixed"]

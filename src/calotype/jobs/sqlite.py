@@ -18,6 +18,9 @@ from calotype.core.errors import OperatorError
 
 BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another process's transaction
 WAL_RETRY_S = 0.02  # between tries to make a new file's log while another process does the same
+# An accepted job is on the disk before it is answered: with this log, NORMAL would have a power cut
+# undo the last commits.
+SYNCHRONOUS = "FULL"
 _WRITES = "calotype_writes"  # the execution option that marks a writing transaction
 
 
@@ -45,9 +48,7 @@ def _prepare(connection: Any, _record: object) -> None:
     # The timeout first: changing the journal can itself meet another process's lock.
     cursor.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
     _use_write_ahead_log(cursor)
-    # An accepted job is on the disk before it is answered: with this log, NORMAL would have a
-    # power cut undo the last commits.
-    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
