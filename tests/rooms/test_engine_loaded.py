@@ -7,6 +7,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from calotype.core.messages import LoadModel
 from calotype.core.nouns import Component
 from calotype.engine.components import Components
+from calotype.engine.families import parts as family_parts
+from calotype.engine.families.blueprints import Blueprints
 from calotype.engine.families.loading import load_model
 from calotype.engine.families.parts import without_weights
 from calotype.engine.tensors import bytes_of, storages, tensors_of
@@ -131,6 +134,44 @@ def test_a_module_is_built_without_memory_for_weights_but_with_its_tables(
         assert not any(it.is_meta for it in module.buffers())
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux"])
+def test_a_configuration_is_built_once_and_its_copies_are_the_same_and_have_nothing_in_common(
+    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    monkeypatch.setattr(family_parts, "_BLUEPRINTS", Blueprints())
+    built = load(folder_of(family))
+    monkeypatch.setattr(family_parts, "_built", None)  # nothing is, from now on
+    copies = [load(folder_of(family)) for _ in range(2)]
+    for copy in copies:
+        for one, other in zip(parts_of(built).values(), parts_of(copy).values(), strict=True):
+            assert_same(one, other)
+            assert repr(one) == repr(other)
+            assert str(one.config) == str(other.config)
+    modules = [it for model in (built, *copies) for it in modules_of(model)]
+    inner = [id(it) for module in modules for it in module.modules()]
+    assert len(inner) == len({*inner})
+    assert bytes_in(built, *copies) == 3 * bytes_in(built)
+
+
+def test_the_oldest_configuration_is_forgotten_and_what_cannot_be_copied_is_built() -> None:
+    blueprints, built = Blueprints(kept_max=2), []
+
+    def build(width: int, what: Any = None) -> Any:
+        built.append(width)
+        module = torch.nn.Linear(width, width, device="meta")
+        module.what = what
+        return module
+
+    for width in (1, 2, 1, 3, 1, 2):
+        module = blueprints.get(width, partial(build, width))
+        assert module.weight.shape == (width, width)
+        assert module.weight.is_meta
+    assert built == [1, 2, 3, 2]
+    for _ in range(2):
+        blueprints.get(4, partial(build, 4, what=lambda: None))
+    assert built == [1, 2, 3, 2, 4, 4]
+
+
 # What models have in common.
 
 
@@ -192,6 +233,17 @@ def test_models_share_the_parts_they_have_in_common_and_nothing_else(
     assert bytes_in(one, other) < bytes_in(one) + 1.1 * weights
     file = twins[1] / "unet" / "diffusion_pytorch_model.safetensors"
     assert told[-1] < file.stat().st_size, "what is there isn't read again"
+
+
+def test_models_share_a_tokenizer_if_its_files_are_the_same(twins: tuple[Path, Path]) -> None:
+    one, other = (load(folder) for folder in twins)
+    assert [id(it) for it in one.tokenizers] == [id(it) for it in other.tokenizers]
+    file = twins[1] / "tokenizer_2" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 7}))
+    changed = load(twins[1])
+    assert changed.tokenizers[0] is one.tokenizers[0]
+    assert changed.tokenizers[1].model_max_length == 7
+    assert one.tokenizers[1].model_max_length != 7
 
 
 def test_what_the_registry_tells_of_a_model_is_enough_to_share_its_parts(

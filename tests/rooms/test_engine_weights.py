@@ -33,7 +33,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=[16 * 1024**2, 4_096, 64], ids=["whole", "pages", "small"])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(weights, "_PIECE_BYTES", request.param)
+    for largest in ("_PIECE_BYTES", "_MAPPED_BYTES"):
+        monkeypatch.setattr(weights, largest, request.param)
     return int(request.param)
 
 

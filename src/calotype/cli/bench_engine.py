@@ -138,7 +138,7 @@ def measure(
     logs = Path(tempfile.mkdtemp(prefix="calotype-bench-logs-"))
     say(f"what the systems print: {logs}")
     measured: list[dict[str, Any]] = []
-    result = {"machine": _machine(), "models": measured}
+    result = {"machine": machine(), "models": measured}
     with terminating_as_interrupt(), _bars(models, systems) as tell:
         for model, plan in models:
             found = asyncio.run(compare(systems, model, plan, logs / model.name, tell))
@@ -175,7 +175,8 @@ def _bars(models: Sequence[tuple[ModelInfo, Plan]], systems: Sequence[System]) -
         yield tell
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What was measured on: cores, processor, system, and versions by package."""
     packages = ("calotype", "torch", "diffusers", "transformers")
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,

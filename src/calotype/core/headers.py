@@ -125,10 +125,8 @@ def _tensor(name: str, entry: Any, where: str) -> Tensor:
 
 
 def _are_whole(values: Any) -> bool:
-    """A list of numbers from 0 on; no file has as many bytes as the largest."""
-    return isinstance(values, list) and all(
-        isinstance(it, int) and not isinstance(it, bool) and 0 <= it < 2**63 for it in values
-    )
+    """A list of whole numbers (true is none) from 0 on; no file is as large as the largest."""
+    return isinstance(values, list) and all(type(it) is int and 0 <= it < 2**63 for it in values)
 
 
 def _check_gapless(tensors: Mapping[str, Tensor], data_bytes: int, where: str) -> None:

@@ -1,7 +1,8 @@
 """Writes a model folder of Stable Diffusion's real sizes, with weights of no meaning.
 
 Run as ``python -m calotype.engine.large_model``. For measuring how quickly models load: the layers
-are SDXL's or SD 1.5's (Podell 2023, Rombach 2022), the numbers are noise in float16.
+are SDXL's or SD 1.5's (Podell 2023, Rombach 2022), the numbers are noise in float16, and the words
+of the tokenizers are any two letters.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,11 @@ _UNETS: dict[str, dict[str, Any]] = {
 _NOISE_BYTES = 64 * 1024**2  # made at one time
 _SIGN_AND_FRACTION, _EXPONENT = 0x83FF, 0x2000  # of float16: numbers of 1/128 to 1/64
 _RANK = 32
+_WORDS = 49_408
 
 
-def make(size: str, folder: Path, tokenizer: Path) -> None:
-    """Write the folder; ``tokenizer`` is one's folder, of CLIP's kind, to be copied there."""
+def make(size: str, folder: Path) -> None:
+    """Write the folder."""
     import diffusers
     import transformers
 
@@ -99,7 +101,7 @@ def make(size: str, folder: Path, tokenizer: Path) -> None:
         if name.startswith("text_encoder"):
             other = name.replace("text_encoder", "tokenizer")
             index[other] = ["transformers", "CLIPTokenizer"]
-            shutil.copytree(tokenizer, folder / other)
+            _write_tokenizer(folder / other)
     if size == "sd15":
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
     diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear").save_pretrained(
@@ -108,6 +110,22 @@ def make(size: str, folder: Path, tokenizer: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     if size == "sdxl":
         write_noise(folder.with_name(f"{folder.name}-lora.safetensors"), _lora(parts["unet"]))
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """One of CLIP's kind and size (Radford 2021): letters, letters that end a word, and pairs."""
+    letters = [chr(it) for it in (*range(33, 127), *range(161, 173), *range(174, 324))]
+    ends = [f"{it}</w>" for it in letters]
+    pairs = [*islice(product(letters, letters + ends), _WORDS - 2 - 2 * len(letters))]
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    words = [*letters, *ends, *(one + other for one, other in pairs), begin, end]
+    special = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": end}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special}
+    folder.mkdir()
+    merges = ["#version: 0.2", *(f"{one} {other}" for one, other in pairs)]
+    (folder / "merges.txt").write_text("\n".join(merges))
+    (folder / "vocab.json").write_text(json.dumps({it: at for at, it in enumerate(words)}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def _lora(unet: Any) -> dict[str, tuple[int, ...]]:
@@ -148,10 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="calotype.engine.large_model", description=__doc__)
     parser.add_argument("--size", choices=[*_UNETS], required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True)
     asked = parser.parse_args()
     before_libraries()
-    make(asked.size, asked.folder, asked.tokenizer)
+    make(asked.size, asked.folder)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ DTYPES = {  # by their names in a header
 }
 _THREADS = 4  # a disk answers several at once
 _PIECE_BYTES = 16 * 1024**2  # read at one time
+_MAPPED_BYTES = 128 * 1024**2  # mapped at one time: between two a thread waits for Python's lock
 _SPANS_MAX = 512  # tensors in one piece: the kernel takes 1,024
 _ALIGNED = 64  # bytes, of what is converted: so its kernels see what they like
 _WRITABLE = 0o222  # by somebody
@@ -148,7 +149,10 @@ class Reader:
             found[name] = memory.view(tensor.shape)
         if self._device.type == "cuda":  # what had this memory before is done with it
             torch.cuda.current_stream(self._device).synchronize()
-        pieces = [*_pieces(file, path.name, to_read), *_pieces(file, path.name, to_map, True)]
+        pieces = [
+            *_pieces(file, path.name, to_read, _PIECE_BYTES),
+            *_pieces(file, path.name, to_map, _MAPPED_BYTES, is_mapped=True),
+        ]
         with self._counting:
             self._total += sum(span.bytes for piece in pieces for span in piece.spans)
         self._futures += [self._pool.submit(self._fill, piece) for piece in pieces]
@@ -233,17 +237,17 @@ class _Staging:
 
 
 def _pieces(
-    file: int, name: str, chosen: Sequence[_Chosen], is_mapped: bool = False
+    file: int, name: str, chosen: Sequence[_Chosen], bytes_max: int, *, is_mapped: bool = False
 ) -> Iterator[_Piece]:
     """What is read at one time: a part of a large tensor, or small ones that lie side by side."""
     begin = end = 0
     spans: list[_Span] = []
     for one in chosen:
-        step = _PIECE_BYTES // one.dtype.itemsize
+        step = bytes_max // one.dtype.itemsize
         for at in range(0, one.memory.numel(), step):
             span = _Span(one.memory[at : at + step], one.dtype)
             here = one.begin + at * one.dtype.itemsize
-            is_full = end - begin + span.bytes > _PIECE_BYTES or len(spans) == _SPANS_MAX
+            is_full = end - begin + span.bytes > bytes_max or len(spans) == _SPANS_MAX
             if spans and (here != end or is_full):
                 yield _Piece(file, name, begin, tuple(spans), is_mapped)
                 spans = []

@@ -34,11 +34,18 @@ from calotype.engine.families import checkpoints
 from calotype.engine.families.base import Model
 from calotype.engine.families.compiling import compile_parts
 from calotype.engine.families.flux import Flux
-from calotype.engine.families.parts import fill, replace_decoder, wanted, without_weights
+from calotype.engine.families.parts import (
+    fill,
+    move_tables,
+    replace_decoder,
+    wanted,
+    without_weights,
+)
 from calotype.engine.families.quantising import quantise
 from calotype.engine.families.sd3 import SD3
 from calotype.engine.families.sd15 import SD15
 from calotype.engine.families.sdxl import SDXL
+from calotype.engine.families.tokenizers import tokenizer
 from calotype.engine.libraries import without_progress
 from calotype.engine.memory import is_out_of_memory
 from calotype.engine.weights import Progress, Reader
@@ -95,11 +102,10 @@ def load_model(
             pipeline = _pipeline(folder, index, parts, reader, known)
             replace_decoder(pipeline.vae, marked)
             denoiser = parts[0].name
-            getattr(pipeline, denoiser).set_attention_backend("native")
             if denoiser not in known:
                 quantise(getattr(pipeline, denoiser), command.quantise)
             for part in parts:
-                getattr(pipeline, part.name).to(device)  # what no file has: weights are there
+                move_tables(getattr(pipeline, part.name), device)
     except ModelBroken as error:
         raise ModelBroken(f"{command.name}: {error.detail}", field=error.field) from error
     except Exception as error:  # damaged files fail in each library's own way
@@ -191,6 +197,12 @@ def _pipeline(
         choose = checkpoints.wanted(parts[0].dtype, [part.name for part in of_checkpoint])
         checkpoint = reader.read(folder / SINGLE_FILE, choose)
     modules = {part.name: without_weights(part.kind, part.folder) for part in parts}
+    kinds = {name: _kind(name, what) for name, what in _named(index).items()}
+    tokenizers = {
+        name: tokenizer(kind, folder / name)
+        for name, kind in kinds.items()
+        if issubclass(kind, transformers.PreTrainedTokenizerBase)
+    }
     for name, tensors in weights.items():
         fill(modules[name], tensors, name)
     left_out = [name for name, it in index.items() if isinstance(it, list)]
@@ -199,6 +211,7 @@ def _pipeline(
         local_files_only=True,
         **dict.fromkeys(name for name in left_out if name not in _named(index)),
         **modules,
+        **tokenizers,
     )
     reader.wait()
     for part in of_checkpoint:

@@ -62,12 +62,11 @@ def layers_of(denoiser: torch.nn.Module) -> Layers:
             others.add(name)
     known = [*accepted, *others]
     aliases = {name.replace(".", "_"): name for name in known}
-    for old, name in _first_names(denoiser).items():
-        aliases |= {
-            (old + known_one[len(name) :]).replace(".", "_"): known_one
-            for known_one in known
-            if known_one == name or known_one.startswith(name + ".")
-        }
+    first = {name: old for old, name in _first_names(denoiser).items()}
+    for name in known:
+        for end in (*(at for at, it in enumerate(name) if it == "."), len(name)):
+            if (old := first.get(name[:end])) is not None:
+                aliases[(old + name[end:]).replace(".", "_")] = name
     return Layers(accepted, frozenset(others), aliases)
 
 
