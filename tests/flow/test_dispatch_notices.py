@@ -82,7 +82,7 @@ async def test_both_engines_are_paid_and_no_step_twice(tmp_path: Path) -> None:
     async with running_bench(tmp_path) as bench:
         whole_s = bench.dispatcher._line.costs.predict_s(WAIT)
         job = await handed_back(bench)
-        assert virtual_s(bench, "ada") == pytest.approx(PARKED_S)
+        assert virtual_s(bench, "ada") == 0.0, "a restart would begin it from nothing"
         assert bench.dispatcher._line.left_s(job) == pytest.approx(0.75 * whole_s)
         bench.pool.engines.append("engine-1")
         await bench.pool.warm(engine="engine-1")
@@ -90,6 +90,23 @@ async def test_both_engines_are_paid_and_no_step_twice(tmp_path: Path) -> None:
         await eventually(lambda: bench.gate.ends)
         assert virtual_s(bench, "ada") == pytest.approx(PARKED_S + DEVICE_S)
         assert [paid_s for _, paid_s in bench.gate.ends] == pytest.approx([PARKED_S + DEVICE_S])
+
+
+async def test_one_that_fails_after_it_was_handed_back_pays_nothing(tmp_path: Path) -> None:
+    async with running_bench(tmp_path) as bench:
+        job = await handed_back(bench)
+        bench.pool.holds_parked = True
+        bench.pool.engines.append("engine-1")
+        await bench.pool.warm(engine="engine-1")
+        await bench.state(job, JobState.RUNNING)
+        await eventually(lambda: bench.pool.waiting)
+        broken = RowFailed(last_row(bench).row, "no such file", retryable=False)
+        await bench.pool.say(broken, "engine-1")
+        job = await bench.ended(job)
+        assert job.state is JobState.FAILED
+        charged = bench.dispatcher._line._line.standing()["tiers"]["fast"]["tenants"]
+        assert "ada" not in charged, "as one who never asked"
+        assert bench.gate.ends == [(job.id, 0.0)]
 
 
 async def test_a_picture_that_was_finished_is_not_made_again(tmp_path: Path) -> None:

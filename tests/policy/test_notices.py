@@ -26,11 +26,18 @@ from calotype.policy.notices import Notices
 from tests.policy.fleet import Fleet, queued
 
 SAID = "e0 is being taken away"
+STAYS = "stays"  # waits all the while, so that its tenant isn't a new one when others come back
+
+
+def waited_for() -> Fleet:
+    fleet = Fleet()
+    fleet.feed(queued(STAYS, model="nowhere"))
+    return fleet
 
 
 def noticed(*jobs: str, until: float = 120.0) -> Fleet:
     """An engine that runs these jobs and has had notice."""
-    fleet = Fleet()
+    fleet = waited_for()
     fleet.up("e0", rows_max=8)
     for job in jobs:
         fleet.feed(queued(job, cost_s=30.0))
@@ -70,7 +77,7 @@ def test_a_job_that_was_handed_back_goes_on_elsewhere_at_its_old_place() -> None
     fleet = noticed("a")
     fleet.feed(queued("later"))
     assert fleet.feed(JobHandedBack("a", 10.0, 20.0)) == [ReturnJob("a", SAID)]
-    assert fleet.line.position("a") == 1, "it came first"
+    assert fleet.line.position("a") == 2, "behind the one that stays: it came first"
     fleet.up("e1")
     assert fleet.running == {"a": "e1"}
 
@@ -80,8 +87,42 @@ def test_it_is_charged_what_it_used_and_then_what_is_left() -> None:
     fleet.feed(JobHandedBack("a", 10.0, 20.0))
     waits = charged(fleet)
     fleet.up("e1")
-    fleet.feed(JobSettled("a", 25.0))
+    fleet.feed(JobSettled("a", 35.0))  # measured on both
     assert [waits, charged(fleet)] == pytest.approx([10.0, 35.0])
+
+
+def test_nothing_stays_charged_of_a_job_that_fails_though_it_was_handed_back_before() -> None:
+    fleet = noticed("a", "b", "c")
+    for job in "abc":
+        fleet.feed(JobHandedBack(job, 10.0, 20.0))
+    fleet.up("e1", rows_max=2)
+    assert charged(fleet) == pytest.approx(3 * 10.0 + 2 * 20.0)
+    fleet.feed(JobCancelled("c"))  # given up while it waited
+    fleet.feed(JobSettled("c", 0.0))
+    assert charged(fleet) == pytest.approx(2 * 30.0)
+    fleet.feed(AttemptFailed("a", "no such file", is_retryable=False))
+    assert charged(fleet) == pytest.approx(30.0), "b's"
+
+
+def test_what_is_begun_from_nothing_is_charged_once() -> None:
+    fleet = noticed("a")
+    fleet.feed(JobHandedBack("a", 10.0, 20.0))
+    fleet.up("e1")
+    fleet.up("e2")
+    fleet.feed(AttemptFailed("a", "its numbers ran away", is_retryable=True))
+    assert charged(fleet) == pytest.approx(30.0)
+    fleet.feed(JobSettled("a", 28.0))
+    assert charged(fleet) == pytest.approx(28.0)
+
+
+def test_a_restart_charges_for_nothing_that_was_handed_back_since_it_begins_again() -> None:
+    fleet = noticed("a", "b")
+    fleet.feed(JobHandedBack("a", 10.0, 20.0))
+    fleet.feed(JobHandedBack("b", 10.0, 20.0))
+    fleet.up("e1")
+    assert charged(fleet) == pytest.approx(10.0 + 20.0 + 10.0)
+    tenants = fleet.line.standing()["tiers"]["fast"]["tenants"]
+    assert tenants["ann"][0] == 0
 
 
 def test_what_starts_again_is_weighed_by_what_is_left() -> None:
@@ -214,6 +255,46 @@ def test_no_job_is_lost_whatever_comes_and_goes(steps: list[tuple[str, int]]) ->
     while fleet.running:
         fleet.feed(JobSettled(next(iter(fleet.running)), 1.0))
     assert not fleet.jobs, "some job waits though an idle engine has its model"
+
+
+WHAT = ("notice", "back", "fail", "poison", "die", "end", "cancel")
+ENDS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 9)), max_size=40)
+
+
+@given(ENDS)
+@settings(max_examples=150, deadline=None)
+def test_in_the_end_a_tenant_is_charged_what_was_settled_and_nothing_else(
+    moves: list[tuple[str, int]],
+) -> None:
+    fleet, settled_s = waited_for(), 0.0
+    fleet.up("e0", rows_max=4)
+    for at in range(8):
+        fleet.feed(queued(f"j{at}", cost_s=30.0))
+    for at, (what, number) in enumerate([*moves, *[("end", 0)] * 8]):
+        if not fleet.running:
+            fleet.up(f"e{at + 1}", rows_max=4)
+        if not fleet.running:
+            break
+        job = [*fleet.running][number % len(fleet.running)]
+        engine = fleet.running[job]
+        match what:
+            case "notice":
+                fleet.feed(EngineNotice(engine, fleet.now + 60.0))
+            case "back" if engine in fleet.leaving:
+                fleet.feed(JobHandedBack(job, 10.0 + number, 20.0 - number))
+            case "fail" | "poison":
+                fleet.feed(AttemptFailed(job, "it broke", is_retryable=what == "fail"))
+            case "die":
+                fleet.feed(EngineGone(engine))
+            case "cancel" | "end":
+                if what == "cancel":
+                    fleet.feed(JobCancelled(job))
+                fleet.feed(JobSettled(job, 5.0 + number))
+                settled_s += 5.0 + number
+    for job in [name for name in fleet.jobs if name != STAYS]:  # the rest is given up
+        fleet.feed(JobCancelled(job))
+        fleet.feed(JobSettled(job, 0.0))
+    assert charged(fleet) == pytest.approx(settled_s, abs=1e-4)
 
 
 def charged(fleet: Fleet) -> float:

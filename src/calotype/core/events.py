@@ -36,10 +36,13 @@ class JobCancelled:
 
 @dataclass(frozen=True)
 class JobSettled:
-    """The job's attempt is over and its rows are off the engine; ``device_s`` was measured."""
+    """The job's attempt is over, and its rows are off the engine: it is charged no more than this.
+
+    A cancelled job may be settled as well, and one that is given up while it waits: for nothing.
+    """
 
     job_id: str
-    device_s: float
+    device_s: float  # measured, with what engines did of it that handed it back
 
 
 @dataclass(frozen=True)

@@ -251,8 +251,9 @@ class Dispatcher:
             share = max(0.0, attempt.progress - attempt.begun)
             predicted_s = line.costs.predict_s(attempt.job.spec) * share
             device_s = max(attempt.device_s, predicted_s)
-            decisions += line.on(JobSettled(job_id, device_s))
-        line.over(job_id, self._tools.handed.of(job_id).device_s + device_s)
+        device_s += self._tools.handed.of(job_id).device_s
+        decisions += line.on(JobSettled(job_id, device_s))
+        line.over(job_id, device_s)
         job = await patiently(lambda: self._tools.store.cancel(job_id, by=by))
         line.waiting.pop(job_id, None)
         self._endings.let_go(job_id)

@@ -165,7 +165,7 @@ class Endings:
             whole_s = attempt.kept.device_s + attempt.device_s
             line.costs.learn(job.spec, whole_s)
             self._tools.store.keep(COSTS, line.costs.kept)
-            decisions = line.on(JobSettled(job.id, attempt.device_s))
+            decisions = line.on(JobSettled(job.id, whole_s))
             # Its share of the devices was used; but nobody pays for what isn't delivered.
             is_paid = any(picture.image is not None for picture in pictures)
             line.over(job.id, whole_s if is_paid else 0.0, are_delivered=True)

@@ -19,6 +19,7 @@ from calotype.core.errors import CalotypeError, InvalidInput, ModelBroken
 from calotype.core.events import (
     CopyLost,
     JobCancelled,
+    JobSettled,
     LoadFailed,
     MemorySeen,
     ModelGone,
@@ -265,7 +266,7 @@ class Warmth:
         for job in jobs:
             if job.id not in line.waiting:
                 continue  # what ended another brought this one's turn
-            decisions = line.on(JobCancelled(job.id))
+            decisions = line.on(JobCancelled(job.id)) + line.on(JobSettled(job.id, 0.0))
             await line.fail(job.id, error)
             await line.carry_out(decisions)
 

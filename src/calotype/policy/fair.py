@@ -265,18 +265,19 @@ class FairQueue:
                 due[kind] += self.rules.weights[name] * count / whole
         return due
 
-    def standing(self, running: Iterable[Entry]) -> dict[str, Any]:
-        """What each has been charged, as JSON, as if the ``running`` jobs had not started."""
+    def standing(self, begun: Iterable[Entry]) -> dict[str, Any]:
+        """What each has been charged, as JSON, as if the jobs that were ``begun`` had not been."""
         tiers = {str(name): tier.saved() for name, tier in self._tiers.items()}
-        for entry in running:
+        for entry in begun:
+            charged = entry.spent if entry.is_waiting else entry.spent + entry.cost
             saved = tiers[str(entry.job.tier)]
             tenant = saved["tenants"][entry.job.tenant]
-            tenant[0] -= entry.cost
-            tenant[3][entry.job.user][0] -= entry.cost
+            tenant[0] -= charged
+            tenant[3][entry.job.user][0] -= charged
             if entry.why == "promoted":
-                saved["debt"] -= entry.cost
+                saved["debt"] -= charged
             else:
-                saved["virtual"] -= entry.cost * self._tiers[entry.job.tier].slowness
+                saved["virtual"] -= charged * self._tiers[entry.job.tier].slowness
         return {"clock": self._clock, "tiers": tiers}
 
     def _rank(self, tier: TierAccount) -> int:

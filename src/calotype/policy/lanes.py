@@ -73,6 +73,7 @@ class Entry:
         "queued_at",
         "rows",
         "seq",
+        "spent",
         "tenant",
         "tier",
         "user",
@@ -85,6 +86,7 @@ class Entry:
         self.seq = seq  # order of arrival, kept when the job comes back
         self.whole = cost  # ticks of all of it
         self.cost = cost  # ticks charged when it starts: of what is left to do
+        self.spent = 0  # ticks charged for what engines did that handed it back
         self.queued_at = queued_at  # seconds
         self.kind = job.model  # jobs of one kind can start in the same places
         self.attempt = job.attempt  # attempts begun so far
@@ -107,19 +109,22 @@ class Entry:
         What was done of it by an engine before, and kept, is begun from again if this one ``died``.
         """
         other = self._anew(self.cost if died else self.whole)
+        other.spent = self.spent if died else 0
         other.attempt, other.deaths = self.attempt, self.deaths + died
         other.avoid = (*(name for name in self.avoid if name != self.engine), self.engine)
         return other
 
-    def returned(self, cost: int) -> Entry:
+    def returned(self, used: int, cost: int) -> Entry:
         """The same job, whose engine goes, for what is left of it: no attempt has failed."""
         other = self._anew(cost)
+        other.spent = self.spent + used
         other.attempt, other.deaths, other.avoid = self.attempt - 1, self.deaths, self.avoid
         return other
 
     def moved(self) -> Entry:
         """The same job, still waiting, to wait as one of another kind."""
         other = self._anew(self.cost)
+        other.spent = self.spent
         other.attempt, other.deaths, other.avoid = self.attempt, self.deaths, self.avoid
         other.passed, other.passed_at = self.passed, self.passed_at
         return other

@@ -102,6 +102,7 @@ class Line:
         self._fleet = Fleet()
         self._fits_version = 0  # of the fleet's homes, for which waiting jobs' kinds are right
         self._waiting: dict[str, Entry] = {}
+        self._returned: dict[str, Entry] = {}  # of those that wait: charged for what was done
         self._running: dict[str, Entry] = {}
         self._cancelled: dict[str, Entry] = {}  # charged, rows freed, JobSettled not yet seen
         self._seq = 0
@@ -179,10 +180,11 @@ class Line:
     def standing(self) -> dict[str, Any]:
         """What each tier, tenant and user has been charged, as JSON, to keep over a restart.
 
-        Running jobs count as not started: after a restart they wait again. Without it a rebuilt
-        line is right in every other way, and begins even between tiers and tenants.
+        Running jobs count as not started, and those that were handed back as never begun: after a
+        restart they wait again, for all of it. Without it a rebuilt line is right in every other
+        way, and begins even between tiers and tenants.
         """
-        return self._queue.standing(self._running.values())
+        return self._queue.standing([*self._running.values(), *self._returned.values()])
 
     def _absorb(self, event: PolicyEvent, now: float) -> list[Decision]:
         match event:
@@ -262,18 +264,24 @@ class Line:
         if entry := self._waiting.pop(job_id, None):
             self._queue.remove(entry)
             self._loads.leaves(entry)
+            if self._returned.pop(job_id, None) is None:
+                return
+            entry.cost = 0  # it was charged for no start of its own, but for those before
         elif entry := self._running.get(job_id):
             self._end(entry)
-            self._cancelled[job_id] = entry
-            if len(self._cancelled) > _CANCELLED_KEPT_MAX:
-                self._cancelled.pop(next(iter(self._cancelled)))
+        else:
+            return
+        self._cancelled[job_id] = entry
+        if len(self._cancelled) > _CANCELLED_KEPT_MAX:
+            self._cancelled.pop(next(iter(self._cancelled)))
 
     def _settle(self, job_id: str, device_s: float) -> None:
         if entry := self._running.get(job_id):
             self._end(entry)
-            self._queue.correct(entry, ticks(device_s))
-        elif entry := self._cancelled.pop(job_id, None):
-            self._queue.correct(entry, ticks(device_s))
+        elif (entry := self._cancelled.pop(job_id, None)) is None:
+            return
+        # Of all engines together: some of that is charged already, if it was handed back.
+        self._queue.correct(entry, ticks(device_s) - entry.spent)
 
     def _lose_engine(self, engine: str, reason: str = "") -> list[Decision]:
         lost = [self._running[job] for job in self._fleet.gone(engine)]
@@ -294,8 +302,8 @@ class Line:
         for entry, used, _ in back:
             self._end(entry)
             self._queue.correct(entry, used)
-        for entry, _, left in back:  # after all are taken back, as in ``_lose``
-            self._wait(entry.returned(left))
+        for entry, used, left in back:  # after all are taken back, as in ``_lose``
+            self._wait(entry.returned(used, left))
         return [ReturnJob(entry.job.job_id, reason) for entry, _, _ in back]
 
     def _resize(self) -> None:
@@ -310,7 +318,6 @@ class Line:
         back = []
         for entry in lost:
             self._end(entry)
-            self._queue.correct(entry, 0)
             answer = after_failure(
                 entry.job.job_id,
                 entry.attempt,
@@ -319,8 +326,12 @@ class Line:
                 deaths=entry.deaths + died,
             )
             decisions.append(answer)
+            is_kept = False
             if isinstance(answer, RequeueJob):
-                back.append(entry.again(died=died))
+                back.append(other := entry.again(died=died))
+                is_kept = other.spent > 0
+            # What engines did that handed it back is charged while it is of use, and then no more.
+            self._queue.correct(entry, 0 if is_kept else -entry.spent)
         for entry in back:  # after all are taken back, so that their order doesn't matter
             self._wait(entry)
         return decisions
@@ -328,6 +339,8 @@ class Line:
     def _wait(self, entry: Entry) -> None:
         self._starts.waits(entry)
         self._waiting[entry.job.job_id] = entry
+        if entry.spent:
+            self._returned[entry.job.job_id] = entry
         self._queue.add(entry)
         self._loads.waits(entry)
 
@@ -338,6 +351,8 @@ class Line:
             other = entry.moved()
             self._starts.waits(other)
             self._waiting[other.job.job_id] = other
+            if other.spent:
+                self._returned[other.job.job_id] = other
             self._queue.add(other)  # before the other leaves: its owners never stop waiting
             self._queue.remove(entry)
 
@@ -353,6 +368,7 @@ class Line:
             entry, why, engine = found
             job_id = entry.job.job_id
             del self._waiting[job_id]
+            self._returned.pop(job_id, None)
             self._queue.start(entry, why)
             self._loads.leaves(entry)
             self._loads.started += 1

@@ -58,5 +58,5 @@ class Queue(Protocol):
     def due(self) -> Mapping[str, float]:
         """The share of device time, 0..1, that each kind is due while all these wait."""
 
-    def standing(self, running: Iterable[Entry]) -> dict[str, Any]:
-        """What a restart needs to go on, as JSON."""
+    def standing(self, begun: Iterable[Entry]) -> dict[str, Any]:
+        """What a restart needs to go on, as JSON, as if jobs that were ``begun`` had not been."""

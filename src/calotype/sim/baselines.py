@@ -60,7 +60,7 @@ class _Plain:
         whole = sum(self.kinds.values())
         return {kind: count / whole for kind, count in self.kinds.items()}
 
-    def standing(self, running: Iterable[Entry]) -> dict[str, Any]:
+    def standing(self, begun: Iterable[Entry]) -> dict[str, Any]:
         """Nothing to keep."""
         return {}
 

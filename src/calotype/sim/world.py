@@ -263,7 +263,7 @@ class World:
         if self.etas:
             self.etas.ended(run.job_id, job.spent_s + device_s, self.now)
         engine.sent -= 1
-        self.tell(JobSettled(run.job_id, device_s))
+        self.tell(JobSettled(run.job_id, job.spent_s + device_s))
         if engine.is_leaving:
             self._machines.released(engine)
 
