@@ -316,6 +316,7 @@ def test_wrong_use_exits_with_2_and_says_what(
 def test_a_page_needs_no_waits_to_be_drawn() -> None:
     figures = {
         "policy": "ours", "tiers": {}, "images": 0, "failed": 0, "never_ran": 1,
+        "refused": {"flux fits on no engine": 2},
         "warm_hit_rate": 1.0, "lora_hit_rate": 1.0, "utilisation": 0.0, "gpu_hours": 0.0,
         "cost_per_1000_images": 0.0, "jain": 1.0, "promoted": 0, "retried": 0, "makespan_s": 0.0,
         "handed_back": 0, "loads": {}, "loaded_gb": 0.0,

@@ -67,7 +67,8 @@ def test_what_is_pinned_is_loaded_first_and_its_last_home_stays() -> None:
 
 def test_a_job_that_no_group_could_hold_ends_the_run() -> None:
     plan = replace(scaled(), loading=Loading(model_gb=60.0))
-    assert play(plan, [asked(0.0, model="large")])["never_ran"] == 1
+    told = play(plan, [asked(0.0, model="large"), asked(1.0, model="large")])
+    assert list(told["refused"].values()) == [2]
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

@@ -191,6 +191,24 @@ def test_jobs_with_many_loras_go_to_the_large_engines_and_leave_the_small_ones_t
     assert small.busy_s > 0
 
 
+def test_what_fits_on_no_machine_is_refused_with_the_arithmetic_and_the_run_ends() -> None:
+    plan = FleetPlan(
+        (Engines("A10G", 2, pinned=("sdxl",), spot_hours=0.5, fail_hours=0.5),),
+        loading=Loading(lora_gb=3.0),
+    )
+    jobs = [asked(0.0, model="flux"), asked(1.0, model="sdxl"), asked(2.0, model="flux")]
+    jobs.append(asked(3.0, model="sdxl", loras=("a", "b", "c", "d")))
+    figures = play(plan, jobs)
+    assert (figures["jobs"], figures["never_ran"]) == (1, 0)
+    assert list(figures["refused"].values()) == [2, 1]
+    flux, loras = figures["refused"]
+    said = "flux fits on no engine: 40,460,000,000 bytes are needed (base 29,300,000,000, clip-l"
+    assert flux.startswith(said)
+    assert flux.endswith("and spot A10G in local, which has most, has 16,000,000,000")
+    assert "sdxl with its LoRAs fits on no engine" in loras
+    assert "loras 12,000,000,000" in loras
+
+
 def test_late_relax_jobs_are_promoted_and_counted() -> None:
     jobs = [asked(0.0, tier=Tier.TURBO, device_s=30.0) for _ in range(40)]
     jobs.append(asked(0.1, tier=Tier.RELAX, tenant="bob", device_s=1.0))

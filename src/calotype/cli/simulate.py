@@ -95,6 +95,8 @@ def simulate(
     )
     took_s = time.perf_counter() - begin
     say(f"{len(chosen)} run(s) of {report['runs'][0]['jobs']:,} jobs in {took_s:.1f} s")
+    for reason, count in report["runs"][0]["refused"].items():
+        say(f"{count:,} job(s) refused: {reason}")
     if html is not None:
         _write(html, page(report, plots))
     if as_json:

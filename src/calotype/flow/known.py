@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calotype.core.errors import NoRoom
 from calotype.core.events import ModelKnown
 from calotype.core.nouns import AdapterInfo, AdapterKind, ModelInfo, Reserve
-from calotype.policy.ledger import Ledger
+from calotype.policy.ledger import Ledger, no_room, with_adapters
 from calotype.pool.components import number_bytes
 from calotype.pool.reports import EngineHealth, Measured
 
@@ -98,38 +97,23 @@ class Known:
         It has to fit beside what is pinned there, and with all of its ``adapters``. An engine that
         hasn't said yet how much memory it has, or names none, may hold anything.
         """
-        reasons = []
+        devices = []
         for engine in engines:
             if not engine.budget_bytes:
                 return
-            whole = self._with_all(model, engine, adapters)
-            if whole.free_bytes >= 0:
-                return
-            reasons.append((engine.name, whole))
-        if not reasons:
-            return
-        name, ledger = max(reasons, key=lambda one: one[1].budget_bytes)
-        lines = ledger.lines()
-        said = ", ".join(f"{line} {count:,}" for line, count in lines.items())
+            devices.append((engine.name, self._with_all(model, engine, adapters)))
         what = " with ".join((model.name, *(adapter.name for adapter in adapters)))
-        raise NoRoom(
-            f"{what} fits on no engine: {sum(lines.values()):,} bytes are needed ({said}), "
-            f"and {name}, which has most, has {ledger.budget_bytes:,}",
-            field="model",
-            limit={"max_bytes": ledger.budget_bytes, "bytes": lines},
-        )
+        if refusal := no_room(what, devices):
+            raise refusal
 
     def _with_all(
         self, model: ModelInfo, engine: EngineHealth, adapters: Sequence[AdapterInfo]
     ) -> Ledger:
-        """The model on this engine, beside what is pinned; its adapters may need more than is kept
-        free for such."""
+        """The model with these on this engine, beside what is pinned there."""
         wanted = lines_of(model, adapters, [engine.device or "cpu"])
-        lines = {line.name: line.bytes for line in engine.reserves}
-        most = {line.name: max(lines.get(line.name, 0), line.bytes) for line in wanted}
-        reserves = tuple(Reserve(name, count) for name, count in (lines | most).items())
         pinned = [self._told[name] for name in engine.pinned if name in self._told]
-        return Ledger(engine.budget_bytes, reserves, [*pinned, self.of(model)])
+        models = [*pinned, self.of(model)]
+        return with_adapters(engine.budget_bytes, engine.reserves, models, wanted)
 
 
 def lines_of(

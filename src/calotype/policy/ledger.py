@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from calotype.core.errors import NoRoom
 from calotype.core.events import ModelKnown
 from calotype.core.nouns import Component, Reserve
 
@@ -148,6 +149,41 @@ class Ledger:
             is_staged = staged is not None and part.id in staged._parts
             seconds += part.bytes / whole * (staged_s if is_staged else known.load_s)
         return seconds
+
+
+def with_adapters(
+    budget_bytes: int,
+    reserves: Iterable[Reserve],
+    models: Iterable[ModelKnown],
+    adapters: Iterable[Reserve],
+) -> Ledger:
+    """A device that holds these models and what a job's ``adapters`` take, by line.
+
+    They lie in what is kept free for such, or need more than that.
+    """
+    kept = {line.name: line.bytes for line in reserves}
+    most = {line.name: max(kept.get(line.name, 0), line.bytes) for line in adapters}
+    lines = tuple(Reserve(name, count) for name, count in (kept | most).items())
+    return Ledger(budget_bytes, lines, models)
+
+
+def no_room(what: str, devices: Iterable[tuple[str, Ledger]]) -> NoRoom | None:
+    """Why no device holds what it should, with the arithmetic of the largest; None if one does.
+
+    ``devices`` are their names, each with a ledger of all that should lie there.
+    """
+    full = list(devices)
+    if not full or any(ledger.free_bytes >= 0 for _, ledger in full):
+        return None
+    name, ledger = max(full, key=lambda one: one[1].budget_bytes)
+    lines = ledger.lines()
+    said = ", ".join(f"{line} {count:,}" for line, count in lines.items())
+    return NoRoom(
+        f"{what} fits on no engine: {sum(lines.values()):,} bytes are needed ({said}), "
+        f"and {name}, which has most, has {ledger.budget_bytes:,}",
+        field="model",
+        limit={"max_bytes": ledger.budget_bytes, "bytes": lines},
+    )
 
 
 def staging(

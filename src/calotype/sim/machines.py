@@ -28,7 +28,8 @@ from calotype.core.events import (
     PolicyEvent,
 )
 from calotype.core.limits import LEASE_S
-from calotype.policy.ledger import Ledger, bytes_of
+from calotype.core.nouns import Reserve
+from calotype.policy.ledger import Ledger, bytes_of, no_room, with_adapters
 from calotype.policy.scale import KeepEngines, Seen, leaving
 from calotype.sim.engines import SimEngine
 from calotype.sim.fleet import GB, FleetPlan, Kind
@@ -63,6 +64,7 @@ class Machines:
         # By group: all but those that are given up, in the order they were hired.
         self._members: dict[str, dict[str, SimEngine]] = {name: {} for name in self._groups}
         self._needs: dict[str, ModelKnown] = {}
+        self._refusals: dict[tuple[str, tuple[Reserve, ...]], str] = {}
         self._warm: dict[str, int] = {}  # engines on which a model is warm
 
     def begin(self) -> None:
@@ -225,6 +227,18 @@ class Machines:
             self._needs[model] = self._plan.needs(model)
             self._desk.tell(self._needs[model])
         return self._needs[model]
+
+    def refusal(self, model: str, adapters: tuple[Reserve, ...]) -> str:
+        """Why a job with these fits on no machine of the fleet, as a server says; or empty."""
+        if (said := self._refusals.get((model, adapters))) is None:
+            devices = []
+            for name, group in self._groups.items():
+                models = [self.needs(each) for each in (*group.pinned, model)]
+                device = with_adapters(*self._plan.device(group), models, adapters)
+                devices.append((name, device))
+            refusal = no_room(f"{model} with its LoRAs" if adapters else model, devices)
+            said = self._refusals[model, adapters] = refusal.detail if refusal else ""
+        return said
 
     def is_warm(self, model: str) -> bool:
         """Whether some engine has it loaded."""

@@ -84,7 +84,7 @@ def fleet_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             run["policy"],
             "",
             f"{run['images']:,}",
-            f"{run['failed'] + run['never_ran']:,}",
+            f"{run['failed'] + run['never_ran'] + sum(run['refused'].values()):,}",
             f"{run['warm_hit_rate']:.1%}",
             f"{run['lora_hit_rate']:.1%}",
             f"{run['utilisation']:.1%}",

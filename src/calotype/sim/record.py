@@ -19,6 +19,8 @@ SLICES = 144  # of the time, in plots
 _SLICE_S_MIN = 1.0
 _QUANTILES = (0.5, 0.95, 0.99)
 _PEAKS = ("waiting ", "engines ")  # series of which the most of a slice is kept, not the sum
+_REASONS_MAX = 20  # of refusals that are told apart
+_OTHERS = "others that fit on no engine"
 _CURVE_POINTS = 101  # of a distribution, in plots
 
 
@@ -69,6 +71,7 @@ class Record:
         self._waiting = dict.fromkeys(Tier, 0)
         self._end_s = self._arrived_s = 0.0
         self._left = 0
+        self._refused: dict[str, int] = {}  # jobs, by why
         self._engines: list[SimEngine] = []
 
     def arrived(self, asked: Asked, now: float) -> None:
@@ -76,6 +79,13 @@ class Record:
         self._arrived_s = now
         self._waiting[asked.tier] += 1
         self._add("asked", now, asked.n)
+
+    def refused(self, asked: Asked, reason: str, now: float) -> None:
+        """A job was asked for that no machine could run, and wasn't let in."""
+        self._arrived_s = now
+        if reason not in self._refused and len(self._refused) >= _REASONS_MAX:
+            reason = _OTHERS
+        self._refused[reason] = self._refused.get(reason, 0) + 1
 
     def started(
         self, asked: Asked, start: StartAttempt, loras: int, now: float, *, is_hit: bool
@@ -167,6 +177,7 @@ class Record:
             ),
             "failed": sum(of.failed for of in self._tiers.values()),
             "never_ran": self._left,
+            "refused": dict(self._refused),
             "tiers": {
                 tier.value: self._of_tier(tier, of)
                 for tier, of in self._tiers.items()

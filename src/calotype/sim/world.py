@@ -144,18 +144,22 @@ class World:
         predicted_s = self._costs.image_s(asked)
         self._numbers += 1
         job_id = f"j{self._numbers}"
+        adapters = self._plan.adapters(asked.loras)
+        self._machines.needs(asked.model)
+        if refusal := self._machines.refusal(asked.model, adapters):
+            self.record.refused(asked, refusal, self.now)
+            return
         noise = self._noise.lognormvariate(0.0, _NOISE) if asked.device_s is None else 1.0
         cost_s = predicted_s * asked.n
         is_hit = self._machines.is_warm(asked.model)
         self._open[job_id] = _Open(asked, predicted_s * noise, cost_s, is_hit=is_hit)
-        self._machines.needs(asked.model)
         self.record.arrived(asked, self.now)
         if self.etas:
             self.etas.coming(job_id, asked)
         queued = JobQueued(
             *(job_id, asked.tenant, asked.tier, asked.model, asked.n, cost_s),
             user=asked.user,
-            adapters=self._plan.adapters(asked.loras),
+            adapters=adapters,
         )
         if self._scaling:
             self._scaling.queued(queued, self.now)
