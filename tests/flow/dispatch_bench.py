@@ -25,6 +25,7 @@ from calotype.core.messages import (
     ParkRow,
     RowDone,
     RowParked,
+    RowRefused,
     RowStarted,
     RunRow,
     StepDone,
@@ -49,6 +50,7 @@ from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
 from calotype.pool.reports import EngineDown, EngineHealth, EngineLost, EngineWarm, Report
 from calotype.safety.errors import SafetyUnavailable
+from calotype.safety.pictures import PictureCheck
 from tests.laid import opened_in
 
 MODEL = ModelInfo(
@@ -84,6 +86,7 @@ class StubPool(EnginePool):
         self.budget, self.pinned = 0, tuple[str, ...]()  # as its health tells, not its EngineWarm
         self.holds_parked = False  # rows that were handed back wait again
         self.restarted: list[str] = []
+        self.refusal: Callable[[RunRow], RowRefused | None] = lambda row: None  # before a step
 
     async def send(self, engine: str, message: Message, blob: bytes = b"") -> None:
         if engine in self.down:
@@ -142,6 +145,8 @@ class StubPool(EnginePool):
         return [message.row for _, message in self.sent if isinstance(message, kind)]
 
     async def _run(self, engine: str, row: RunRow, blob: bytes) -> None:
+        if (refused := self.refusal(row)) is not None:
+            return await self.say(refused, engine)
         await self.say(RowStarted(row.row, self.tokens_cut), engine)
         if row.parked_bytes and not self.holds_parked:
             return await self._steps(engine, row, int(blob[-row.parked_bytes :]) + 1)
@@ -245,6 +250,7 @@ class Bench:
     finisher: StubFinisher = field(default_factory=StubFinisher)
     rules: AdmitRules | None = None
     people: FollowsUp = field(default_factory=KeepsNothing)
+    check: PictureCheck = field(default_factory=PictureCheck)
 
     def __post_init__(self) -> None:
         self.inputs = InputPictures(
@@ -263,6 +269,7 @@ class Bench:
             larder,
             handed=self.handed,
             people=self.people,
+            check=self.check,
         )
         self.gate = RecordingGate(self.store, self.rules)
         self.dispatcher = Dispatcher(tools, self.pool, self.registry, self.gate)
@@ -317,12 +324,16 @@ async def bench_in(
     engines: int = 1,
     rules: AdmitRules | None = None,
     people: Callable[[JobStore], FollowsUp] | None = None,
+    check: PictureCheck | None = None,
 ) -> AsyncIterator[Bench]:
     """A bench whose dispatcher isn't started yet; another on the same folder is a restart."""
     store = await opened_in(folder)
     pictures = PictureStore.local(folder / "pictures")
     follows = KeepsNothing() if people is None else people(store)
-    bench = Bench(folder, store, pictures, StubPool(engines), rules=rules, people=follows)
+    judging = check or PictureCheck()
+    bench = Bench(
+        *(folder, store, pictures, StubPool(engines)), rules=rules, people=follows, check=judging
+    )
     try:
         yield bench
     finally:
@@ -332,10 +343,13 @@ async def bench_in(
 
 @asynccontextmanager
 async def running_bench(
-    folder: Path, engines: int = 1, people: Callable[[JobStore], FollowsUp] | None = None
+    folder: Path,
+    engines: int = 1,
+    people: Callable[[JobStore], FollowsUp] | None = None,
+    check: PictureCheck | None = None,
 ) -> AsyncIterator[Bench]:
     """A bench that dispatches, on warm engines."""
-    async with bench_in(folder, engines, people=people) as bench:
+    async with bench_in(folder, engines, people=people, check=check) as bench:
         await bench.dispatcher.start()
         for engine in bench.pool.engines:
             await bench.pool.warm(engine=engine)

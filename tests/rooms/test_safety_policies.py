@@ -83,6 +83,10 @@ def test_a_policy_for_adults_is_for_those_who_were_verified(tmp_path: Path) -> N
         (CHECK.replace('"classifier"', '"domain"'), "comes with its model"),
         (CHECK.replace('"classifier"', '"concepts"'), "concept, special"),
         (CHECK.replace('"looks"', '"elsewhere"'), "no config.json"),
+        (CHECK.replace('"classifier"', '"recogniser"'), "names the models"),
+        (CHECK.replace('"looks"', '"looks"\nmodels = ["tiny"]'), "only a recogniser"),
+        (CHECK.replace('path = "looks"', 'model = "looks"\nmodels = ["tiny"]').replace(
+            '"classifier"', '"recogniser"'), "has a path"),
         ("not toml", "can't be read"),
     ],
 )  # fmt: skip
@@ -103,6 +107,20 @@ def test_a_model_that_draws_anything_needs_checks_and_is_told_how(tmp_path: Path
     assert whole.missing("") == []
     assert [use.name for use in whole.uses("")] == ["looks"]
     assert [use.name for use in whole.uses("vignette-domain")] == ["vignette-domain", "looks"]
+
+
+def test_a_recogniser_is_of_some_models_and_finds_nothing_in_pictures(tmp_path: Path) -> None:
+    text = CHECK.replace('path = "looks"', 'path = "looks"\nmodels = ["tiny"]')
+    found = setup(tmp_path, text.replace('"classifier"', '"recogniser"'))
+    assert found.uses("", "other") == ()
+    [use] = found.uses("", "tiny@0123abcd")
+    assert (use.is_first, use.reads) == (True, True)
+    assert len(found.missing("")) == 2
+    limits = {
+        f"looks:{label}": found.policies["pg13"].limit(category, reads=True)
+        for label, category in (("nsfw", "sexual"), ("blood", "violence"))
+    }
+    assert found.refused_from([use], None) == limits
 
 
 def test_a_checks_build_is_of_its_files(tmp_path: Path) -> None:

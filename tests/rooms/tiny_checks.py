@@ -212,6 +212,22 @@ def probe(folder: Path, labels: tuple[str, ...] = HARMLESS_LABELS) -> CheckUse:
     return use(folder, CheckKind.PROBE, labels)
 
 
+def recogniser(
+    folder: Path, labels: tuple[str, ...] = ("fine", "harm"), width: int = 32
+) -> CheckUse:
+    """Ours over a text encoder's embeddings of this width, untrained."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    head = {"head.weight": torch.randn(len(labels), width), "head.bias": torch.zeros(len(labels))}
+    save_file(head, folder / HEAD_FILE)
+    names = {str(at): label for at, label in enumerate(labels)}
+    thresholds = dict.fromkeys(labels, 0.6)
+    config = {"id2label": names, "thresholds": thresholds, "text_encoders": []}
+    (folder / "config.json").write_text(json.dumps(config))
+    return use(folder, CheckKind.RECOGNISER, labels)
+
+
 def tokenizer(folder: Path, special: dict[str, str], room: int = 4096) -> PreTrainedTokenizerFast:
     """Words by spaces, and the bytes of all others."""
     named = ["<pad>", "<unk>", "<bos>", *special.values(), "Yes", "No", "Safe", "Unsafe"]

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from calotype.cli import safety_shadow, safety_train
+from calotype.cli import safety_shadow, safety_thresholds, safety_train
 from calotype.cli.console import AsJson, Home, print_json, print_table
+from calotype.core.limits import ATTACK_PICTURES_MAX
 
 app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_help=True)
 hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, pull, list.", no_args_is_help=True)
@@ -20,6 +21,7 @@ app.add_typer(hashes, name="hashes")
 app.command()(safety_train.train)
 app.command()(safety_train.card)
 app.command()(safety_shadow.shadow)
+app.command()(safety_thresholds.thresholds)
 _ENOUGH = 20  # judgements, before times mean anything
 Asked = Annotated[str, typer.Option("--set", help="Of prompts: first, second or third.")]
 
@@ -153,8 +155,8 @@ def add_hashes(
     from calotype.safety.hash_lists import added
     from calotype.settings import Settings
 
-    count = added(file, Settings(home=home).hashes_folder, name or file.stem)
-    print(f"{count:,} hashes in {name or file.stem}; a server that runs sees them in a minute")
+    folder = Settings(home=home).hashes_folder
+    return with_store(home, lambda store: work(store, folder))
 
 
 @hashes.command("pull")
@@ -190,6 +192,7 @@ def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
     found = [
         {"name": path.stem, "hashes": len(read(path)), "path": str(path)}
         for path in files_of(Settings(home=home).hash_lists)
+        for one in (read(path),)
     ]
     if as_json:
         print_json(found)
@@ -222,18 +225,44 @@ def attack(
     *,
     seed: Annotated[int, typer.Option(help="The same seed makes the same attacks.")] = 0,
     asked: Asked = "first",
+    pictures: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=ATTACK_PICTURES_MAX,
+            help="Of each attack that passed, how many the embedded model draws, to be judged.",
+        ),
+    ] = 0,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Attack the prompt check by disguises and searches, and say how often each one passed."""
+    """Attack the prompt check by disguises and searches, and say how often each one passed.
+
+    With --pictures also how often the picture passed, and both together. The embedded model can
+    draw nothing but its own scenes: what passes is one of those, and shows nothing of the wish.
+    """
     from calotype.safety.evaluate import attack as attacked
 
     report = attacked(_check(home), seed, asked)
+    if pictures:
+        from calotype.flow.attack_pictures import judged
+        from calotype.flow.rules import engine_env
+        from calotype.settings import Settings
+
+        report = judged(report, _setup(home), pictures, engine_env(Settings(home=home)))
     if as_json:
         print_json(report)
         return
-    rows = [[name, *_row(row)] for name, row in report["attacks"].items()]
-    print_table(["attack", "passed", "share", "95 %"], rows, report["version"])
+    rows = [
+        [name, *_row(row), *(_after(row) if pictures else ())]
+        for name, row in report["attacks"].items()
+    ]
+    more = ["picture passed", "both"] if pictures else []
+    print_table(["attack", "passed", "share", "95 %", *more], rows, report["version"])
+
+
+def _after(row: dict[str, Any]) -> list[str]:
+    return [f"{row['after']['count']}/{row['drawn']}", f"{row['combined']:.1%}"]
 
 
 @app.command()

@@ -98,7 +98,7 @@ class RowPicture:
 
 @dataclass(frozen=True)
 class RunRow:
-    """Make one picture; answered by RowStarted, StepDone ..., then RowDone or RowFailed.
+    """Make one picture; answered by RowStarted, StepDone ..., RowDone or RowFailed, or RowRefused.
 
     The frame's bytes are its ``pictures``, one after the other, and behind them what another engine
     had done of it (the bytes of a ``RowParked``).
@@ -124,6 +124,7 @@ class RunRow:
     keeps_colours: bool = False  # of the source: only what is fine is drawn anew
     is_coarse: bool = False  # its previews show colours and little else
     parked_bytes: int = 0  # of the frame's: it goes on where another engine left it
+    refused_from: dict[str, float] = field(default_factory=dict)  # scores of what reads it first
 
 
 @dataclass(frozen=True)
@@ -301,6 +302,16 @@ class RowFailed:
     retryable: bool
 
 
+@dataclass(frozen=True)
+class RowRefused:
+    """No step was made: what reads the prompt first said too much, or nothing (``unchecked``)."""
+
+    row: str
+    scores: dict[str, float]
+    unchecked: dict[str, str] = field(default_factory=dict)  # checks that failed: why
+    degraded: dict[str, str] = field(default_factory=dict)  # those with a place down: why
+
+
 Message = (
     LoadModel
     | UnloadModel
@@ -322,11 +333,11 @@ Message = (
     | RowParked
     | RowDone
     | RowFailed
+    | RowRefused
     | TrialSeen
 )
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
-# Fields that hold messages' parts: JSON brings them as lists of objects.
-_PARTS: dict[str, type[Any]] = {
+_PARTS: dict[str, type[Any]] = {  # by the fields that JSON brings as lists of objects
     "loras": RowLora,
     "merged": RowLora,
     "controls": RowControl,

@@ -23,9 +23,11 @@ class CheckKind(StrEnum):
     LLAVAGUARD = "llavaguard"  # a Llava model that answers "Safe" or "Unsafe" of a policy in words
     TEXT = "text"  # transformers' AutoModelForSequenceClassification: it reads the prompt
     PROBE = "probe"  # ours: a linear layer over a frozen encoder, from ``calotype safety train``
+    RECOGNISER = "recogniser"  # ours: one over a text encoder's embedding of the prompt's end
 
 
-READING = frozenset({CheckKind.TEXT})  # kinds that read what was asked, and see no picture
+# Kinds that read what was asked, and see no picture.
+READING = frozenset({CheckKind.TEXT, CheckKind.RECOGNISER})
 
 # The labels of those kinds whose labels aren't in their folder.
 OUTSIDE, CONCEPT, SPECIAL, UNSAFE = "outside", "concept", "special", "unsafe"
@@ -35,7 +37,7 @@ LABELS = {
     CheckKind.LLAVAGUARD: (UNSAFE,),
 }
 
-# The files of a probe's weights, beside its configuration.
+# The files of a probe's weights, beside its configuration; a recogniser has the second.
 ENCODER_FILE, HEAD_FILE = "encoder.safetensors", "head.safetensors"
 
 
@@ -56,6 +58,11 @@ class CheckUse:
     def reads(self) -> bool:
         """Whether it reads the prompt, and not the picture."""
         return self.kind in READING
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it reads what the model's text encoder made, before the first step."""
+        return self.kind == CheckKind.RECOGNISER
 
     @property
     def places(self) -> tuple[CheckUse, ...]:

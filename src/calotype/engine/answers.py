@@ -67,12 +67,13 @@ class Answers:
         share_s = (self._clock() - begun_s) / len(every)
         answers: list[Answer] = []
         for made, seen in zip(every, found, strict=True):
-            command = made.row.command
+            command, read = made.row.command, made.row.read
             self._offer(model, command.row, made.picture, seen.scores)
             made.row.device_s += share_s
+            scores = made.scores | read.scores | seen.scores
             done = RowDone(
-                *(command.row, command.width, command.height, made.scores | seen.scores),
-                *(made.row.device_s, seen.failed, seen.degraded),
+                *(command.row, command.width, command.height, scores, made.row.device_s),
+                *(read.failed | seen.failed, read.degraded | seen.degraded),
             )
             answers.append((done, made.picture.tobytes()))
         return answers

@@ -47,6 +47,7 @@ from calotype.engine.fragmentation import Blocks
 from calotype.engine.passes import Passes, Shortage
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import preview_due
+from calotype.engine.reading import refusal
 from calotype.engine.resident import Models
 from calotype.engine.room import Room
 from calotype.engine.rows import NotFinite, Row, park
@@ -297,6 +298,10 @@ class Engine:
 
     def _begin(self, row: Row) -> None:
         command = row.command
+        if (refused := refusal(row, self._checks)) is not None:
+            self._drop(command.row)
+            self._send(refused)
+            return
         self._rows[command.row] = row
         self._add(row, self._sizes.find(row.model, command.width, command.height).curve)
         self.accounts.changed()

@@ -8,13 +8,14 @@ chosen just waits. It knows nothing of who shares its pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from calotype.core.errors import InternalError, InvalidInput
 from calotype.core.messages import RowControl, RowParked, RunRow
 from calotype.engine.buckets import Work
+from calotype.engine.checks.running import Seen
 from calotype.engine.colours import coarse, recoloured
 from calotype.engine.controls import Control
 from calotype.engine.encodings import Encodings
@@ -52,6 +53,7 @@ class Row:
     steps_done: int = 0
     previewed: int | None = None  # the step of its last preview
     device_s: float = 0.0
+    read: Seen = field(default_factory=Seen)  # what was said of its prompt before the first step
 
     @property
     def is_done(self) -> bool:

@@ -27,6 +27,7 @@ from calotype.core.messages import (
     RowDone,
     RowFailed,
     RowParked,
+    RowRefused,
     RowStarted,
     StepDone,
     TrialSeen,
@@ -49,10 +50,12 @@ from calotype.flow.handed import Handed, Kept
 from calotype.flow.ingredients import Ingredients, Larder
 from calotype.flow.recorder import Recorder
 from calotype.flow.sweep import discard
+from calotype.flow.words import refused
 from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
 from calotype.pool.reports import EngineDown, Report
 from calotype.provenance.manifest import Manifest
+from calotype.safety.pictures import PictureCheck
 from calotype.safety.policies import Policy
 
 log = structlog.get_logger("calotype.attempt")
@@ -106,6 +109,7 @@ class Tools:
     tried: Callable[[TrialSeen], None] = lambda seen: None  # told what checks on trial say
     handed: Handed = field(default_factory=Handed)
     people: FollowsUp = field(default_factory=KeepsNothing)
+    check: PictureCheck = field(default_factory=PictureCheck)  # of what is read first; no lists
 
 
 class Send(Protocol):
@@ -202,7 +206,8 @@ class Attempt:
     async def follow(self) -> list[Picture]:
         """Return every picture, judged; the allowed ones are signed and stored.
 
-        Raises RowsFailed when the engine gives up on one, and what ``Finisher.finish`` raises.
+        Raises RowsFailed when the engine gives up on one, WordsRefused when it wouldn't begin one,
+        and what ``Finisher.finish`` raises.
         Whoever calls it has to call ``clean_up`` in the end.
         """
         try:
@@ -221,6 +226,9 @@ class Attempt:
                             await self._take_back(index, parked, report.blob)
                         case RowFailed(reason=reason, retryable=retryable):
                             raise RowsFailed(reason, is_retryable=retryable)
+                        case RowRefused() as told:
+                            policy = self.tools.policy_of(self.job)
+                            raise refused(told, self.model, self.tools.check, policy)
                         case RowStarted(tokens_cut=tokens_cut):
                             self.tokens_cut[index] = tokens_cut
                         case other:
@@ -267,8 +275,12 @@ class Attempt:
             raw = b""  # with all its pictures that is more than an engine takes
         if not raw:
             self.steps_done.pop(index, None)
+        policy = self.tools.policy_of(self.job)
         row = self.ingredients.row(
-            name, self.job, index, is_coarse=self._is_coarse, parked_bytes=len(raw)
+            *(name, self.job, index),
+            is_coarse=self._is_coarse,
+            parked_bytes=len(raw),
+            refused_from=self.tools.check.refused_from(self.model.checks, policy),
         )
         self.sent.append(name)
         await send(self.lease.engine, row, self.ingredients.blob + raw)

@@ -13,12 +13,13 @@ from datetime import datetime
 import structlog
 
 from calotype.core.conduct import Strike, Suspension
-from calotype.core.errors import Refused, Suspended
+from calotype.core.errors import Suspended
 from calotype.core.nouns import Job, Key, Spec, Verdict, VerdictKind
 from calotype.core.references import plain
 from calotype.core.reviews import Withheld
 from calotype.flow.cases import CaseBook
 from calotype.flow.finish import Finished, Raw
+from calotype.flow.follow_up import refusal
 from calotype.flow.safeguards import Safeguards
 from calotype.flow.sealed import Sealed, packed
 from calotype.jobs.cases import PICTURE, SENT, TEXT
@@ -29,6 +30,7 @@ from calotype.safety.conduct import SEVERE, Conduct
 log = structlog.get_logger("calotype.conduct")
 
 _RULES = {SEVERE: "a refusal of the severe kind"}  # in words, for the account's owner
+_WORDS = -1  # in place of a picture's index, of a strike for a job's words
 _REPEATED = "repeated refusals by the content policy"
 
 
@@ -50,24 +52,18 @@ class Conductor:
 
     async def check_words(self, key: Key, spec: Spec, guards: Safeguards) -> None:
         """Raise Refused for what a job's texts ask for, all read together; it counts."""
-        texts = {
-            "prompt": spec.prompt,
-            "negative_prompt": spec.negative_prompt,
-            "loras": ", ".join(plain(lora.name) for lora in spec.loras),
-        }
+        texts = _texts(spec)
         verdict = guards.prompts(key.tenant, key.user).judge_fields(texts)
         if verdict.kind is VerdictKind.ALLOW:
             return
         log.warning("prompt_refused", category=verdict.category, check=verdict.check)
         await self._refused(key.tenant, key.user, verdict, TEXT, _text(texts))
-        raise Refused(
-            verdict.detail,
-            field=verdict.field,
-            category=verdict.category,
-            check=verdict.check,
-            version=verdict.version,
-            policy=verdict.policy,
-        )
+        raise refusal(verdict)
+
+    async def refuse(self, job: Job, verdict: Verdict) -> None:
+        """Follow up what an engine's check of words refused; again it counts nothing twice."""
+        words = _text(_texts(job.spec))
+        await self._refused(job.tenant, job.user, verdict, TEXT, words, job_id=job.id, index=_WORDS)
 
     async def sent(self, tenant: str, user: str, verdict: Verdict, data: bytes) -> None:
         """Follow up a picture that a person sent, and that was refused."""
@@ -162,6 +158,14 @@ def _suspended(held: Suspension) -> Suspended:
 
 def _words(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _texts(spec: Spec) -> dict[str, str]:
+    return {
+        "prompt": spec.prompt,
+        "negative_prompt": spec.negative_prompt,
+        "loras": ", ".join(plain(lora.name) for lora in spec.loras),
+    }
 
 
 def _text(texts: Mapping[str, str]) -> bytes:

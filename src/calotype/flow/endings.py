@@ -16,12 +16,14 @@ import structlog
 from calotype.core import limits
 from calotype.core.errors import CalotypeError
 from calotype.core.events import AttemptFailed, JobHandedBack, JobSettled
-from calotype.core.nouns import Job
+from calotype.core.nouns import Job, Verdict
 from calotype.core.states import AttemptState, JobState
 from calotype.flow import hopeless
 from calotype.flow.attempt import Attempt, Picture, RowsFailed, Tools
 from calotype.flow.engines import Engines
+from calotype.flow.follow_up import refusal
 from calotype.flow.line import COSTS, LiveLine
+from calotype.flow.words import WordsRefused
 from calotype.jobs.patience import patiently
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
@@ -100,6 +102,8 @@ class Endings:
         except RowsFailed as error:
             failed = AttemptFailed(job_id, error.reason, error.is_retryable)
             await self._fail(attempt, failed)
+        except WordsRefused as error:
+            await self._refuse(attempt, error.verdict)
         except SafetyUnavailable as error:
             await self._hold(attempt, error)
         except CalotypeError as error:
@@ -147,6 +151,19 @@ class Endings:
                 self._held[job_id] = line.turns.run(self._run_again(job), f"held-{job_id}")
             else:
                 await line.fail(job_id, hopeless.unjudged(error.detail))
+            await line.carry_out(decisions)
+
+    async def _refuse(self, attempt: Attempt, verdict: Verdict) -> None:
+        """Its words are refused after all, before a step was made: the job fails, and it counts."""
+        job, line = attempt.job, self._line
+        async with self._turn_of(attempt) as is_current:
+            if not is_current:
+                return
+            log.warning("prompt_refused", category=verdict.category, check=verdict.check)
+            self._tools.handed.forget(job.id)
+            await self._tools.people.refuse(job, verdict)
+            decisions = line.on(JobSettled(job.id, 0.0))
+            await line.fail(job.id, refusal(verdict))
             await line.carry_out(decisions)
 
     async def _run_again(self, held: Job) -> None:

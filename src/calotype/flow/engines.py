@@ -28,6 +28,7 @@ from calotype.core.messages import (
     RowDone,
     RowFailed,
     RowParked,
+    RowRefused,
     RowStarted,
     StepDone,
     TrialSeen,
@@ -90,7 +91,9 @@ class Engines:
                     await self._warmth.hear(report.engine, said)
                 case MemoryShort() as short:
                     self._warmth.ran_short(report.engine, short)
-                case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
+                case (
+                    RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed() | RowRefused()
+                ):
                     await self._deliver(report)
                 case TrialSeen() as told:
                     self._tried(told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from calotype.core.errors import InvalidInput
 from calotype.core.kinds import UPSCALES
@@ -30,12 +31,16 @@ class Ingredients:
     archives: tuple[bytes, ...] = ()  # of the pictures, as provenance.ingredients keeps them
 
     def row(
-        self, name: str, job: Job, index: int, *, is_coarse: bool = False, parked_bytes: int = 0
+        self,
+        name: str,
+        job: Job,
+        index: int,
+        *,
+        is_coarse: bool = False,
+        parked_bytes: int = 0,
+        refused_from: Mapping[str, float] = MappingProxyType({}),
     ) -> RunRow:
-        """The row of the job's image ``index`` (0..n-1), under this name.
-
-        ``is_coarse`` and ``parked_bytes`` are RunRow's.
-        """
+        """The row of the job's image ``index`` (0..n-1), under this name; the rest is RunRow's."""
         spec = job.spec
         return RunRow(
             row=name,
@@ -58,6 +63,7 @@ class Ingredients:
             keeps_colours=spec.kind in UPSCALES,
             is_coarse=is_coarse,
             parked_bytes=parked_bytes,
+            refused_from=dict(refused_from),
         )
 
     def made_with(self, spec: Spec) -> MadeWith:

@@ -64,6 +64,7 @@ from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry, embedded_folder
 from calotype.provenance import watermark_keys
 from calotype.provenance.certificates import SigningIdentity
+from calotype.safety.pictures import PictureCheck
 from calotype.settings import Settings
 
 log = structlog.get_logger("calotype.platform")
@@ -124,6 +125,7 @@ class Platform:
             self._trials.hear,
             Handed(settings.home / "handed", self.gallery.pictures),
             people=self.people.conductor,
+            check=PictureCheck(setup=guards.setup),
         )
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []

@@ -69,7 +69,7 @@ class Safeguards:
 
     def equipped(self, model: ModelInfo) -> ModelInfo:
         """The model with the checks that its pictures have to pass."""
-        uses, trials = self.setup.uses(model.domain), self.setup.trials
+        uses, trials = self.setup.uses(model.domain, model.name), self.setup.trials
         return replace(model, checks=uses, trials=trials)
 
     def why_not_served(self, model: ModelInfo) -> str:

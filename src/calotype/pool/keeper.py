@@ -30,6 +30,7 @@ from calotype.core.messages import (
     RowDone,
     RowFailed,
     RowParked,
+    RowRefused,
     RowStarted,
     StepDone,
     Stop,
@@ -208,7 +209,7 @@ class Keeper:
                     await self._load_next(process)
             case MemoryLies() | MemoryShort() | TrialSeen():
                 await self._emit(message)
-            case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed():
+            case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed() | RowRefused():
                 await self._emit(message, blob)
             case _:
                 raise InternalError(f"the engine sent a command: {type(message).__name__}")

@@ -21,6 +21,7 @@ from calotype.core.messages import (
     RowDone,
     RowFailed,
     RowParked,
+    RowRefused,
     RowStarted,
     RunRow,
     StepDone,
@@ -138,7 +139,7 @@ class Life:
             self.memory = Fragmentation(message.free, message.largest) if message.free else None
         elif isinstance(message, RowStarted | StepDone):
             self.stepped_at = now
-        elif isinstance(message, RowDone | RowFailed | RowParked):
+        elif isinstance(message, RowDone | RowFailed | RowParked | RowRefused):
             self.stepped_at = now
             self.rows_owed.pop(message.row, None)
         elif isinstance(message, MemoryLies):

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from calotype.core import limits
 from calotype.core.errors import OperatorError
 from calotype.core.picture_checks import CheckKind
 from calotype.safety.ages import AUDIENCE, AgeSource
@@ -29,6 +30,7 @@ class CheckSaid(BaseModel):
     path: str = ""
     model: str = ""  # of the registry, instead of a path
     standby: str = ""
+    models: list[str] = Field(default=[], max_length=limits.CHECK_MODELS_MAX)  # of a recogniser
     categories: dict[str, Name] = Field(min_length=1, max_length=1_000)
 
 
@@ -44,6 +46,7 @@ class _Matcher(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     distance_max: float = Field(ge=0.0, allow_inf_nan=False)
+    severe: bool = True
 
 
 class AgeSaid(BaseModel):

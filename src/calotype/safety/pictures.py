@@ -33,6 +33,7 @@ ALWAYS_FROM = 0.3  # a minor and anything sexual, each from this score on; no se
 STRICT_SHARE = 0.5  # of every threshold, where a check is down in part, or was a moment ago
 STRICT = "-strict"  # at the end of a verdict's version that was made so
 
+_ASKED = "What was asked for isn't allowed here."
 _DETAILS = {
     OUTSIDE: "The picture isn't of what this model was made to draw; another prompt may help.",
     SEXUAL: "The picture looks sexual.",
@@ -103,6 +104,29 @@ class PictureCheck:
         verdict = answered("pictures", lambda: self._judge(pixels, scored, policy))
         return replace(verdict, version=verdict.version + STRICT * scored.is_degraded)
 
+    def refused_from(
+        self, uses: Sequence[CheckUse], policy: Policy | None = None
+    ) -> dict[str, float]:
+        """Of these checks' scores, from which on no step of a picture is made by a policy."""
+        return self._setup.refused_from(uses, policy)
+
+    def judge_read(self, scored: Scored, policy: Policy | None = None) -> Verdict:
+        """Judge what was read of a prompt before the first step: BLOCK, or ALLOW.
+
+        What it allows is a beginning: the picture is judged with these scores again. Raises
+        SafetyUnavailable as ``judge`` does.
+        """
+        policy = policy or self._setup.policies[self._setup.default]
+        first = tuple(use for use in scored.uses if use.is_first)
+
+        def judged() -> Verdict:
+            found = self._findings(replace(scored, uses=first), policy)
+            if worst := _worst(found):
+                return self._block(policy, worst.check, worst.category, worst.score, _ASKED)
+            return Verdict(VerdictKind.ALLOW, "prompt", self.version, policy=policy.version)
+
+        return answered("prompt", judged)
+
     def judge_input(self, pixels: NDArray[np.uint8]) -> Verdict:
         """Judge a picture that a person sent, height x width x 3, before anything begins from it.
 
@@ -133,7 +157,7 @@ class PictureCheck:
             reading = [use.name for use in scored.uses if use.reads]
             detail = _DETAILS.get(found.category, "The picture isn't allowed here.")
             if found.check in reading and found.category != ALWAYS:
-                detail = "What was asked for isn't allowed here."
+                detail = _ASKED
             return self._block(policy, found.check, found.category, found.score, detail)
         if blocked := self._compared(
             pixels, policy, "The picture came out flat, so it can't be checked; try another seed."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +22,7 @@ from calotype.safety.conduct import Conduct
 from calotype.safety.configuration import DEFAULT, CheckSaid, age_source, said_in
 from calotype.safety.matchers import MatcherUse
 from calotype.safety.policies import Policy, shipped
-from calotype.safety.policies.policy import FOLDER, SEXUAL, SHIPPED, read
+from calotype.safety.policies.policy import FOLDER, MINOR, SEXUAL, SHIPPED, read
 
 HARMLESS = "harmless"  # what a label is mapped to that says nothing bad
 _ENDINGS = {".json", ".safetensors", ".txt", ".model", ".jinja"}  # of files a check's answer needs
@@ -53,6 +53,7 @@ class ConfiguredCheck:
     use: CheckUse
     categories: Mapping[str, str]  # label: category, or HARMLESS
     trial: Trial | None = None  # what is tried in its place
+    models: tuple[str, ...] = ()  # by name, of whose prompts it is asked; empty: of all
 
     @property
     def covers(self) -> frozenset[str]:
@@ -126,10 +127,25 @@ class SafetySetup:
         names = dict.fromkeys([self.default, DEFAULT, *self.tenants.values()])
         return [self.policies[name] for name in names]
 
-    def uses(self, domain: str) -> tuple[CheckUse, ...]:
-        """What every picture of a model of this domain goes through; "" for an open model."""
+    def uses(self, domain: str, model: str = "") -> tuple[CheckUse, ...]:
+        """What every picture of a model goes through: of this domain ("": open), and this name."""
         of_domain = (self.domains[domain].use,) if domain else ()
-        return of_domain + tuple(each.use for each in self.checks)
+        name = model.partition("@")[0]  # a version's text encoder is the check's to compare
+        others = [each for each in self.checks if not each.models or name in each.models]
+        return of_domain + tuple(each.use for each in others)
+
+    def refused_from(self, uses: Sequence[CheckUse], policy: Policy | None) -> dict[str, float]:
+        """From which scores of what reads the prompt first no step is made, by their names.
+
+        A minor with anything sexual isn't among them: that is judged with the picture.
+        """
+        policy, found = policy or self.policies[self.default], {}
+        for use in uses:
+            for label, category in self.mapping().get(use.name, {}).items() if use.is_first else ():
+                limit = policy.limit(category, reads=True)
+                if category not in (HARMLESS, MINOR) and limit is not None:
+                    found[use.score_name(label)] = limit
+        return found
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -162,6 +178,7 @@ class SafetySetup:
             [
                 *(each.use.name, each.use.kind, each.use.build, each.use.standby_build),
                 dict(sorted(each.categories.items())),
+                *each.models,
             ]
             for each in (*self.domains.values(), *self.checks)
         ]
@@ -207,6 +224,7 @@ def _configured(name: str, said: CheckSaid, where: Path, find: Find) -> Configur
     place = f"checks.{name}"
     if said.kind is CheckKind.DOMAIN:
         raise OperatorError(f"{where}: {place}: a domain check comes with its model", field=place)
+    _check_models(said, place, where)
     labels = LABELS.get(said.kind, tuple(said.categories))
     if set(labels) != set(said.categories):
         raise OperatorError(
@@ -238,7 +256,24 @@ def _configured(name: str, said: CheckSaid, where: Path, find: Find) -> Configur
         standby=standby,
         standby_build=standby_build,
     )
-    return ConfiguredCheck(use, dict(said.categories), _trial(use, registered))
+    meanings = dict(said.categories)
+    return ConfiguredCheck(use, meanings, _trial(use, registered), tuple(said.models))
+
+
+def _check_models(said: CheckSaid, place: str, where: Path) -> None:
+    """A recogniser is of one text encoder: it has to say whose; other checks are of all models."""
+    is_recogniser = said.kind is CheckKind.RECOGNISER
+    if is_recogniser and (said.model or not said.models):
+        raise OperatorError(
+            f"{where}: {place}: a recogniser has a path, and names the models whose prompts it "
+            "reads (models)",
+            field=f"{place}.models",
+        )
+    if said.models and not is_recogniser:
+        raise OperatorError(
+            f"{where}: {place}: only a recogniser is of some models; others are of all",
+            field=f"{place}.models",
+        )
 
 
 def _trial(use: CheckUse, registered: Registered | None) -> Trial | None:

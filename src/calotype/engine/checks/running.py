@@ -22,6 +22,7 @@ from calotype.core import limits
 from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.engine.checks.base import Check, Picture
 from calotype.engine.checks.places import Load, Places, said
+from calotype.engine.checks.recogniser import Ending
 
 
 @dataclass
@@ -42,6 +43,7 @@ _CLASSES = {
     CheckKind.LLAVAGUARD: ("llavaguard", "LlavaGuardCheck"),
     CheckKind.PROBE: ("probe", "ProbeCheck"),
     CheckKind.TEXT: ("texts", "TextCheck"),
+    CheckKind.RECOGNISER: ("recogniser", "RecogniserCheck"),
 }
 
 
@@ -85,23 +87,42 @@ class Checks:
         found = [Seen() for _ in pictures]
         until_s = time.monotonic() + limits.CHECK_S_MAX
         for use in self._uses.get(model, ()):
-            given = list(prompts) if use.reads else list(pictures)
-            begun_s = time.monotonic()
-            try:
-                answers, fault = self._places[use].ask(given, len(pictures), until_s)
-            except Exception as error:  # noqa: BLE001 - without its answer pictures are held
-                reason = said(error)
-                _log(use, f"{reason} ({time.monotonic() - begun_s:.1f} s)")
-                for seen in found:
-                    seen.failed[use.name] = reason
-                continue
-            if fault:
-                _log(use, f"answered, but one of its places is down: {fault}")
-            for seen, scores in zip(found, answers, strict=True):
-                seen.scores |= scores
-                if fault:
-                    seen.degraded[use.name] = fault
+            if not use.is_first:
+                self._ask(use, list(prompts) if use.reads else list(pictures), found, until_s)
         return found
+
+    def reads_first(self, model: str) -> tuple[str, ...]:
+        """The names of those that read a prompt before its first step."""
+        return tuple(use.name for use in self._uses.get(model, ()) if use.is_first)
+
+    def read(self, model: str, ending: Ending) -> Seen:
+        """What these say of one prompt; never raises, nor waits past RECOGNISER_S_MAX."""
+        found = Seen()
+        until_s = time.monotonic() + limits.RECOGNISER_S_MAX
+        for use in self._uses.get(model, ()):
+            if use.is_first:
+                self._ask(use, [ending], [found], until_s)
+        return found
+
+    def _ask(
+        self, use: CheckUse, given: Sequence[Any], found: Sequence[Seen], until_s: float
+    ) -> None:
+        """Have a check say of each what it can."""
+        begun_s = time.monotonic()
+        try:
+            answers, fault = self._places[use].ask(given, len(found), until_s)
+        except Exception as error:  # noqa: BLE001 - without its answer pictures are held
+            reason = said(error)
+            _log(use, f"{reason} ({time.monotonic() - begun_s:.1f} s)")
+            for seen in found:
+                seen.failed[use.name] = reason
+            return
+        if fault:
+            _log(use, f"answered, but one of its places is down: {fault}")
+        for seen, scores in zip(found, answers, strict=True):
+            seen.scores |= scores
+            if fault:
+                seen.degraded[use.name] = fault
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """The weights of all that are loaded."""

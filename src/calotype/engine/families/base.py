@@ -27,6 +27,7 @@ class Encoding:
 
     tensors: dict[str, torch.Tensor]
     tokens_cut: int = 0  # that didn't fit
+    end: int = 0  # which token ends the text, where the family pools by that
 
     def zeros(self) -> Encoding:
         """Same shapes, nothing said."""
@@ -122,6 +123,10 @@ class Model(ABC):
         """Encode what the picture is guided away from."""
         del prompt
         return self.encode(text)
+
+    def ending(self, encoding: Encoding) -> torch.Tensor:
+        """CLIP's embedding of the end of a text, (width,), float32: what all of it says."""
+        return encoding.tensors["pooled"][0]
 
     def conditioning(self, width: int, height: int, guidance: float) -> dict[str, torch.Tensor]:
         """What a forward is told beside the text, each (1, ...), float32."""

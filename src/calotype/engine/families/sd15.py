@@ -28,7 +28,12 @@ class SD15(GuidanceInTime, Model):
         if getattr(encoder.config, "use_attention_mask", False):
             mask = (tokens != self.tokenizers[0].pad_token_id).long().to(self.device)
         states = encoder(tokens.to(self.device), attention_mask=mask)[0]
-        return Encoding({"embeds": states.float()}, cut)
+        end = int((tokens[0] == self.tokenizers[0].eos_token_id).int().argmax())
+        return Encoding({"embeds": states.float()}, cut, end)
+
+    def ending(self, encoding: Encoding) -> torch.Tensor:
+        """The state at the first end of the text, as CLIP pools."""
+        return encoding.tensors["embeds"][0, encoding.end]
 
     def run_denoiser(self, forwards: Forwards, residuals: dict[str, Any]) -> torch.Tensor:
         """One pass of the UNet."""

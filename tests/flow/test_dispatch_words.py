@@ -1,0 +1,126 @@
+"""What reads a prompt on the engine refuses the job before its first step, or holds it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calotype.core import limits
+from calotype.core.errors import InternalError
+from calotype.core.messages import CancelRow, RowRefused, RunRow
+from calotype.core.picture_checks import CheckKind, CheckUse
+from calotype.core.states import JobState
+from calotype.flow.words import WordsRefused, refused
+from calotype.safety.errors import SafetyUnavailable
+from calotype.safety.pictures import PictureCheck
+from calotype.safety.policies import shipped
+from calotype.safety.setup import ConfiguredCheck, SafetySetup
+from tests.flow.dispatch_bench import MODEL, SPEC, Bench, eventually, running_bench
+from tests.flow.test_conduct import ADA, conductor
+
+pytestmark = pytest.mark.usefixtures("short_times")
+
+USE = CheckUse("wishes", CheckKind.RECOGNISER.value, "/nowhere", "0", ("fine", "harm", "young"))
+MEANINGS = {"fine": "harmless", "harm": "violence", "young": "minor"}
+SETUP = SafetySetup(shipped(), checks=(ConfiguredCheck(USE, MEANINGS, models=(MODEL.name,)),))
+MINE = replace(MODEL, checks=(USE,))
+
+
+def scores(harm: float, young: float = 0.0) -> dict[str, float]:
+    return {"wishes:fine": 1.0 - harm, "wishes:harm": harm, "wishes:young": young}
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    check = PictureCheck(setup=SETUP)
+    people = lambda store: conductor(store, tmp_path)  # noqa: E731 - a fixture's argument
+    async with running_bench(tmp_path, people=people, check=check) as running:
+        running.registry.models[MODEL.name] = MINE
+        yield running
+
+
+def says(bench: Bench, harm: float, **more: object) -> None:
+    bench.pool.refusal = lambda row: RowRefused(row.row, scores(harm), **more)  # type: ignore[arg-type]
+
+
+async def test_a_row_is_sent_with_the_policy_s_limits_of_what_reads_first(bench: Bench) -> None:
+    await bench.ended(await bench.queue())
+    [row] = [message for _, message in bench.pool.sent if isinstance(message, RunRow)]
+    limit = shipped()["pg13"].limit("violence", reads=True)
+    assert row.refused_from == {"wishes:harm": limit}, "a minor by itself is harmless"
+
+
+async def test_a_refused_prompt_fails_the_job_unmade_uncharged_and_counts_once(
+    bench: Bench,
+) -> None:
+    says(bench, 0.9)
+    job = await bench.ended(await bench.queue(replace(SPEC, n=2)))
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error["type"].endswith("refused")
+    assert (job.error["check"], job.error["category"]) == ("wishes", "violence")
+    assert "0.9" not in str(job.error)
+    assert bench.files() == []
+    assert bench.finisher.finished == [], "nothing was made"
+    assert await bench.events(job, "step") == []
+    await eventually(lambda: bench.gate.ends)
+    assert bench.gate.ends == [(job.id, 0.0)]
+    assert set(bench.pool.rows(CancelRow)) == set(bench.pool.rows(RunRow))
+    strikes = await bench.store.people.strikes.counts("ada")
+    assert [(row["category"], row["count"]) for row in strikes] == [("violence", 1)]
+    other = await bench.ended(await bench.queue())
+    assert other.state is JobState.FAILED, "the line goes on"
+
+
+async def test_refused_prompts_add_up_like_refused_pictures(bench: Bench) -> None:
+    from calotype.core.errors import Suspended
+
+    says(bench, 0.9)
+    for _ in range(3):
+        await bench.ended(await bench.queue())
+    with pytest.raises(Suspended):
+        await conductor(bench.store, bench.folder).check_account(ADA)
+
+
+async def test_without_an_answer_the_job_is_held(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SAFETY_RETRY_S", 30.0)
+    bench.pool.refusal = lambda row: RowRefused(row.row, {}, {"wishes": "it is away"})
+    job = await bench.state(await bench.queue(), JobState.PENDING_SAFETY, JobState.FAILED)
+    [held] = await bench.events(job, "pending_safety")
+    assert "wishes" in held.data["reason"]
+    assert "it is away" in held.data["reason"]
+    assert bench.files() == []
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome"),
+    [
+        (scores(0.9), WordsRefused),
+        (scores(0.1), InternalError),  # it was refused by another policy
+        (scores(0.4, young=0.4), InternalError),  # nothing sexual
+        ({"wishes:fine": 1.0}, SafetyUnavailable),
+        (scores(float("nan")), SafetyUnavailable),
+        (scores(1.5), SafetyUnavailable),
+    ],
+)
+def test_what_an_engine_refused_is_judged_again_by_the_policy_of_now(
+    told: dict[str, float], outcome: type[Exception]
+) -> None:
+    check = PictureCheck(setup=SETUP)
+    try:
+        found = refused(RowRefused("r", told), MINE, check, None)
+    except SafetyUnavailable as error:
+        found = error
+    assert type(found) is outcome
+
+
+def test_where_a_place_is_down_half_is_enough() -> None:
+    check, told = PictureCheck(setup=SETUP), RowRefused("r", scores(0.3))
+    assert isinstance(refused(told, MINE, check, None), InternalError)
+    found = refused(replace(told, degraded={"wishes": "down"}), MINE, check, None)
+    assert isinstance(found, WordsRefused)

@@ -1,0 +1,157 @@
+"""What a model's text encoder makes of a prompt is judged before the first step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calotype.core import messages
+from calotype.core.messages import RowDone, RowFailed, RowRefused, RowStarted
+from calotype.core.picture_checks import HEAD_FILE, CheckUse
+from calotype.engine.checks.recogniser import Ending, RecogniserCheck
+from tests.rooms.engine_bench import Bench, run_row
+from tests.rooms.engine_models import make_model, pair
+from tests.rooms.tiny_checks import recogniser
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+HARM = "recogniser:harm"
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> Bench:
+    return Bench(tiny)
+
+
+@pytest.fixture
+def bench(engine: Bench) -> Bench:
+    engine.rest()
+    return engine
+
+
+def expects(bench: Bench, *uses: CheckUse) -> None:
+    bench.engine._checks.expect("tiny", uses)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_an_ending_is_what_clip_pools(family: str, tmp_path: Path) -> None:
+    model, pipeline = pair(make_model(family, tmp_path / family))
+    last = "_2" if family == "sdxl" else ""
+    encoder = getattr(pipeline, f"text_encoder{last}")
+    tokenizer = getattr(pipeline, f"tokenizer{last}")
+    with torch.inference_mode():
+        for text in ("", "a red house", "a red house under a starry night " * 40):
+            ids = tokenizer(
+                text, padding="max_length", truncation=True, return_tensors="pt"
+            ).input_ids
+            said = encoder(ids)
+            pooled = said.text_embeds if last else said.pooler_output
+            found = model.ending(model.encode(text))
+            assert torch.allclose(found, pooled[0].float(), atol=1e-5)
+
+
+def test_a_row_past_its_limit_makes_no_step(bench: Bench, tmp_path: Path) -> None:
+    expects(bench, recogniser(tmp_path))
+    passes = bench.engine.passes
+    bench.finish(run_row("r", refused_from={HARM: 0.0}))
+    [refused] = bench.said(RowRefused)
+    assert refused.row == "r"
+    assert set(refused.scores) == {"recogniser:fine", HARM}
+    assert refused.unchecked == {}
+    assert bench.engine.passes == passes
+    assert bench.engine.rows_held == 0
+    assert not bench.said(RowStarted)
+    head = messages.encode(refused)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
+    assert messages.decode(head) == refused
+
+
+def test_a_row_that_may_begin_brings_its_scores_with_the_picture(
+    bench: Bench, tmp_path: Path
+) -> None:
+    expects(bench, recogniser(tmp_path))
+    bench.finish(run_row("r", steps=1, refused_from={HARM: 1.0}))
+    [done] = bench.said(RowDone)
+    assert {"recogniser:fine", HARM} < set(done.scores)
+    assert done.unchecked == {}
+
+
+def test_a_prompt_s_scores_are_its_embedding_s(bench: Bench, tmp_path: Path) -> None:
+    use = recogniser(tmp_path)
+    expects(bench, use)
+    prompt = "a boat by the sea"
+    bench.finish(run_row("r", steps=1, prompt=prompt))
+    [done] = bench.said(RowDone)
+    head = load_file(tmp_path / HEAD_FILE)
+    with torch.inference_mode():
+        embedding = bench.model.ending(bench.model.encode(prompt))
+        chance = torch.sigmoid(head["head.weight"] @ embedding)[1].item()
+    odds = chance / (1 - chance) / (0.6 / 0.4)  # against those of its threshold
+    assert done.scores[HARM] == pytest.approx(odds / (1 + odds), abs=1e-4)
+
+
+def broken_head(folder: Path) -> None:
+    (folder / HEAD_FILE).write_bytes(b"none")
+
+
+def other_encoder(folder: Path) -> None:
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(said | {"text_encoders": ["another"]}))
+
+
+def no_threshold(folder: Path) -> None:
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(said | {"thresholds": {"fine": 0.5}}))
+
+
+def other_width(folder: Path) -> None:
+    recogniser(folder, width=33)
+
+
+@pytest.mark.parametrize("spoil", [broken_head, other_encoder, no_threshold, other_width])
+def test_without_an_answer_no_row_begins(bench: Bench, tmp_path: Path, spoil: Any) -> None:
+    use = recogniser(tmp_path)
+    spoil(tmp_path)
+    expects(bench, use)
+    bench.finish(run_row("r", refused_from={HARM: 1.0}))
+    [refused] = bench.said(RowRefused)
+    assert refused.scores == {}
+    assert set(refused.unchecked) == {"recogniser"}
+    assert not bench.said(RowDone)
+
+
+def test_a_model_whose_end_of_text_is_not_known_begins_no_row(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expects(bench, recogniser(tmp_path))
+
+    def none(encoding: Any) -> Any:
+        raise KeyError("pooled")
+
+    monkeypatch.setattr(bench.model, "ending", none)
+    bench.finish(run_row("r"))
+    [refused] = bench.said(RowRefused)
+    assert "pooled" in refused.unchecked["recogniser"]
+
+
+def test_a_model_without_one_is_not_held_up(bench: Bench) -> None:
+    expects(bench)
+    bench.finish(run_row("r", steps=1, refused_from={HARM: 0.0}))
+    assert len(bench.said(RowDone)) == 1
+    assert not bench.said(RowRefused)
+    assert not bench.said(RowFailed)
+
+
+def test_half_is_where_a_label_s_threshold_is(tmp_path: Path) -> None:
+    use = replace(recogniser(tmp_path), labels=("harm", "fine"))  # in whatever order
+    check = RecogniserCheck.load(use, CPU)
+    check._network.weight.zero_()
+    for bias, past in ((0.39, False), (0.42, True)):  # a chance of 0.6 is a logit of 0.405
+        check._network.bias.fill_(bias)
+        [scores] = check.scores([Ending(torch.zeros(32), ())])
+        assert (scores["harm"] >= 0.5) is past
