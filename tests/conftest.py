@@ -1,16 +1,18 @@
 """What holds for all tests: threads, chance, order; and a PostgreSQL server, if one is wanted.
 
 ``make test`` runs files of tests side by side, a process each core, so a file shares nothing with
-another but what each process starts for itself.
+another but what each process starts for itself; a few groups of files share more.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests import s3 as moto
 from tests.postgres import Postgres, running_postgres
@@ -24,34 +26,54 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 hypothesis.settings.register_profile("suite", deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("suite")
 
-LONGEST = (  # begun first: one of these begun last would have the other process wait for it
+# Run by one process, one after the other: they share what is dear to start. Each other file is a
+# group of its own.
+GROUPS = {
+    "tests/web/": "the page",  # a server and a browser
+    "tests/flow/test_cli_servers.py": "the command line",  # a server
+    "tests/flow/test_cli_pictures.py": "the command line",
+}
+LONGEST = (  # begun first: of one that is begun last the other process would await the end
+    "the page",
     "tests/flow/test_first_image.py",
-    "tests/web/test_from_pictures.py",
     "tests/flow/test_safety_train.py",
     "tests/rooms/test_engine_mixed.py",
-    "tests/flow/test_cli_servers.py",
-    "tests/flow/test_idempotency.py",
+    "the command line",
     "tests/flow/test_warm_pool.py",
-    "tests/rooms/test_api_eta.py",
     "tests/flow/test_bench_engine.py",
     "tests/rooms/test_engine_contract.py",
     "tests/sim/test_replay.py",
-    "tests/web/test_page.py",
     "tests/rooms/test_engine_control.py",
-    "tests/flow/test_store_away.py",
     "tests/rooms/test_engine_lora_rows.py",
-    "tests/web/test_eta.py",
     "tests/rooms/test_engine_parity.py",
     "tests/rooms/test_engine_checkpoints.py",
     "tests/rooms/test_engine_lora.py",
-    "tests/flow/test_cli.py",
+    "tests/flow/test_idempotency.py",
+    "tests/flow/test_store_away.py",
 )
 
 
+def group_of(test: str) -> str:
+    """The group of a test, by its id."""
+    file = test.partition("::")[0]
+    return next((group for path, group in GROUPS.items() if file.startswith(path)), file)
+
+
+class Scheduling(LoadFileScheduling):
+    """``--dist loadfile``, but by groups."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in the order of their length; within a file as it is written."""
+    """Groups in the order of their length; within a file as it is written."""
     places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+    items.sort(key=lambda item: places.get(group_of(item.nodeid), len(places)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -63,13 +85,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def shipped_synchronous() -> Iterator[str]:
-    """What SQLite's commits wait for where it ships. Here no power is cut, and they don't wait for
-    the disk: each for 4 to 40 ms, and opening a store is a commit for each migration."""
+    """What SQLite's commits wait for as it ships. Nobody cuts our power: here neither they nor
+    files wait for the disk, each time for 4 to 40 ms (opening a store is a commit a migration)."""
     from calotype.jobs import sqlite
 
-    shipped, sqlite.SYNCHRONOUS = sqlite.SYNCHRONOUS, "OFF"
-    yield shipped
-    sqlite.SYNCHRONOUS = shipped
+    shipped = sqlite.SYNCHRONOUS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "SYNCHRONOUS", "OFF")
+        patch.setattr(os, "fsync", lambda _: None)
+        yield shipped
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from tests.laid import opened_in
 FAKE = (sys.executable, "-m", "calotype.pool.testing")
 QUICK = Pace(start_s_max=20.0, heartbeat_s=0.4, stop_s_max=2.0, backoff_s_min=0.01)
 STEP_S = 0.02
-LONG = replace(SPEC, steps=30)  # 0.6 s
+LONG = replace(SPEC, steps=60)  # 1.2 s: not over before a test on a busy machine sees it run
 
 
 class EnginesBench(Bench):

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from PIL import Image
 
 from calotype.cli.client import Client, Server
-from calotype.cli.servers import find_server, own_server
+from calotype.cli.servers import find_server
 from calotype.settings import Settings
 from tests.flow.command_line import calotype, here, processes_of, start, wait_for_server
 from tests.serving import running_server
@@ -35,13 +34,6 @@ def served(home: Path) -> str:
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0
     return output
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Settings]]:
-    settings = Settings(home=tmp_path_factory.mktemp("running"))
-    with own_server(settings, port=0) as (server, _):
-        yield server, settings
 
 
 def test_a_key_made_beside_a_running_server_opens_it(running: tuple[Server, Settings]) -> None:

@@ -367,7 +367,7 @@ async def test_between_two_processes_and_the_first_begins_anew(tmp_path: Path) -
 
 async def test_an_engine_killed_while_it_hands_back_loses_no_job(tmp_path: Path) -> None:
     async with engines_bench(tmp_path) as bench:
-        jobs = [await bench.queue(replace(LONG, seed=seed, n=3)) for seed in range(3)]
+        jobs = [await bench.queue(replace(LONG, steps=30, seed=seed, n=3)) for seed in range(3)]
         engine = await bench.engine_of(jobs[0])
         await bench.dispatcher.give_notice(engine, 2.0)
         bench.signal(engine, 9)

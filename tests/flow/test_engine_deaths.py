@@ -26,7 +26,7 @@ from tests.flow.dispatch_bench import (
     Halt,
     eventually,
 )
-from tests.flow.engines_bench import LONG, EnginesBench, engines_bench
+from tests.flow.engines_bench import LONG, QUICK, EnginesBench, engines_bench
 
 pytestmark = pytest.mark.usefixtures("short_times")
 
@@ -55,7 +55,8 @@ async def test_a_stopped_engine_is_suspect_then_dead_and_its_job_done_by_another
 
 
 async def test_an_engine_that_goes_on_in_time_keeps_its_job(tmp_path: Path) -> None:
-    async with engines_bench(tmp_path) as bench:
+    pace = replace(QUICK, heartbeat_s=1.0)  # between suspect and dead we have a second
+    async with engines_bench(tmp_path, pace=pace) as bench:
         job = await bench.queue(LONG)
         engine = await bench.engine_of(job)
         bench.signal(engine, signal.SIGSTOP)

@@ -18,6 +18,7 @@ from httpx_sse import aconnect_sse
 
 from calotype.api.app import create_app
 from calotype.flow.platform import Platform
+from calotype.provenance.certificates import CHAIN_FILE
 from calotype.settings import Settings
 from tests.pictures import file_of, picture
 
@@ -50,6 +51,12 @@ def owner(app: FastAPI) -> httpx.AsyncClient:
     return caller(app, {"Authorization": f"Bearer {app.state.platform.new_key}"})
 
 
+def roots(app: FastAPI) -> str:
+    """The root certificates below which its platform signs, PEM."""
+    settings: Settings = app.state.platform._settings
+    return (settings.secrets_folder / "certificates" / CHAIN_FILE).read_text()
+
+
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -77,11 +84,17 @@ def caller(app: FastAPI, headers: dict[str, str]) -> httpx.AsyncClient:
     )
 
 
-async def job_of(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
-    """A job that succeeded, of a fake engine: one image of WIDTH x HEIGHT pixels."""
+async def source_of(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
+    """What a job of a fake engine asks for to succeed: its images are this picture, and no flat
+    one, which can't be marked."""
     file = file_of(picture(WIDTH, HEIGHT, seed))
     sent = await client.post("/v1/pictures", content=file, headers={"Content-Type": "image/png"})
-    ask = {"prompt": "a tent", "source": sent.json()["id"], "strength": 0.5, "seed": seed}
+    return {"source": sent.json()["id"], "strength": 0.5}
+
+
+async def job_of(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
+    """A job that succeeded, of a fake engine: one image of WIDTH x HEIGHT pixels."""
+    ask = {"prompt": "a tent", "seed": seed} | await source_of(client, seed)
     job: dict[str, Any] = (await client.post("/v1/jobs", json=ask)).json()
     async with aconnect_sse(client, "GET", job["urls"]["events"]) as source:
         async for _ in source.aiter_sse():
@@ -89,6 +102,12 @@ async def job_of(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
     job = (await client.get(job["urls"]["self"])).json()
     assert job["status"] == "succeeded", job
     return job
+
+
+async def image_of(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
+    """A delivered image, of a job of its own."""
+    image: dict[str, Any] = (await job_of(client, seed))["images"][0]
+    return image
 
 
 @asynccontextmanager

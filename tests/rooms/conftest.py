@@ -60,11 +60,11 @@ async def app(
 ) -> AsyncIterator[FastAPI]:
     """The app over a platform of the module's own; its engine is the fake one.
 
-    A module with ``IS_DRAWN`` has a real one, which gets warm meanwhile.
+    A module with ``ENGINE`` has it begun by that command.
     """
     from tests.rooms.api import FAKE, app_in
 
-    engine = None if getattr(request.module, "IS_DRAWN", False) else FAKE
+    engine = getattr(request.module, "ENGINE", FAKE)
     async with app_in(tmp_path_factory.mktemp("home"), engine=engine) as made:
         yield made
 
@@ -75,6 +75,15 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     from tests.rooms.api import owner
 
     async with owner(app) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def anyone(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller without a key."""
+    from tests.rooms.api import caller
+
+    async with caller(app, {}) as opened:
         yield opened
 
 

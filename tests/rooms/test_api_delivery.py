@@ -11,7 +11,6 @@ import hashlib
 import io
 import re
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import httpx
@@ -24,11 +23,8 @@ from calotype.core import limits
 from calotype.delivery.formats import FORMS
 from calotype.flow.sweep import sweep_apart
 from calotype.provenance import receipts
-from calotype.provenance.certificates import CHAIN_FILE
-from calotype.provenance.log_proofs import audit
 from calotype.provenance.verification import verify
-from calotype.settings import Settings
-from tests.rooms.api import FAKE, HEIGHT, WIDTH, app_in, caller, job_of, problem, refusal
+from tests.rooms.api import FAKE, HEIGHT, WIDTH, app_in, caller, image_of, problem, refusal, roots
 from tests.s3 import KEYS, S3
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,25 +46,8 @@ async def app(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def anyone(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with caller(app, {}) as opened:
-        yield opened
-
-
-async def made(client: httpx.AsyncClient, seed: int = 1) -> dict[str, Any]:
-    """A delivered image of 192 x 144 pixels."""
-    image: dict[str, Any] = (await job_of(client, seed))["images"][0]
-    return image
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def image(client: httpx.AsyncClient) -> dict[str, Any]:
-    return await made(client)
-
-
-def roots(app: FastAPI) -> str:
-    settings: Settings = app.state.platform._settings
-    return (settings.secrets_folder / "certificates" / CHAIN_FILE).read_text()
+    return await image_of(client)
 
 
 def opened(answer: httpx.Response) -> Image.Image:
@@ -127,7 +106,7 @@ async def test_the_accept_header_chooses_where_the_address_leaves_it_open(
 async def test_a_form_is_made_once_however_many_ask_for_it(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = await made(client, seed=2)
+    image = await image_of(client, seed=2)
     finisher, rendered = app.state.platform._finisher, []
     real = finisher.render
 
@@ -144,7 +123,7 @@ async def test_a_form_is_made_once_however_many_ask_for_it(
 async def test_too_many_forms_at_one_time_are_put_off(
     client: httpx.AsyncClient, image: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = await made(client, seed=3)
+    fresh = await image_of(client, seed=3)
     monkeypatch.setattr(limits, "RENDITIONS_WAITING_MAX", 0)
     answer = await client.get(fresh["urls"]["avif"])
     problem(answer, 429)
@@ -155,7 +134,7 @@ async def test_too_many_forms_at_one_time_are_put_off(
 async def test_a_form_whose_picture_was_taken_away_meanwhile_is_not_kept(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, gallery = await made(client, seed=8), app.state.platform.gallery
+    image, gallery = await image_of(client, seed=8), app.state.platform.gallery
     real = gallery.pictures.put
 
     async def put(name: str, data: bytes) -> None:
@@ -265,7 +244,7 @@ async def test_shared_caches_are_told_so_and_by_what_to_forget(
 async def test_a_file_that_was_changed_in_the_store_is_not_served(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:
-    image = await made(client, seed=4)
+    image = await image_of(client, seed=4)
     gallery = app.state.platform.gallery
     found = await gallery.delivery.find(image["id"])
     name = found.file("png", 0).name
@@ -299,7 +278,7 @@ async def test_a_redirect_leads_to_the_bucket_itself(
 async def test_a_deleted_picture_is_gone_for_good_with_a_receipt(
     app: FastAPI, client: httpx.AsyncClient, anyone: httpx.AsyncClient
 ) -> None:
-    image = await made(client, seed=5)
+    image = await image_of(client, seed=5)
     path, gallery = f"/v1/images/{image['id']}", app.state.platform.gallery
     hashes = {
         hashlib.sha256((await anyone.get(address)).content).hexdigest()
@@ -335,7 +314,7 @@ async def test_a_picture_is_deleted_by_its_tenant_only(
 async def test_a_withdrawn_picture_lies_apart_until_it_is_released(
     app: FastAPI, client: httpx.AsyncClient, anyone: httpx.AsyncClient
 ) -> None:
-    image, gallery = await made(client, seed=6), app.state.platform.gallery
+    image, gallery = await image_of(client, seed=6), app.state.platform.gallery
     before = (await anyone.get(image["url"])).content
     await gallery.removals.withdraw(image["id"], by="operator", reason="looked at")
     problem(await anyone.get(image["url"]), 404)
@@ -355,125 +334,10 @@ async def test_a_withdrawn_picture_lies_apart_until_it_is_released(
 async def test_a_tenants_links_can_be_revoked(
     app: FastAPI, client: httpx.AsyncClient, anyone: httpx.AsyncClient
 ) -> None:
-    image, platform = await made(client, seed=7), app.state.platform
+    image, platform = await image_of(client, seed=7), app.state.platform
     assert (await anyone.get(image["url"])).status_code == 200
     await platform._store.files.revoke_links("default")
     await platform.gallery.addresses.load()
     problem(await anyone.get(image["url"]), 401)
     job = (await client.get("/v1/jobs?limit=1")).json()["jobs"][0]
     assert (await anyone.get(job["images"][0]["url"])).status_code == 200
-
-
-# Where a picture came from.
-
-
-async def test_everybody_can_ask_where_a_picture_came_from(
-    anyone: httpx.AsyncClient, image: dict[str, Any], client: httpx.AsyncClient
-) -> None:
-    image = (await client.get("/v1/jobs?limit=1")).json()["jobs"][0]["images"][0]
-    file = (await anyone.get(image["url"])).content
-    answer = (await anyone.post("/v1/images/verify", content=file)).json()
-    assert (answer["verdict"], answer["confidence"]) == ("ours", "proven")
-    assert answer["c2pa"]["manifest"]["image"] == image["id"]
-    assert answer["hash_log"]["image"] == image["id"]
-    assert answer["hash_log"]["proven"] is True
-    for at in range(3, len(file), len(file) // 25):  # also where the claim leaves itself out
-        changed = file[:at] + bytes([file[at] ^ 1]) + file[at + 1 :]
-        answer = (await anyone.post("/v1/images/verify", content=changed)).json()
-        assert answer["verdict"] != "ours", at
-
-
-async def test_everybody_can_have_a_picture_shown_in_the_log_and_the_log_checked(
-    app: FastAPI, anyone: httpx.AsyncClient, client: httpx.AsyncClient
-) -> None:
-    kept = (await anyone.get("/v1/log/head")).json()
-    file = (await anyone.get((await made(client, seed=77))["webp_url"])).content
-    sha256 = hashlib.sha256(file).hexdigest()
-    head = (await anyone.get("/v1/log/head")).json()
-    first, count = kept["head"]["count"], head["head"]["count"]
-    assert count > first
-    assert (await anyone.get("/v1/log/head")).json() == head, "not signed for each who asks"
-    answers = {
-        "entry": await anyone.get(f"/v1/log/entries/{sha256}?count={count}"),
-        "link": await anyone.get(f"/v1/log/consistency?first={first}&count={count}"),
-    }
-    documents = {name: answer.json() for name, answer in answers.items()}
-    documents |= {"kept": kept, "head": head}
-    findings = audit(documents, {"file": sha256}, anchors_pem=roots(app))
-    assert len(findings) == 5
-    assert all(each.is_good for each in findings), findings
-    for address, status in (
-        (f"/v1/log/entries/{'0' * 64}", 404),
-        ("/v1/log/entries/x", 404),
-        (f"/v1/log/entries/{sha256}?count={first}", 422),
-        (f"/v1/log/consistency?first={count + 1}", 422),
-        ("/v1/log/consistency?first=-1", 422),
-        ("/v1/log/consistency", 422),
-        ("/v1/log/consistency?first=1&last=2", 422),
-    ):
-        refusal(await anyone.get(address), status)
-
-
-async def test_hostile_files_get_an_answer_over_http(anyone: httpx.AsyncClient) -> None:
-    for content in (b"x", b"\x89PNG\r\n\x1a\n" + bytes(500), b"GIF89a" + bytes(90), bytes(5000)):
-        answer = await anyone.post("/v1/images/verify", content=content)
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["verdict"] == "not_ours"
-    refusal(await anyone.post("/v1/images/verify"), 422)
-    huge = bytes(limits.PICTURE_BYTES_MAX + 1)
-    refusal(await anyone.post("/v1/images/verify", content=huge), 413)
-
-
-async def test_too_many_questions_at_one_time_are_put_off(
-    app: FastAPI, anyone: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "VERIFIES_WAITING_MAX", 0)
-    answer = await anyone.post("/v1/images/verify", content=b"x")
-    problem(answer, 429)
-    assert answer.headers["retry-after"]
-
-
-async def test_files_that_are_still_being_sent_hold_up_nobody(
-    anyone: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "VERIFIES_WAITING_MAX", 1)
-    begun, may_go_on = asyncio.Semaphore(0), asyncio.Event()
-
-    async def slowly() -> AsyncIterator[bytes]:
-        yield b"x"
-        begun.release()
-        await may_go_on.wait()
-        yield b"y"
-
-    post = partial(anyone.post, "/v1/images/verify")
-    sending = [asyncio.create_task(post(content=slowly())) for _ in range(20)]
-    for _ in sending:
-        await begun.acquire()
-    assert (await post(content=b"x")).status_code == 200
-    monkeypatch.setattr(limits, "VERIFIES_WAITING_MAX", 20)
-    may_go_on.set()
-    assert {answer.status_code for answer in await asyncio.gather(*sending)} == {200}
-
-
-async def test_files_hold_so_much_memory_together_and_no_more(
-    anyone: httpx.AsyncClient, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "LARGE_BODIES_BYTES_MAX", 5_000)
-    begun, may_go_on = asyncio.Event(), asyncio.Event()
-
-    async def slowly() -> AsyncIterator[bytes]:
-        yield bytes(4_000)
-        begun.set()
-        await may_go_on.wait()
-
-    post = partial(anyone.post, "/v1/images/verify")
-    sending = asyncio.create_task(post(content=slowly()))
-    await begun.wait()
-    answer = await post(content=bytes(2_000))
-    problem(answer, 429)
-    assert answer.headers["retry-after"]
-    assert (await post(content=bytes(900))).status_code == 200
-    refusal(await client.post("/v1/jobs", json={"prompt": 7}), 422)  # others aren't held up
-    may_go_on.set()
-    assert (await sending).status_code == 200
-    assert (await post(content=bytes(4_000))).status_code == 200, "what is over holds nothing"

@@ -10,8 +10,10 @@ import httpx
 import pytest
 
 from calotype.core import limits
+from tests.rooms.api import FAKE, source_of
 
-IS_DRAWN = True  # by an engine that takes its time
+# It takes its time: to start, and for each step of a row.
+ENGINE = ("sh", "-c", 'sleep 3; CALOTYPE_FAKE_STEP_S=0.02 exec "$@"', "sh", *FAKE)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ASK = {"prompt": "a tent", "steps": 40, "n": 4}
@@ -41,7 +43,7 @@ async def once_it_runs(client: httpx.AsyncClient, job: dict[str, Any]) -> dict[s
 async def test_before_an_engine_is_up_a_job_is_told_that_one_starts(
     client: httpx.AsyncClient,
 ) -> None:
-    job = await asked(client)  # the engine takes seconds to get warm
+    job = await asked(client)  # the engine takes seconds to start
     assert job["status"] == "queued"
     eta = job["eta"]
     assert set(eta) == ETA
@@ -94,7 +96,7 @@ async def test_who_follows_a_job_that_waits_is_told_again_and_again(
 ) -> None:
     monkeypatch.setattr(limits, "ETA_EVENTS_S", 0.2)
     full = [await asked(client, steps=100) for _ in range(6)]  # as many rows as an engine holds
-    job = await asked(client, steps=2, n=1)
+    job = await asked(client, steps=2, n=1, **await source_of(client))
     assert job["status"] == "queued"
     following = asyncio.create_task(followed(client, job))
     await asyncio.sleep(2.5)  # time for a dozen, or for one on a machine that is very busy

@@ -20,9 +20,9 @@ from calotype.cli.logging_setup import configure_logging
 from calotype.core.errors import TooMany
 from calotype.core.nouns import Event
 from calotype.settings import Settings
-from tests.rooms.api import ULID, caller, problem, refusal
+from tests.rooms.api import FAKE, ULID, caller, job_of, problem, refusal
 
-IS_DRAWN = True
+ENGINE = ("env", "CALOTYPE_FAKE_STEP_S=0.05", *FAKE)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -59,11 +59,7 @@ async def events(
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def drawn(client: httpx.AsyncClient) -> dict[str, Any]:
     """A job that has succeeded."""
-    job = (await client.post("/v1/jobs", json={"prompt": "a red tent", "steps": 4})).json()
-    await events(client, job)
-    body: dict[str, Any] = (await client.get(job["urls"]["self"])).json()
-    assert body["status"] == "succeeded", body
-    return body
+    return await job_of(client)
 
 
 async def test_events_have_ids_kinds_and_times_and_a_place_only_while_it_is_one(

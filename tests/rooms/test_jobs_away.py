@@ -100,20 +100,21 @@ async def test_after_a_restart_the_lock_is_taken_again(server: Postgres, serving
 
 @pytest.mark.parametrize("stays", [True, False], ids=["has it", "had it"])
 async def test_a_server_that_another_has_followed_ends_and_writes_nothing_more(
-    server: Postgres, serving: JobStore, stays: bool
+    server: Postgres, serving: JobStore, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
     await restart(server)  # and nobody keeps the lock of ``serving`` meanwhile
     other = await JobStore.open(url_of(serving))
     await other.serve_alone()
     await add(other)
     if not stays:
+        monkeypatch.setattr(alone, "SERVER_WAIT_S", 60.0)  # PostgreSQL has yet to notice
         await other.close()
     with pytest.raises(StoreAway):
         await add(serving)
     assert await serving.count_queued() == 1, "it may look"
     said = "works on the job database" if stays else "has worked on the job database"
     with pytest.raises(OperatorError, match=said):
-        await asyncio.wait_for(serving.stay_alone(), 30)
+        await asyncio.wait_for(serving.stay_alone(), 120)
     with pytest.raises(StoreAway):
         await add(serving)
     if stays:

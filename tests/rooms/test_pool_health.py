@@ -76,10 +76,11 @@ async def test_suspect_engine_that_goes_on_is_back_with_its_rows() -> None:
 
 
 async def test_idle_engine_gives_signs_of_life_and_is_never_suspect() -> None:
-    async with pool_of() as pool:
+    pace = replace(QUICK, heartbeat_s=1.0)
+    async with pool_of(pace=pace) as pool:
         reports = pool.reports()
         await take(reports, EngineWarm)
-        await asyncio.sleep(3 * QUICK.dead_s)
+        await asyncio.sleep(1.5 * pace.dead_s)
         assert pool.health()[0].state is EngineState.READY
         await pool.send("engine-0", row())
         taken = await take(reports, RowDone)

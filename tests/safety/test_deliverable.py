@@ -44,9 +44,9 @@ def function(place: Place) -> Function:
 
 def writes_images(call: ast.Call) -> bool:
     """``insert(tables.images)``, in any of its spellings."""
-    told = [ast.unparse(each) for each in call.args]
-    is_insert = ast.unparse(call.func).endswith("insert")
-    return is_insert and any(each.split(".")[-1] == "images" for each in told)
+    if not ast.unparse(call.func).endswith("insert"):
+        return False
+    return any(ast.unparse(each).split(".")[-1] == "images" for each in call.args)
 
 
 def test_one_function_writes_images_and_it_takes_a_verdict() -> None:
