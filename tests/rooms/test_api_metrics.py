@@ -78,6 +78,21 @@ async def test_a_scrape_without_a_key_is_refused(client: httpx.AsyncClient) -> N
         assert problem(await stranger.get("/metrics"), 401)["field"] == "Authorization"
 
 
+async def test_what_all_tenants_do_together_is_for_operators_keys(
+    client: httpx.AsyncClient,
+) -> None:
+    app = client._transport.app  # type: ignore[attr-defined]
+    for scopes, status in ((("jobs",), 403), (("jobs", "operator"), 200), (("operator",), 200)):
+        platform = app.state.platform
+        _, secret = await platform.create_key(tenant="ada", name="hers", scopes=scopes)
+        async with caller(app, {"Authorization": f"Bearer {secret}"}) as hers:
+            for path in ("/metrics", "/v1/models/where"):
+                answer = await hers.get(path)
+                assert answer.status_code == status, (path, scopes)
+                if status == 403:
+                    assert problem(answer, 403)["limit"] == "operator"
+
+
 async def test_each_metric_is_in_the_documentation_and_no_other(client: httpx.AsyncClient) -> None:
     text = (await client.get("/metrics")).text
     told = {re.sub("_total$", "", name) for name in re.findall(r"# TYPE (\S+) ", text)}

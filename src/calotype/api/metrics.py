@@ -1,4 +1,4 @@
-"""What the warm pool knows, for Prometheus: a scrape shows a key, as every caller does.
+"""What the warm pool knows, for Prometheus: a scrape shows an operator's key.
 
 Labels are engines, lines of their ledgers, tiers and places of models, and nothing that people
 choose: no tenants, users, models or words.
@@ -20,7 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from calotype.api.context import CalledPlatform, CallerKey
+from calotype.api.context import CalledPlatform, OperatorKey
 
 router = APIRouter(tags=["health"])
 
@@ -42,7 +42,7 @@ _PLACES = {"warm": "models", "staged": "models_staged", "failed": "models_failed
 
 
 @router.get("/metrics")
-async def metrics(platform: CalledPlatform, _key: CallerKey) -> Response:
+async def metrics(platform: CalledPlatform, _key: OperatorKey) -> Response:
     """Answer in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Collector(platform.where(), platform.depths()))

@@ -1,4 +1,4 @@
-"""Which models are where: for people and for whoever watches the warm pool."""
+"""Which models are where: for whoever runs the machines. It shows what all tenants use."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from calotype.api.context import CalledPlatform, CallerKey
+from calotype.api.context import CalledPlatform, OperatorKey
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/models/where")
-async def where(platform: CalledPlatform, _key: CallerKey) -> dict[str, Any]:
+async def where(platform: CalledPlatform, _key: OperatorKey) -> dict[str, Any]:
     """Say what each engine has warm, loads and holds in bytes, and how often models were warm."""
     return platform.where()
