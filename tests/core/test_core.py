@@ -107,6 +107,9 @@ def test_a_strange_frame_is_a_fault(head: bytes) -> None:
 def test_an_oversized_frame_is_a_fault() -> None:
     with pytest.raises(InternalError):
         messages.head_length((limits.ENGINE_MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
+    with pytest.raises(InternalError, match="over the limit"):
+        messages.encode(messages.Stop(), bytes(limits.ENGINE_MESSAGE_BYTES_MAX + 1))
+    assert messages.encode(messages.Stop(), bytes(limits.ENGINE_MESSAGE_BYTES_MAX))
 
 
 @given(some.floats(0.01, 100.0))

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from calotype.core import limits
+from calotype.core.errors import InternalError
 from calotype.core.messages import (
     CancelRow,
     RowDone,
@@ -261,6 +262,19 @@ async def test_slow_reader_makes_the_engine_wait_but_not_die(tmp_path: Path) -> 
         )
         assert all(len(r.blob) == PREVIEW_BYTES for r in taken if isinstance(r.message, StepDone))
         assert pool.health()[0].pid == before.pid
+
+
+async def test_what_is_too_large_for_a_message_costs_its_row_and_not_the_engine() -> None:
+    async with pool_of() as pool:
+        reports = pool.reports()
+        await take(reports, EngineWarm)
+        with pytest.raises(InternalError, match="67,108,865 bytes is over the limit"):
+            await pool.send("engine-0", row(), bytes(limits.ENGINE_MESSAGE_BYTES_MAX + 1))
+        assert not pool._keepers["engine-0"]._life.rows_owed
+        await pool.send("engine-0", row(name="job/2/0"))
+        done = (await take(reports, RowDone))[-1].message
+        assert isinstance(done, RowDone)
+        assert done.row == "job/2/0"
 
 
 async def test_failed_and_cancelled_rows_are_told_and_not_finished() -> None:

@@ -351,9 +351,13 @@ HEAD_BYTES, BLOB_HEAD_BYTES = _HEAD.size, _BLOB.size
 
 
 def encode(message: Message, blob: bytes = b"") -> bytes:
-    """One whole frame."""
+    """One whole frame; raise InternalError for one that no reader would take.
+
+    A reader can't go on behind such a frame, so it would cost the engine, with all that it runs.
+    """
     head = json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
-    return b"".join((_HEAD.pack(len(head)), head, _BLOB.pack(len(blob)), blob))
+    parts = _HEAD.pack(_bounded(len(head))), head, _BLOB.pack(_bounded(len(blob))), blob
+    return b"".join(parts)
 
 
 def head_length(raw: bytes) -> int:
@@ -389,5 +393,8 @@ def _part(kind: type[Any], values: dict[str, Any]) -> Any:
 
 def _bounded(length: int) -> int:
     if length > limits.ENGINE_MESSAGE_BYTES_MAX:
-        raise InternalError(f"a message of {length} bytes is over the limit")
+        raise InternalError(
+            f"a message of {length:,} bytes is over the limit",
+            limit={"max_bytes": limits.ENGINE_MESSAGE_BYTES_MAX},
+        )
     return length

@@ -114,14 +114,21 @@ class Keeper:
             self._restarting.set()
 
     async def send(self, message: Message, blob: bytes = b"") -> None:
-        """Send a command and its bytes; raise EngineDown while the engine starts or is dead."""
+        """Send a command and its bytes; raise EngineDown while the engine starts or is dead.
+
+        Raises InternalError for what is too large to be sent.
+        """
         if self._process is None or self._state in (EngineState.STARTING, EngineState.DEAD):
             raise EngineDown(f"{self._name} is {self._state}")
         self._life.sent(message, asyncio.get_running_loop().time())
         # An engine that doesn't read must not hold up a turn, which is where these are sent.
         is_urgent = isinstance(message, CancelRow | ParkRow)
         is_patient = self._state is not EngineState.SUSPECT and not is_urgent
-        await self._process.write(message, blob, wait=is_patient)
+        try:
+            await self._process.write(message, blob, wait=is_patient)
+        except InternalError:
+            self._life.unsent(message)
+            raise
 
     async def load(self, order: Order) -> None:
         """Have the engine forget some models and load another; ModelWarm or ModelNotLoaded comes.

@@ -127,6 +127,11 @@ class Life:
             self.rows_owed.pop(message.row, None)
             self._idle_until(now)
 
+    def unsent(self, message: Message) -> None:
+        """It didn't get on its way: nothing is owed for it."""
+        if isinstance(message, RunRow):
+            self.rows_owed.pop(message.row, None)
+
     def heard(self, message: Message, now: float) -> None:
         """It said something. A heartbeat shows life; only steps, or nothing to do, show health."""
         self.heard_at, self.has_spoken = now, True
