@@ -72,13 +72,13 @@ async def test_a_model_that_is_gone_is_forgotten_once_no_job_wants_it(tmp_path: 
         await eventually(lambda: bench.events(long, "step"))
         for name in (left, "b"):
             del bench.registry.models[name]
-        await bench.dispatcher.forget_removed()
+        await bench.dispatcher.models_seen()
         warmth, policy = bench.dispatcher.warmth, bench.dispatcher._line.policy
         assert warmth.removed == ["b"], "a job runs with it"
         assert policy.devices()[0].staged == ()
         assert bench.engines["engine-0"].models_staged == ()
         await bench.dispatcher.cancel(long.id, by="caller")
-        await bench.dispatcher.forget_removed()
+        await bench.dispatcher.models_seen()
         assert warmth.removed == []
         assert "b" in bench.engines["engine-0"].models, "it stays until something needs its room"
         await bench.delivered_once(await bench.queue(of(C)))

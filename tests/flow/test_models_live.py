@@ -23,6 +23,7 @@ from calotype.pool.catalogue import Catalogue
 from calotype.pool.intake import Wish, take_in
 from calotype.pool.kinds import ModelKind
 from calotype.provenance.verification import verify
+from tests.flow.dispatch_bench import eventually
 from tests.pictures import file_of, picture
 from tests.rooms.api import FAKE, app_in, owner, refusal
 from tests.tensors import lora, make_base, tensors
@@ -136,6 +137,26 @@ async def test_a_running_server_draws_with_what_was_added_and_goes_back_when_tol
     image = job["images"][0]["id"]
     varied, _ = await drawn(client, kind="vary_subtle", parent=image, n=1, prompt=None, steps=None)
     assert varied["model"] == versioned("dream", two), "a variation is of its parent's version"
+
+
+async def test_what_is_pinned_is_loaded_and_kept_though_nobody_asks(
+    home: Path, tmp_path: Path, client: httpx.AsyncClient
+) -> None:
+    version = add(home, base(tmp_path / "one"), "dream")
+    root, name = home / "models" / ".registry", versioned("dream", version)
+    pool = client._transport.app.state.platform._pool  # type: ignore[attr-defined]
+
+    async def is_warm() -> bool:
+        models = (await client.get("/v1/models/where")).json()["models"]
+        return name in models and models[name]["engines"] == {"engine-0": "warm"}
+
+    with changing(root) as state:
+        state.pinned = [f"base/{name}"]
+    await eventually(is_warm)
+    assert pool.health()[0].pinned == (name,)
+    with changing(root) as state:
+        state.pinned = []
+    await eventually(lambda: pool.health()[0].pinned == ())
 
 
 async def until_latest(client: httpx.AsyncClient, version: str) -> None:

@@ -17,6 +17,7 @@ from calotype.core.events import (
     JobSettled,
     ModelGone,
     ModelKnown,
+    ModelsPinned,
     ModelWarmed,
     TimePassed,
 )
@@ -450,3 +451,35 @@ def test_a_settled_job_of_an_unknown_engine_changes_nothing() -> None:
     pool = Pool(M)
     assert pool.tell(JobSettled("gone", 1.0)) == []
     assert pool.tell(ModelGone("e9", "m")) == []
+
+
+def test_what_is_pinned_on_a_running_engine_is_loaded_and_kept_until_unpinned() -> None:
+    pool = Pool(needs("a"), needs("b"), needs("p"))
+    pool.up("e0", budget=20, models=("a", "b"))
+    pool.tell(ModelsPinned(("p",)))
+    assert [(load.model, load.why) for load in pool.loads] == [("p", "pinned")]
+    pool.run(until=20.0)
+    pool.tell(queued("j", model="a"))
+    pool.tell(queued("k", model="b"))
+    pool.run(until=100.0)
+    assert not pool.jobs
+    assert "p" in pool.models["e0"], "others take turns beside it"
+    pool.tell(ModelsPinned(()))
+    for at, model in enumerate("ab" * 3):
+        pool.tell(queued(f"l{at}", model=model))
+        pool.run(until=200.0 + 100.0 * at)
+    assert set(pool.models["e0"]) == {"a", "b"}
+
+
+def test_a_pin_on_a_paused_engine_counts_once_it_goes_on() -> None:
+    pool = Pool(needs("a"), needs("p"))
+    pool.up("e0", budget=10, models=("a",))
+    pool.tell(EnginePaused("e0"))
+    pool.tell(ModelsPinned(("p",)))
+    assert not pool.loads
+    pool.tell(EngineResumed("e0"))
+    assert [(load.model, load.evict) for load in pool.loads] == [("p", ("a",))]
+    pool.run(until=20.0)
+    pool.tell(queued("j", model="a"))
+    assert not pool.running, "there is no room beside what is pinned"
+    assert len(pool.loads) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 from calotype.core.decisions import Decision, LoadModel, StartAttempt
@@ -16,6 +17,7 @@ from calotype.core.events import (
     MemorySeen,
     ModelGone,
     ModelKnown,
+    ModelsPinned,
     ModelWarmed,
     PolicyEvent,
     TimePassed,
@@ -85,6 +87,10 @@ class Pool:
             case JobCancelled():
                 self.jobs.pop(event.job_id, None)
                 self.running.pop(event.job_id, None)
+            case ModelsPinned(pinned):
+                self.engines = {
+                    name: replace(up, pinned=pinned) for name, up in self.engines.items()
+                }
             case ModelKnown():
                 self.known[event.model] = event
             case ModelGone() if event.engine in self.models:

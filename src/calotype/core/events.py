@@ -129,6 +129,13 @@ class ModelKnown:
 
 
 @dataclass(frozen=True)
+class ModelsPinned:
+    """From now on these are loaded first on each engine, and never make room; no others do."""
+
+    pinned: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ModelWarmed:
     """An engine that is up has loaded another model, beside those it has."""
 
@@ -205,6 +212,7 @@ PolicyEvent = (
     | EngineResumed
     | EngineNotice
     | ModelKnown
+    | ModelsPinned
     | ModelWarmed
     | LoadFailed
     | ModelGone

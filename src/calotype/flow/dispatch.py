@@ -113,11 +113,14 @@ class Dispatcher:
             for name, jobs in (("waiting", [*self._line.waiting.values()]), ("running", run))
         }
 
-    async def forget_removed(self) -> None:
-        """Forget models that are gone, once no job wants them."""
+    async def models_seen(self) -> None:
+        """Forget models that are gone, once no job wants them, and pin those that are pinned."""
         if self.warmth.removed:
             async with self._turns.take():
                 await self.warmth.forget_removed()
+        if self.warmth.has_other_pins:
+            async with self._turns.take():
+                await self.warmth.pin()
 
     def position(self, job_id: str) -> int | None:
         """The place in the line, 1 = next; None when it doesn't wait."""

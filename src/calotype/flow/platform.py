@@ -170,7 +170,7 @@ class Platform:
             platform.hooks.send_for_ever(),
             platform._once.forget_for_ever(),
             platform._trials.record_for_ever(),
-            keep_up(catalogue, platform._dispatcher.forget_removed),
+            keep_up(catalogue, platform._dispatcher.models_seen),
         )
         platform._sweeping = [asyncio.create_task(each) for each in sweeps]
         await platform._pool.start()

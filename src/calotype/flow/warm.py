@@ -15,7 +15,7 @@ import structlog
 
 from calotype.core import limits
 from calotype.core.decisions import LoadModel
-from calotype.core.errors import CalotypeError, InvalidInput, ModelBroken
+from calotype.core.errors import CalotypeError, InvalidInput, ModelBroken, OperatorError
 from calotype.core.events import (
     CopyLost,
     JobCancelled,
@@ -24,6 +24,7 @@ from calotype.core.events import (
     MemorySeen,
     ModelGone,
     ModelRemoved,
+    ModelsPinned,
     ModelWarmed,
 )
 from calotype.core.messages import MemoryLies, MemoryShort, ModelUnloaded
@@ -55,6 +56,7 @@ class Warmth:
     ) -> None:
         self._line, self._pool, self._registry, self._store = line, pool, registry, store
         self._larder = larder
+        self._pins = registry.pinned()  # as the pool was made with
         self._known = Known()
         self._loading: dict[str, LoadModel] = {}  # by engine
         self.counts = Counts()
@@ -88,6 +90,23 @@ class Warmth:
                 log.info("model_removed", model=name)
                 await self._line.tell(ModelRemoved(name))
                 await self._pool.drop_copies(name)
+
+    @property
+    def has_other_pins(self) -> bool:
+        """Whether operators have pinned other models than are pinned on engines."""
+        try:
+            return self._registry.pinned() != self._pins
+        except OperatorError:  # unreadable: who looks for changes says so
+            return False
+
+    async def pin(self) -> None:
+        """Have engines load first, and keep, what operators have pinned by now."""
+        self._pins = self._registry.pinned()
+        log.info("models_pinned", models=self._pins)
+        self._pool.pin(self._pins)
+        await self.tell_news(map(self._registry.get, self._pins))
+        await self._line.tell(ModelsPinned(self._pins))
+        await self._give_up_roomless()
 
     def check(self, model: ModelInfo, adapters: Sequence[AdapterInfo] = ()) -> None:
         """Raise NoRoom, with the arithmetic, for a model that no engine could hold with these."""

@@ -61,9 +61,7 @@ class Homes:
         self._count(engine, 1)
         if engine.ledger is None:
             return
-        size = engine.size
-        self.fits_version += size not in self._sizes
-        self._sizes[size] = self._sizes.get(size, 0) + 1
+        self._enter(engine)
         self.engines += 1
         self.version += 1
         self.refresh(engine)
@@ -76,12 +74,20 @@ class Homes:
         self._count(engine, -1)
         if engine.ledger is None:
             return
-        size = engine.size
-        self._sizes[size] -= 1
-        if not self._sizes[size]:
-            del self._sizes[size]
         self.engines -= 1
-        self._put(engine, is_ready=False)
+        self._leave(engine)
+
+    def pin(self, engine: Engine, models: tuple[str, ...]) -> None:
+        """These are pinned on an engine from now on, and no others."""
+        if engine.ledger is None or engine.pinned == models:
+            return
+        if not engine.is_paused:
+            self._leave(engine)
+        engine.pinned, engine.size = models, engine.size._replace(pinned=models)
+        if not engine.is_paused:
+            self._enter(engine)
+            self.refresh(engine)
+        self.version += 1
 
     def refresh(self, engine: Engine) -> None:
         """Its rows, or what it loads, have changed."""
@@ -255,6 +261,16 @@ class Homes:
             engine.ledger = engine.ledger.minus(model)
             self.version += 1
             self.refresh(engine)
+
+    def _enter(self, engine: Engine) -> None:
+        self.fits_version += engine.size not in self._sizes
+        self._sizes[engine.size] = self._sizes.get(engine.size, 0) + 1
+
+    def _leave(self, engine: Engine) -> None:
+        self._sizes[engine.size] -= 1
+        if not self._sizes[engine.size]:
+            del self._sizes[engine.size]
+        self._put(engine, is_ready=False)
 
     def _fits(self, size: Size, known: ModelKnown) -> bool:
         return self._beside(size, known) >= 0

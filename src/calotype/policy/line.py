@@ -66,6 +66,7 @@ from calotype.core.events import (
     ModelGone,
     ModelKnown,
     ModelRemoved,
+    ModelsPinned,
     ModelWarmed,
     PolicyEvent,
     StartsBounded,
@@ -203,6 +204,8 @@ class Line:
                 self._absorb_model(event, now)
             case ModelRemoved() | CopyLost() | MemorySeen():
                 self._loads.told(event)
+            case ModelsPinned():
+                self._fleet.pin(event.pinned)
             case StartsBounded():
                 self._starts.running_max = event.running_max
             case TimePassed():

@@ -134,6 +134,11 @@ class Fleet:
         engine = self._engines.get(name)
         return list(engine.jobs) if engine is not None else []
 
+    def pin(self, models: tuple[str, ...]) -> None:
+        """These are pinned on each engine that loads on demand, and no others."""
+        for engine in self._engines.values():
+            self.homes.pin(engine, models)
+
     def known(self, known: ModelKnown) -> None:
         """What a model needs, or needs after all."""
         self.homes.learn(known, self._engines.values())

@@ -141,6 +141,10 @@ class Keeper:
         self._models.ask(order)
         await self._load_next(process)
 
+    def pin(self, pinned: tuple[str, ...]) -> None:
+        """These models are pinned there from now on."""
+        self._models.pin(pinned)
+
     async def drop_copy(self, name: str) -> None:
         """Have the engine keep no copy of a model in host memory, if it does."""
         if self._process is not None:

@@ -61,8 +61,8 @@ class Loading:
         self, engine: str, models: Sequence[ModelInfo], pinned: Sequence[str] = ()
     ) -> None:
         """``pinned`` are names of models that are loaded first."""
-        self._engine = engine
-        self._models = sorted(models, key=lambda model: model.name not in pinned)
+        self._engine, self._models = engine, list(models)
+        self.pin(pinned)
         self._breakers = Breakers()  # by model: they outlive a process
         self._rooms: dict[str, int] = {}  # bytes that models were found to need beside weights
         self._crowds: dict[str, frozenset[str]] = {}  # rows that were there when one had no room
@@ -76,6 +76,10 @@ class Loading:
         self.warm: list[str] = []
         self.staged: list[str] = []  # with a copy in host memory
         self.failed: dict[str, str] = {}  # model -> reason, in words for those that wait
+
+    def pin(self, pinned: Sequence[str]) -> None:
+        """These are loaded first from the next process on."""
+        self._models.sort(key=lambda model: model.name not in pinned)
 
     def begin(self) -> None:
         """Another process: it has nothing warm, and what failed may be asked for again."""

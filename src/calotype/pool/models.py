@@ -44,6 +44,11 @@ class Models:
         self._loading = Loading(engine, models, pinned)
         self.begin(Life())
 
+    def pin(self, pinned: tuple[str, ...]) -> None:
+        """These are pinned from now on; what this process has stays as it is."""
+        self._pinned = pinned
+        self._loading.pin(pinned)
+
     def begin(self, life: Life) -> None:
         """Another process begins, of which this much is known: it has nothing warm."""
         self._life = life

@@ -121,6 +121,11 @@ class EnginePool:
         order = Order(model, tuple(evict), tuple(stage), tuple(unstage), is_asked=True)
         await keeper.load(order)
 
+    def pin(self, models: Sequence[str]) -> None:
+        """Have every engine load these first when it begins anew; no others are pinned."""
+        for keeper in self._keepers.values():
+            keeper.pin(tuple(models))
+
     async def drop_copies(self, model: str) -> None:
         """Have no engine keep a copy of a model in host memory."""
         for keeper in self._keepers.values():
