@@ -35,7 +35,7 @@ _HOW = {
     "read": "read through one buffer",
     "map": "mapped, each page touched",
 }
-_COLD = ("ours", "from_pretrained", "keep", "read", "map")  # the others hardly differ, or not
+_COLD = ("ours", "from_pretrained", "read")  # the others tell nothing more, or copy from memory
 
 Rounds = Annotated[int, typer.Option(min=1, max=20, help="Of each, in turn; the median counts.")]
 Size = Annotated[str | None, typer.Option(help="sdxl or sd15; else the largest that fits.")]
