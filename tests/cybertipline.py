@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
+
+from tests.receiver import Came, answered, receiving
 
 USER, PASSWORD = "usr123", "pswd123"
 _AUTH = "basic dXNyMTIzOnBzd2QxMjM="
@@ -35,6 +36,18 @@ class Service:
 
     def finished(self) -> list[str]:
         return [number for number, it in self.reports.items() if it.state == "finished"]
+
+    def hear(self, came: Came) -> bytes:
+        """What is answered to a call; nothing, and an end, where it crashes."""
+        call, number = came.path.strip("/"), len(self.calls)
+        self.calls.append(call)
+        if number == self.crash_before:
+            return b""
+        status, said = self.answer(call, came.headers, came.body)
+        if number == self.crash_after:
+            return b""
+        document = f'<?xml version="1.0" encoding="UTF-8"?>{said}' if said else ""
+        return answered(status, document.encode())
 
     def answer(self, call: str, headers: dict[str, str], body: bytes) -> tuple[int, str]:
         if headers.get("authorization", "").lower() != _AUTH.lower():
@@ -112,31 +125,7 @@ def _form(content_type: str, body: bytes) -> dict[str, bytes]:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Service]:
     """The service on a free port of this machine."""
-    service = Service()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            pairs = [line.partition(":") for line in head[1:] if line]
-            headers = {name.lower(): value.strip() for name, _, value in pairs}
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-            call, number = head[0].split(" ")[1].strip("/"), len(service.calls)
-            service.calls.append(call)
-            if number == service.crash_before:
-                return
-            status, said = service.answer(call, headers, body)
-            if number == service.crash_after:
-                return
-            answer = f'<?xml version="1.0" encoding="UTF-8"?>{said}'.encode() if said else b""
-            start = f"HTTP/1.1 {status} X\r\nContent-Length: {len(answer)}\r\n"
-            writer.write(start.encode() + b"Connection: close\r\n\r\n" + answer)
-            await writer.drain()
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    service.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with receiving() as receiver:
+        service = Service(receiver.url.removesuffix("/hook"))
+        receiver.answer = service.hear
         yield service
-    finally:
-        server.close()

@@ -1,4 +1,4 @@
-"""Receives webhooks over real HTTP, and answers as it is told to."""
+"""Receives requests (webhooks, reports) over real HTTP, and answers as it is told to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-ANSWER = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n%s\r\n"
+ANSWER = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n%s"
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Receiver:
     answer: Callable[[Came], bytes | None] = lambda came: answered(200)
 
 
-def answered(status: int, **headers: str) -> bytes:
+def answered(status: int, body: bytes = b"", **headers: str) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return ANSWER % (status, lines.encode())
+    return ANSWER % (status, len(body), lines.encode(), body)
 
 
 @asynccontextmanager

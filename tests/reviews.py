@@ -6,12 +6,13 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from calotype.core.nouns import ModelInfo, Sampler, Spec, Tier, Verdict, VerdictKind
+from calotype.core.nouns import Image, Job, ModelInfo, Sampler, Spec, Tier, Verdict, VerdictKind
 from calotype.core.reviews import Review, Withheld
 from calotype.delivery.formats import encode
 from calotype.flow.finish import Raw
-from calotype.flow.sealed import packed, sealed_parts
+from calotype.flow.sealed import Sealed, packed, sealed_parts
 from calotype.jobs.store import JobStore
 from calotype.provenance.manifest import Manifest
 from calotype.settings import Settings
@@ -28,32 +29,61 @@ _MODEL = ModelInfo(
 )  # fmt: skip
 
 
+async def of_job(store: JobStore, job: Job) -> list[Review]:
+    """A job's reviews, in its order."""
+    every = await store.people.reviews.list(is_open=False, most=1_000)
+    return sorted((it for it in every if it.job_id == job.id), key=lambda it: it.index)
+
+
+async def hold(
+    store: JobStore, sealed: Sealed, pixels: NDArray[np.uint8], *, spec: Spec | None = None,
+    verdict: Verdict = UNSURE, is_severe: bool = False,
+) -> Review:  # fmt: skip
+    """A job whose one picture waits for people."""
+    height, width, _ = pixels.shape
+    spec = spec or spec_of("a tent by the sea")
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    job = await store.insert("default", Tier.FAST, spec, user="asker")
+    lease = await store.lease(job.id, "test")
+    name = f"img_{job.id.partition('_')[2]}"
+    manifest = Manifest.of(
+        spec, _MODEL, image=name, index=0, calotype="test", torch="none", device="cpu",
+        pixels_sha256="",
+    )  # fmt: skip
+    raw = Raw(pixels.tobytes(), width, height, {}, manifest)
+    await sealed.seal(name, packed(raw, encode(pixels, "png")))
+    kept = Withheld(0, name, verdict, digest, is_severe, name)
+    await store.people.reviews.end(lease, [], [kept])
+    [review] = await of_job(store, job)
+    return review
+
+
+def made_ready(review: Review) -> Image:
+    """A picture as it is delivered once people allow it; it has no files."""
+    verdict = Verdict(VerdictKind.ALLOW, "people", "1", policy=review.policy)
+    return Image(
+        review.image, review.index, 7, 64, 128, "a" * 64, review.pixels_sha256, ("png",),
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def spec_of(prompt: str, seed: int = 1) -> Spec:
+    return Spec(prompt, "", "vignette", SIDE, SIDE, 4, 3.0, Sampler.DPMPP_2M, seed, 1)
+
+
 async def hold_one(
     home: Path, prompt: str = "a tent by the sea", *, is_severe: bool = False, seed: int = 1
 ) -> Review:
-    """A job whose one benign picture waits for people."""
+    """The same in a home folder, of a benign picture."""
     settings = Settings(home=home)
-    pictures, _ = sealed_parts(settings)
+    sealed, _ = sealed_parts(settings)
     pixels = np.asarray(picture(SIDE, SIDE, seed).convert("RGB"))
-    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-    spec = Spec(prompt, "", "vignette", SIDE, SIDE, 4, 3.0, Sampler.DPMPP_2M, seed, 1)
     store = await JobStore.open(settings.database)
     try:
-        job = await store.insert("default", Tier.FAST, spec, user="asker")
-        lease = await store.lease(job.id, "test")
-        name = f"img_{job.id.partition('_')[2]}"
-        manifest = Manifest.of(
-            spec, _MODEL, image=name, index=0, calotype="test", torch="none", device="cpu",
-            pixels_sha256="",
-        )  # fmt: skip
-        raw = Raw(pixels.tobytes(), SIDE, SIDE, {}, manifest)
-        await pictures.seal(name, packed(raw, encode(pixels, "png")))
-        kept = Withheld(0, name, UNSURE, digest, is_severe, name)
-        await store.people.reviews.end(lease, [], [kept])
-        [review] = await store.people.reviews.of_job(job.id)
+        spec = spec_of(prompt, seed)
+        return await hold(store, sealed, pixels, spec=spec, is_severe=is_severe)
     finally:
         await store.close()
-    return review
 
 
 async def key_for(home: Path, user: str, *scopes: str) -> str:

@@ -108,6 +108,7 @@ class StubPool(EnginePool):
                 *(name, EngineState.READY, now, 1, "cpu", "none", loaded, self.models_failed),
                 budget_bytes=self.budget,
                 pinned=self.pinned,
+                pool=self.pool_of(name),
             )
             for name in self.engines
         ]

@@ -118,9 +118,10 @@ def key_of(tenant: str) -> Key:
 async def test_a_full_line_lets_in_no_more_than_its_limit_however_many_ask_at_once(
     platform: Platform,
 ) -> None:
-    asks = [platform.admit(key_of("ada"), Ask("a tent")) for _ in range(20)]
-    asks += [platform.admit(key_of("bob"), Ask("a tent")) for _ in range(20)]
-    answers = await asyncio.gather(*asks, return_exceptions=True)
+    answers: list[Job | BaseException] = []
+    for tenant in ("ada", "bob"):
+        asks = [platform.admit(key_of(tenant), Ask("a tent")) for _ in range(20)]
+        answers += await asyncio.gather(*asks, return_exceptions=True)
     taken = [answer for answer in answers if isinstance(answer, Job)]
     assert len(taken) == 8
     assert [job.tenant for job in taken].count("ada") == 5
@@ -161,7 +162,7 @@ async def test_a_dispatcher_that_broke_is_not_ready_and_takes_nothing(
     assert isinstance(pool, StubPool)
     platform._dispatcher._turns.run(platform._dispatcher.warmth.came_up(), "harmless")
     await asyncio.sleep(0)
-    assert platform.readiness()["fault"] is None
+    assert platform.installation.readiness()["fault"] is None
 
     async def locked(*_: object) -> None:
         raise OperationalError("UPDATE", {}, Exception("database is locked"))
@@ -171,7 +172,7 @@ async def test_a_dispatcher_that_broke_is_not_ready_and_takes_nothing(
     await pool.warm()
     async with asyncio.timeout(60):
         assert "database is locked" in await platform.broken()
-    assert platform.readiness()["ready"] is False
-    assert "database is locked" in platform.readiness()["fault"]
+    assert platform.installation.readiness()["ready"] is False
+    assert "database is locked" in platform.installation.readiness()["fault"]
     with pytest.raises(OperatorError):
         await platform.admit(key_of("ada"), Ask("a tent"))

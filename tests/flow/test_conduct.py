@@ -36,6 +36,7 @@ from tests.flow.dispatch_bench import (
 )
 from tests.flow.test_reports import key
 from tests.pictures import file_of, picture
+from tests.reviews import of_job
 
 pytestmark = pytest.mark.usefixtures("short_times")
 
@@ -168,7 +169,7 @@ async def test_what_people_may_look_at_is_sealed_with_all_it_takes_to_finish_it(
 ) -> None:
     says(bench, UNSURE)
     job = await bench.state(await bench.queue(), JobState.IN_REVIEW)
-    [review] = await bench.store.people.reviews.of_job(job.id)
+    [review] = await of_job(bench.store, job)
     pictures, _ = parts(bench.folder)
     data = await pictures.open(review.sealed)
     assert png_of(data) == CANARY

@@ -147,7 +147,7 @@ async def test_after_a_restart_a_job_still_goes_elsewhere_than_where_it_failed(
         await bench.pool.finish_rows()
         await bench.state(job, JobState.RUNNING)
         assert (await bench.events(job, "started"))[-1].data["engine"] == other
-        [entry] = bench.dispatcher._line._line._running.values()
+        [entry] = bench.dispatcher._line.policy.of("")._running.values()
         assert (entry.avoid, entry.deaths, entry.attempt) == ((engine,), 1, limits.ATTEMPTS_MAX)
 
 

@@ -50,7 +50,7 @@ def cost_s(bench: Bench, job: Job) -> float:
 async def refreshed(bench: Bench) -> None:
     """Have the next question make another forecast."""
     bench.dispatcher._etas._next_at = 0.0
-    bench.dispatcher._etas._is_stale = True
+    bench.dispatcher._etas._stale.update(bench.dispatcher._etas._forecasts)
 
 
 async def test_a_job_that_waits_is_told_what_the_line_will_do(bench: Bench) -> None:
@@ -111,15 +111,15 @@ async def test_a_forecast_is_shared_and_takes_a_bounded_share_of_the_time(bench:
     jobs = [await bench.queue(WAIT) for _ in range(20)]
     await refreshed(bench)
     eta(bench, jobs[0])
-    made = bench.dispatcher._etas._forecast
+    made = bench.dispatcher._etas._forecasts.get("")
     for job in jobs:
         eta(bench, job)
-    assert bench.dispatcher._etas._forecast is made
+    assert bench.dispatcher._etas._forecasts.get("") is made
     etas = bench.dispatcher._etas
     etas._next_at = float("inf")  # as if one had taken long
     late = await bench.queue(WAIT)
     told = eta(bench, late)
-    assert etas._forecast is made
+    assert etas._forecasts.get("") is made
     assert told.is_extrapolated
     assert told.position == 20
     assert told.reason == "19 jobs ahead"
@@ -129,7 +129,7 @@ async def test_an_engine_that_starts_is_counted_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bench.pool.lose()
-    await eventually(lambda: not bench.dispatcher._line.policy._fleet.opened)
+    await eventually(lambda: not bench.dispatcher._line.policy.of("")._fleet.opened)
     starting = EngineHealth("engine-0", EngineState.STARTING, datetime.now(UTC), 1, None, None, ())
     monkeypatch.setattr(bench.pool, "health", lambda: [starting])
     monkeypatch.setattr(bench.registry, "list", lambda: list(bench.registry.models.values()))
@@ -161,7 +161,7 @@ async def test_while_a_safety_check_is_down_it_is_what_a_job_waits_for(
     bench.finisher.answer = unavailable
     for _ in range(limits.BREAKER_FAILURES_MAX):
         await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
-    await eventually(lambda: bench.dispatcher._line.policy._starts.running_max == 0)
+    await eventually(lambda: bench.dispatcher._line.policy.of("")._starts.running_max == 0)
     job = await bench.queue()
     await refreshed(bench)
     said = "pictures can't be judged now: the classifier is away"
@@ -175,7 +175,7 @@ async def test_a_job_on_an_engine_that_is_paused_is_told_so_and_others_still_hav
     await eventually(lambda: bench.pool.waiting)
     job = await bench.queue(WAIT)
     await bench.pool.say(EngineSuspect("it gave no sign of life for 20 s"))
-    await eventually(lambda: not bench.dispatcher._line.policy._fleet.opened)
+    await eventually(lambda: not bench.dispatcher._line.policy.of("")._fleet.opened)
     now = datetime.now(UTC)
     for state, said in (
         (EngineState.SUSPECT, "the engine it could run on gives no sign of life"),
@@ -189,7 +189,7 @@ async def test_a_job_on_an_engine_that_is_paused_is_told_so_and_others_still_hav
         told = eta(bench, job)
         assert (told.reason, told.position) == (said, 1)
         assert told.p50_s is not None
-        forecast = bench.dispatcher._etas._forecast
+        forecast = bench.dispatcher._etas._forecasts.get("")
         assert forecast is not None
         ends = [forecast.of(one.id) for one in (running, job)]
         first, second = (one.done_s for one in ends if one)

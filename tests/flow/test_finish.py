@@ -18,7 +18,8 @@ from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.nouns import VerdictKind
 from calotype.delivery.formats import encode
-from calotype.flow.finish import TRIES, Finished, Finisher, Raw, Wanted
+from calotype.flow.finish import Finished, Finisher, Raw, Wanted, _finish
+from calotype.flow.workers import TRIES, Workers
 from calotype.provenance import certificates
 from calotype.provenance.manifest import Manifest
 from calotype.provenance.signing import SigningFailed
@@ -55,13 +56,12 @@ class ToldExecutor(Executor):
         return future
 
 
-class ToldFinisher(Finisher):
-    """A finisher without processes."""
+class ToldWorkers(Workers):
+    """Workers without processes."""
 
     def __init__(self, *fates: Finished | None) -> None:
         self.fates, self.started = list(fates), 0
-        self._at_once = asyncio.Semaphore(limits.FINISHES_MAX)
-        self._executor = self._started()
+        super().__init__(1, lambda: None)
 
     def _started(self) -> Executor:
         self.started += 1
@@ -71,11 +71,11 @@ class ToldFinisher(Finisher):
 async def test_processes_that_hang_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FINISH_S_MAX", 0.02)
     done = Finished(ALLOWED, {}, "")
-    finisher = ToldFinisher(None, done)
-    assert await finisher.finish(raw()) == done
-    assert finisher.started == 2
+    workers = ToldWorkers(None, done)
+    assert await workers.do(_finish, raw()) == done
+    assert workers.started == 2
     with pytest.raises(InternalError, match="hung"):
-        await ToldFinisher(*[None] * TRIES).finish(raw())
+        await ToldWorkers(*[None] * TRIES).do(_finish, raw())
 
 
 async def test_a_killed_process_is_replaced_and_its_picture_done_again(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ async def test_a_killed_process_is_replaced_and_its_picture_done_again(tmp_path:
     try:
         finishing = asyncio.create_task(finisher.finish(raw(finite=1.0)))
         await asyncio.sleep(0.05)
-        for pid in list(finisher._executor._processes):  # type: ignore[attr-defined]
+        for pid in list(finisher._workers._executor._processes):  # type: ignore[attr-defined]
             os.kill(pid, signal.SIGKILL)
         finished = await finishing
         assert finished.verdict.kind is VerdictKind.ALLOW

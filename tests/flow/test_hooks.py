@@ -40,7 +40,7 @@ class House:
         self.hooks = Hooks(
             self.store,
             bytes(32),
-            lambda tenant, image: {"url": f"/{image.id}"},
+            lambda job, image: {"url": f"/{image.id}"},
             allow_private=True,
             clock=lambda: self.now[0],
         )
@@ -297,7 +297,7 @@ async def test_setting_up_has_its_bounds(house: House) -> None:
     await house.store.webhooks.remove(hook.id, tenant="ada")
     with pytest.raises(NotFound):
         await house.store.webhooks.get(hook.id)
-    guarded = Hooks(house.store, bytes(32), lambda tenant, image: {})
+    guarded = Hooks(house.store, bytes(32), lambda job, image: {})
     with pytest.raises(InvalidInput):
         await guarded.create("bob", house.receiver.url)
     with pytest.raises(NotPublic):

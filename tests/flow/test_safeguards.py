@@ -58,7 +58,7 @@ def test_each_is_judged_by_a_policy_of_their_own(home: Path) -> None:
 
 def job(prompt: str, user: str = "ada") -> Job:
     """Of the tenant acme, queued."""
-    spec, now = replace(SPEC, prompt=prompt), datetime.now(UTC)
+    spec, now = replace(SPEC, prompt=prompt, pool="mature"), datetime.now(UTC)
     return Job("j", "acme", Tier.FAST, spec, JobState.QUEUED, now, None, None, 0, 0, (), None,
                user=user)  # fmt: skip
 

@@ -6,22 +6,29 @@ by it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
+from calotype.core.reviews import Person
 from calotype.flow import training
 from calotype.flow.safeguards import setup_of
+from calotype.flow.sealed import sealed_parts
+from calotype.jobs.store import JobStore
 from calotype.pool.catalogue import Catalogue
 from calotype.safety.training import course
 from calotype.settings import Settings
 from tests.flow.command_line import here
 from tests.pictures import picture, scene
+from tests.reviews import UNSURE, hold, key_for, made_ready
 from tests.serving import running_server
 
 COUNT = 24  # pictures of each label
@@ -203,3 +210,47 @@ def test_a_name_that_is_not_registered_is_told_at_the_start(tmp_path: Path) -> N
     (home / "safety.toml").write_text(CHECK.replace('model = "own"', 'model = "own"\npath = "x"'))
     answer = here(home, "safety", "checks")
     assert "a path, or a model of the registry" in answer.stderr
+
+
+async def decided(home: Path, count: int) -> None:
+    """Reviewers let out scenes and refuse coarse colours: so many of each."""
+    settings = Settings(home=home)
+    sealed, _ = sealed_parts(settings)
+    store = await JobStore.open(settings.database)
+    try:
+        for at in range(count):
+            for drawn, is_allowed in ((scene(seed=at), True), (picture(128, 128, at), False)):
+                verdict = replace(UNSURE, category="wrong")
+                pixels = np.asarray(drawn.convert("RGB"))
+                review = await hold(store, sealed, pixels, verdict=verdict)
+                image = made_ready(review) if is_allowed else None
+                await store.people.reviews.decide(
+                    *(review.id, Person("key", "staff/rita")),
+                    is_allowed=is_allowed,
+                    reason="seen",
+                    image=image,
+                )
+    finally:
+        await store.close()
+
+
+def test_what_reviewers_decided_is_exported_and_trains_the_next_check(
+    trained: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    home, first, second = trained
+    asyncio.run(decided(home, COUNT))
+    (tmp_path / "key").write_text(asyncio.run(key_for(home, "rita", "review")))
+    given = ("--key-file", str(tmp_path / "key"), "--reason", "the next check", "--harmless")
+    output = tmp_path / "decided"
+    answer = here(home, "safety", "export", "-o", str(output), *given, "fine", "--json")
+    assert answer.returncode == 0, answer.stderr
+    told = json.loads(answer.stdout)
+    assert (told["labels"], told["left_out"]) == ({"fine": COUNT, "wrong": COUNT}, {})
+    version = train(home, output)["version"]
+    assert version not in (first, second)
+    assert "| fine | 14 | 5 | 5 |" in here(home, "safety", "card", f"own@{version}").stdout
+    canary = here(home, "models", "canary", "own", version, "--share", "1")
+    assert canary.returncode == 0, canary.stderr
+    setup = setup_of(Settings(home=home))
+    assert [use.build for use in setup.uses("")] == [first]
+    assert [trial.build for trial in setup.trials] == [version]

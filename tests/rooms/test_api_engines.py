@@ -21,14 +21,14 @@ async def app(tmp_path: Path) -> AsyncIterator[FastAPI]:
 
 
 def state(app: FastAPI) -> EngineState:
-    [engine] = app.state.platform.readiness()["engines"]
+    [engine] = app.state.platform.installation.readiness()["engines"]
     return EngineState(engine["state"])
 
 
 async def test_the_machines_own_key_gives_notice_and_the_engine_drains(app: FastAPI) -> None:
     answer = await owner(app).post("/v1/engines/engine-0/notice", json={"seconds": 60})
     assert (answer.status_code, answer.json()) == (202, {"engine": "engine-0", "seconds": 60.0})
-    [engine] = app.state.platform.readiness()["engines"]
+    [engine] = app.state.platform.installation.readiness()["engines"]
     assert (engine["state"], engine["reason"]) == ("draining", "it is to be taken away in 60 s")
     again = await owner(app).post("/v1/engines/engine-0/notice", json={})
     assert "only one that is ready" in problem(again, 409)["detail"]

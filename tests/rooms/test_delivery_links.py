@@ -14,7 +14,16 @@ from calotype.core.errors import NotFound, OperatorError, Unauthorized
 from calotype.core.ids import new_id
 from calotype.core.limits import LINK_TTL_S
 from calotype.delivery.links import EXPIRY_STEP_S, Links
-from calotype.delivery.names import SIDES, Asked, asked, id_of, kept_name, sha256_of, stored_name
+from calotype.delivery.names import (
+    SIDES,
+    Asked,
+    asked,
+    id_of,
+    kept_name,
+    pool_of,
+    sha256_of,
+    stored_name,
+)
 
 NOW = 1_700_000_123.4
 SECRET = bytes(range(32))
@@ -168,6 +177,15 @@ def test_what_is_stored_can_be_told_by_its_name() -> None:
         image_id,
         None,
     )
-    for other in ("README.txt", f"{image_id}.png", f"xx/{image_id}.png", f"{name}#1", f"x/{name}"):
+    for other in (
+        "README.txt",
+        f"{image_id}.png",
+        f"xx/{image_id}.png",
+        f"{name}#1",
+        f"x/y/{name}",
+    ):
         assert id_of(other) is None
+    apart = stored_name("relax", image_id, SHA256, "webp", pool="mature")
+    assert apart == f"mature/{name}"
+    assert (id_of(apart), pool_of(apart), pool_of(name)) == (image_id, "mature", "")
     assert [asked(f"{image_id}-{side}").side for side in SIDES] == list(SIDES)

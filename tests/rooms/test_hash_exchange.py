@@ -20,7 +20,7 @@ from calotype.core import limits
 from calotype.core.errors import OperatorError
 from calotype.safety.configuration import exchange
 from calotype.safety.hash_exchange import ALL_AGAIN_S, Exchange, Puller
-from calotype.safety.hash_lists import KnownPictures, read
+from calotype.safety.hash_lists import KnownPictures, is_severe, read, set_severity
 from calotype.safety.pdq import pdq, to_hex
 from tests.exchange import StandIn, exchanging, update
 from tests.flow.command_line import here
@@ -60,7 +60,7 @@ def puller(there: StandIn, folder: Path, clock: Clock, **said: Any) -> Puller:
 
 
 def listed(folder: Path) -> set[str]:
-    return {to_hex(one) for one in read(folder / f"{NAME}.pdq")}
+    return {to_hex(one) for one in read(folder / f"{NAME}.pdq").hashes}
 
 
 def test_all_pages_are_taken_and_the_pictures_are_known(
@@ -79,11 +79,14 @@ def test_later_only_what_changed_is_asked_for_and_deletions_are_followed(
     there: StandIn, tmp_path: Path, clock: Clock
 ) -> None:
     puller(there, tmp_path, clock).pull()
+    assert is_severe(tmp_path / f"{NAME}.pdq"), "as any list is, until somebody says otherwise"
+    set_severity(tmp_path, NAME, is_severe=False)
     there.updates += [update(2, at=7), update(6, HASHES[6], at=8), update(3, HASHES[7], at=9)]
     there.asked.clear()
     assert puller(there, tmp_path, clock).pull().hashes == 5
     assert listed(tmp_path) == {HASHES[at] for at in (1, 4, 5, 6, 7)}
     assert all("start_time=5" in path for path in there.asked)
+    assert not is_severe(tmp_path / f"{NAME}.pdq"), "a pull leaves that as it is"
 
 
 def test_where_nothing_changed_nothing_is_taken(

@@ -14,12 +14,13 @@ from sqlalchemy.exc import DBAPIError
 
 from calotype.core import limits
 from calotype.core.errors import Conflict, Forbidden, InternalError, InvalidInput, NotFound, TooMany
-from calotype.core.nouns import Image, Job, Lease, Verdict, VerdictKind
+from calotype.core.nouns import Job, Lease, Verdict, VerdictKind
 from calotype.core.reviews import Person, Review, Vote, Withheld, counted, outcome, why_not
 from calotype.core.states import JobState, ReviewState
 from calotype.jobs.people_tables import audit
 from calotype.jobs.store import JobStore
 from calotype.jobs.verdicts import Verdicts
+from tests.reviews import made_ready, of_job
 from tests.rooms.test_jobs import ALLOWED, pictures, queue
 
 UNSURE = replace(ALLOWED, kind=VerdictKind.REVIEW, category="violence", score=0.4)
@@ -90,20 +91,12 @@ async def ended(
 
 
 async def only(store: JobStore, job: Job) -> Review:
-    [review] = await store.people.reviews.of_job(job.id)
+    [review] = await of_job(store, job)
     return review
 
 
-def made(review: Review) -> Image:
-    verdict = Verdict(VerdictKind.ALLOW, "people", "1", policy=review.policy)
-    return Image(
-        review.image, review.index, 7, 64, 128, "a" * 64, review.pixels_sha256, ("png",),
-        verdict=verdict,
-    )  # fmt: skip
-
-
 async def decide(store: JobStore, review: Review, person: Person, allow: bool) -> Review:
-    image = made(review) if allow else None
+    image = made_ready(review) if allow else None
     return await store.people.reviews.decide(
         review.id, person, is_allowed=allow, reason="seen", image=image
     )
@@ -128,7 +121,7 @@ async def test_a_picture_that_a_person_allows_is_delivered_by_their_verdict(
     store: JobStore,
 ) -> None:
     job, _ = await ended(store, withheld(0), withheld(1))
-    first, second = await store.people.reviews.of_job(job.id)
+    first, second = await of_job(store, job)
     assert (await decide(store, first, BOB, allow=True)).state is ReviewState.ALLOWED
     now = await store.get(job.id)
     assert now.state is JobState.SUCCEEDED
@@ -147,7 +140,7 @@ async def test_a_picture_that_a_person_allows_is_delivered_by_their_verdict(
 
 async def test_when_the_last_one_is_refused_the_job_fails(store: JobStore) -> None:
     job, _ = await ended(store, withheld(0), withheld(1))
-    first, second = await store.people.reviews.of_job(job.id)
+    first, second = await of_job(store, job)
     await decide(store, first, BOB, allow=False)
     assert (await store.get(job.id)).state is JobState.IN_REVIEW
     await decide(store, second, BOB, allow=False)

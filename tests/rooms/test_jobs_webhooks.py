@@ -69,13 +69,11 @@ async def test_of_a_job_only_the_next_message_is_due(store: JobStore) -> None:
     await cancelled(store)
     assert await due(store) == [(hook.id, "queued")] * 2
     assert await store.webhooks.due(0.0, 100) == []
-    assert await store.webhooks.next_due() is not None
     for kind in ("queued", "started", "cancelled"):
         for _, message in await store.webhooks.due(LATER, 100):
             assert message.kind == kind
             await taken(store, message)
     assert await due(store) == []
-    assert await store.webhooks.next_due() is None
 
 
 async def test_of_each_webhook_a_few_are_due_and_none_of_those_left_out(

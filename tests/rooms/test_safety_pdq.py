@@ -12,7 +12,7 @@ from PIL import Image
 from calotype.core import limits
 from calotype.core.errors import OperatorError
 from calotype.safety import hash_lists
-from calotype.safety.hash_lists import KnownPictures, added, files_of, read
+from calotype.safety.hash_lists import HashList, KnownPictures, added, files_of, read
 from calotype.safety.pdq import DISTANCE_MAX, Hashes, distances, from_hex, pdq, to_hex
 
 REFERENCE = 10  # bits: within this of the C++ reference an implementation is right (its README)
@@ -101,7 +101,7 @@ def eight(one: Hashes) -> Hashes:
 @pytest.mark.parametrize("count", [50, hash_lists.BRUTE_MAX + 500])
 def test_what_is_near_is_found_with_and_without_an_index(count: int) -> None:
     hashes = far(count)
-    known = KnownPictures([("first", hashes[:20]), ("second", hashes[20:])])
+    known = KnownPictures([HashList("first", hashes[:20]), HashList("second", hashes[20:])])
     for bits in (0, 1, 16, 30, DISTANCE_MAX):
         for place, name in ((7, "first"), (count - 1, "second"), (20, "second")):
             match = known.nearest(eight(near(hashes[place], bits, seed=bits)))
@@ -132,7 +132,7 @@ def test_lists_are_taken_in_and_read_again(tmp_path: Path) -> None:
     file.write_text(f"# canaries\n{one},80,benign\n\n{other} 70\n")
     assert added(file, folder, "canaries") == 2
     assert [path.stem for path in files_of([folder])] == ["canaries"]
-    assert [to_hex(each) for each in read(folder / "canaries.pdq")] == [one, other]
+    assert [to_hex(each) for each in read(folder / "canaries.pdq").hashes] == [one, other]
     assert added(file, folder, "canaries") == 2, "again is in its place"
     with pytest.raises(OperatorError, match="named"):
         added(file, folder, "../escape")

@@ -19,7 +19,7 @@ from calotype.core.errors import OperatorError
 from calotype.core.nouns import VerdictKind
 from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.safety.errors import SafetyUnavailable
-from calotype.safety.hash_lists import KnownPictures
+from calotype.safety.hash_lists import HashList, KnownPictures
 from calotype.safety.pdq import from_hex, pdq, to_hex
 from calotype.safety.pictures import ALWAYS_FROM, PictureCheck, Scored
 from calotype.safety.policies import shipped
@@ -162,7 +162,7 @@ def test_a_list_with_a_bad_line_is_refused(tmp_path: Path, line: str) -> None:
 
 
 def test_other_lists_and_other_checks_are_other_versions() -> None:
-    lists = [KnownPictures([("a", from_hex(digit * 64)[None])]) for digit in "12"]
+    lists = [KnownPictures([HashList("a", from_hex(digit * 64)[None])]) for digit in "12"]
     versions = {PictureCheck(known, SETUP).version for known in lists}
     renamed = replace(USE, build="1")
     other = replace(SETUP, checks=(ConfiguredCheck(renamed, LABELS),))

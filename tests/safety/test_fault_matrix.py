@@ -25,7 +25,7 @@ from calotype.engine.checks.recogniser import Ending
 from calotype.engine.checks.running import Checks, Seen, load_check
 from calotype.flow.finish import Raw
 from calotype.safety import pictures as judging
-from calotype.safety.hash_lists import KnownPictures
+from calotype.safety.hash_lists import HashList, KnownPictures
 from calotype.safety.pdq import pdq
 from calotype.safety.pictures import PictureCheck, Scored
 from calotype.safety.policies import shipped
@@ -268,7 +268,7 @@ def test_a_picture_that_is_known_is_blocked_though_every_check_allows_it() -> No
         shipped(),
         checks=(ConfiguredCheck(use, {label: MEANINGS[label] for label in use.labels}),),
     )
-    known = KnownPictures([("canaries", pdq(canary()).positions[:1])])
+    known = KnownPictures([HashList("canaries", pdq(canary()).positions[:1])])
     scores = {"finite": 1.0} | {use.score_name(label): 0.0 for label in use.labels}
     turned = np.ascontiguousarray(np.rot90(canary()))
     verdict = PictureCheck(known, setup).judge(turned, Scored(scores, (use,)))

@@ -26,5 +26,5 @@ async def give_notice(
     platform: CalledPlatform, _key: OperatorKey, name: str, asked: Notice
 ) -> dict[str, Any]:
     """Say that an engine is to be taken away: it gets no more work, and hands back what is left."""
-    await platform.give_notice(name, asked.seconds)
+    await platform.installation.give_notice(name, asked.seconds)
     return {"engine": name, "seconds": asked.seconds}

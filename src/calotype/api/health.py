@@ -21,5 +21,5 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(platform: CalledPlatform) -> JSONResponse:
     """Answer 200 when every part is ready and 503 with the reasons until then."""
-    readiness: dict[str, Any] = platform.readiness()
+    readiness: dict[str, Any] = platform.installation.readiness()
     return JSONResponse(readiness, status_code=200 if readiness["ready"] else 503)

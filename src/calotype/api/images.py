@@ -76,13 +76,14 @@ async def read_receipt(platform: CalledPlatform, key: CallerKey, image_id: str) 
 def headers_of(shown: Shown, *, is_shared: bool) -> dict[str, str]:
     """What is told beside a picture's file."""
     kept_by = "public" if is_shared else "private"
+    cached = f"{kept_by}, max-age={int(shown.good_for_s)}, immutable"
     headers = {
         "ETag": f'"{shown.etag}"',
-        "Cache-Control": f"{kept_by}, max-age={int(shown.good_for_s)}, immutable",
+        "Cache-Control": "private, no-store" if shown.is_apart else cached,
         "Content-Disposition": f'inline; filename="{shown.name}"',
         "Accept-Ranges": "bytes",
     }
-    if is_shared:  # by which a purge finds all that was kept of a picture
+    if is_shared and not shown.is_apart:  # by which a purge finds all that was kept of a picture
         headers |= {"Cache-Tag": shown.picture_id, "Surrogate-Key": shown.picture_id}
     if shown.is_chosen:
         headers["Vary"] = "Accept"

@@ -106,8 +106,9 @@ async def cancel_job(platform: CalledPlatform, key: CallerKey, job_id: str) -> d
 @router.get("/models", tags=["models"])
 async def list_models(platform: CalledPlatform, _key: CallerKey) -> dict[str, Any]:
     """List the models that a job can name, and the LoRAs and ControlNets it can add to them."""
+    here = platform.installation
     return {
-        "models": [model_body(it, platform.aliases(it.name)) for it in platform.models()],
-        "loras": [adapter_body(each) for each in platform.adapters(AdapterKind.LORA)],
-        "controls": [adapter_body(each) for each in platform.adapters(AdapterKind.CONTROL)],
+        "models": [model_body(it, here.aliases(it.name)) for it in here.models()],
+        "loras": [adapter_body(each) for each in here.adapters(AdapterKind.LORA)],
+        "controls": [adapter_body(each) for each in here.adapters(AdapterKind.CONTROL)],
     }

@@ -45,7 +45,8 @@ _PLACES = {"warm": "models", "staged": "models_staged", "failed": "models_failed
 async def metrics(platform: CalledPlatform, _key: OperatorKey) -> Response:
     """Answer in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Collector(platform.where(), platform.depths()))
+    here = platform.installation
+    registry.register(_Collector(here.where(), here.depths()))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -14,4 +14,4 @@ router = APIRouter(prefix="/v1", tags=["models"])
 @router.get("/models/where")
 async def where(platform: CalledPlatform, _key: OperatorKey) -> dict[str, Any]:
     """Say what each engine has warm, loads and holds in bytes, and how often models were warm."""
-    return platform.where()
+    return platform.installation.where()

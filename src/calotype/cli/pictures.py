@@ -70,12 +70,13 @@ def revoke(
 def _with_removals(home: Path | None, work: Callable[[Removals], Awaitable[T]]) -> T:
     from calotype.flow.gallery import removals, stores
     from calotype.flow.identity import identity_of
+    from calotype.safety.configuration import pools
     from calotype.settings import Settings
 
     settings = Settings(home=home)
 
     async def run(store: JobStore) -> T:
-        pictures, _, apart = stores(settings)
+        pictures, _, apart = stores(settings, pools(settings.safety_path))
         identity = identity_of(settings)
         return await work(
             removals(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calotype.cli import safety_shadow, safety_thresholds, safety_train
+from calotype.cli import safety_export, safety_shadow, safety_thresholds, safety_train
 from calotype.cli.console import AsJson, Home, print_json, print_table
 from calotype.core.limits import ATTACK_PICTURES_MAX
 
@@ -22,6 +22,7 @@ app.command()(safety_train.train)
 app.command()(safety_train.card)
 app.command()(safety_shadow.shadow)
 app.command()(safety_thresholds.thresholds)
+app.command()(safety_export.export)
 _ENOUGH = 20  # judgements, before times mean anything
 Asked = Annotated[str, typer.Option("--set", help="Of prompts: first, second or third.")]
 
@@ -89,6 +90,8 @@ def policies(*, home: Home = None, as_json: AsJson = False) -> None:
             "title": each.title,
             "is_enabled": each.is_enabled,
             "adults_only": each.adults_only,
+            "pool": each.pool,
+            "is_set_apart": not each.pool or each.pool in setup.pools,
             "tenants": [name for name, policy in setup.tenants.items() if policy == each.name],
             "is_default": each.name == setup.default,
             "needs": list(each.needs),
@@ -104,12 +107,13 @@ def policies(*, home: Home = None, as_json: AsJson = False) -> None:
         [
             each["version"],
             "yes" if each["is_enabled"] else "no",
+            each["pool"] + ("" if each["is_set_apart"] else " (there is none)"),
             "everybody else" if each["is_default"] else ", ".join(each["tenants"]) or "nobody",
             ", ".join(f"{name} {limit:g}" for name, limit in each["pictures"].items()),
         ]
         for each in found
     ]
-    print_table(["policy", "on", "for", "blocks from"], rows)
+    print_table(["policy", "on", "pool", "for", "blocks from"], rows)
 
 
 @app.command()
@@ -149,10 +153,45 @@ def add_hashes(
     file: Annotated[Path, typer.Argument(help="A hash of 64 hexadecimal digits a line.")],
     *,
     name: Annotated[str, typer.Option(help="Of the list; else the file's.")] = "",
+    ordinary: Annotated[
+        bool, typer.Option("--ordinary", help="It is no list of abuse: a match isn't severe.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; it is written down.")] = "",
     home: Home = None,
 ) -> None:
     """Take a list of known pictures in, in place of one of the same name."""
-    from calotype.safety.hash_lists import added
+    from calotype.flow.list_severity import add
+
+    name, is_severe = name or file.stem, not ordinary
+    count = _listed(
+        home,
+        lambda store, folder: add(store, folder, file, name, is_severe=is_severe, reason=reason),
+    )
+    print(f"{count:,} hashes in {name}; a server that runs sees them in a minute")
+
+
+@hashes.command("severity")
+def set_severity(
+    name: Annotated[str, typer.Argument(help="Of a list, as `list` shows it.")],
+    said: Annotated[str, typer.Argument(help="severe or ordinary.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; it is written down.")],
+    home: Home = None,
+) -> None:
+    """Say whether a match in a list is severe: a case and a suspended account, or neither."""
+    from calotype.flow.list_severity import change
+
+    if said not in ("severe", "ordinary"):
+        raise typer.BadParameter("severe or ordinary", param_hint="SAID")
+    is_severe = said == "severe"
+    is_new = _listed(
+        home, lambda store, folder: change(store, folder, name, is_severe=is_severe, reason=reason)
+    )
+    print(f"a match in {name} is {said}" + ("" if is_new else " already"))
+
+
+def _listed(home: Any, work: Any) -> Any:
+    from calotype.cli.home import with_store
     from calotype.settings import Settings
 
     folder = Settings(home=home).hashes_folder
@@ -190,14 +229,23 @@ def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
     from calotype.settings import Settings
 
     found = [
-        {"name": path.stem, "hashes": len(read(path)), "path": str(path)}
+        {
+            "name": one.name,
+            "hashes": len(one.hashes),
+            "is_severe": one.is_severe,
+            "path": str(path),
+        }
         for path in files_of(Settings(home=home).hash_lists)
         for one in (read(path),)
     ]
     if as_json:
         print_json(found)
     else:
-        print_table(["list", "hashes"], [[str(it["name"]), f"{it['hashes']:,}"] for it in found])
+        rows = [
+            [it["name"], f"{it['hashes']:,}", "severe" if it["is_severe"] else "ordinary"]
+            for it in found
+        ]
+        print_table(["list", "hashes", "a match is"], rows)
 
 
 @app.command("eval")

@@ -25,6 +25,7 @@ class JobQueued:
     deaths: int = 0  # engines that died under it
     # What its LoRAs and ControlNets take on a device, by line of the ledger ("loras", "controls").
     adapters: tuple[Reserve, ...] = ()
+    pool: str = ""  # whose engines alone may run it (policy/pools.py); "": those of no pool
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class EngineUp:
     reserves: tuple[Reserve, ...] = ()  # kept free of models
     pinned: tuple[str, ...] = ()  # models that are loaded first and never make room
     staging_bytes: int = 0  # of host memory, for copies between disk and device
+    pool: str = ""  # it runs jobs of this pool alone; "": those of none
 
 
 @dataclass(frozen=True)

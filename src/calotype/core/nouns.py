@@ -117,6 +117,7 @@ class Spec:
     controls: tuple[ControlUse, ...] = ()
     model_asked: str = ""  # what the caller wrote, where a version was chosen for it: sdxl@stable
     is_canary: bool = False  # that version is tried out on it
+    pool: str = ""  # engines and store that its policy has to itself; "": everybody's
 
     @property
     def picture_ids(self) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ _ASKED = re.compile(r"([a-z]{1,8}_[0-9A-HJKMNP-TV-Z]{26})(?:-([1-9][0-9]{1,3}))?
 _FOLDER = re.compile(r"[a-z]{1,16}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _STORED = re.compile(
-    r"(?:[a-z]{1,16}/)?([0-9A-Z]{2})/([a-z]{1,8}_[0-9A-HJKMNP-TV-Z]{26})(?:\.([0-9a-f]{64}))?\.([a-z]+)"
+    r"(?:(?:(?P<pool>[a-z]{1,16})/)?[a-z]{1,16}/)?(?P<spread>[0-9A-Z]{2})/"
+    r"(?P<id>[a-z]{1,8}_[0-9A-HJKMNP-TV-Z]{26})(?:\.(?P<sha256>[0-9a-f]{64}))?\.(?P<form>[a-z]+)"
 )
 
 
@@ -58,12 +59,17 @@ def asked(name: str) -> Asked:
     return Asked(image_id, int(side or 0), form)
 
 
-def stored_name(folder: str, image_id: str, sha256: str, form: str) -> str:
-    """E.g. ``fast/AV/img_01JD....<sha256>.webp``. Raises NotFound for what can't be one."""
+def stored_name(folder: str, image_id: str, sha256: str, form: str, *, pool: str = "") -> str:
+    """E.g. ``fast/AV/img_01JD....<sha256>.webp``, or ``mature/fast/AV/...`` of a pool's picture.
+
+    Raises NotFound for what can't be one.
+    """
     media_type(form)
-    if not (_FOLDER.fullmatch(folder) and _ID.fullmatch(image_id) and _SHA256.fullmatch(sha256)):
+    folders = (pool, folder) if pool else (folder,)
+    is_right = all(_FOLDER.fullmatch(each) for each in folders)
+    if not (is_right and _ID.fullmatch(image_id) and _SHA256.fullmatch(sha256)):
         raise NotFound("there is no such picture", field="image_id")
-    return f"{folder}/{_spread(image_id)}/{image_id}.{sha256}.{form}"
+    return f"{'/'.join(folders)}/{_spread(image_id)}/{image_id}.{sha256}.{form}"
 
 
 def kept_name(picture_id: str, form: str) -> str:
@@ -77,15 +83,21 @@ def kept_name(picture_id: str, form: str) -> str:
 def id_of(name: str) -> str | None:
     """The picture whose file has this name in a store; None if it is no picture's file."""
     found = _STORED.fullmatch(name)
-    if found is None or found[4] not in FORMS or found[1] != _spread(found[2]):
+    if found is None or found["form"] not in FORMS or found["spread"] != _spread(found["id"]):
         return None
-    return found[2]
+    return found["id"]
+
+
+def pool_of(name: str) -> str:
+    """The pool in whose store alone a file of this name may lie; "" if it is of none."""
+    found = _STORED.fullmatch(name)
+    return (found["pool"] or "") if found else ""
 
 
 def sha256_of(name: str) -> str | None:
     """The SHA-256 that a name in a store holds; None for one that holds none."""
     found = _STORED.fullmatch(name)
-    return found[3] if found else None
+    return found["sha256"] if found else None
 
 
 def _spread(picture_id: str) -> str:

@@ -21,7 +21,7 @@ from obstore.store import LocalStore, S3Store
 
 from calotype.core.errors import InternalError, NotFound, OperatorError
 from calotype.delivery.formats import media_type
-from calotype.delivery.names import id_of, sha256_of
+from calotype.delivery.names import id_of, pool_of, sha256_of
 
 PAGE_FILES = 500  # files listed at a time
 _CONNECT, _WAIT = "5s", "60s"  # to a bucket; a request that takes longer is tried again ...
@@ -38,24 +38,28 @@ class Damaged(InternalError):
 class PictureStore:
     """Files by the names of ``delivery.names``, so that no name reaches outside the store.
 
-    Any failure of the storage itself raises OperatorError; nothing is half-written.
+    A store takes files of its pool alone, whoever hands them to it. Any failure of the storage
+    itself raises OperatorError; nothing is half-written.
     """
 
-    def __init__(self, objects: Any, *, folder: Path | None = None) -> None:
+    def __init__(self, objects: Any, *, folder: Path | None = None, pool: str = "") -> None:
         self._objects = objects  # an obstore store
         self._folder = folder  # where its files lie, if they lie on this machine
+        self._pool = pool  # whose files it has; "": those of no pool
 
     @classmethod
-    def local(cls, root: Path) -> PictureStore:
+    def local(cls, root: Path, *, pool: str = "") -> PictureStore:
         """A store in the folder ``root``, which is made if need be."""
         try:
             root.mkdir(parents=True, exist_ok=True)
-            return cls(LocalStore(root), folder=root)
+            return cls(LocalStore(root), folder=root, pool=pool)
         except (OSError, BaseError) as error:
             raise OperatorError(f"pictures can't be kept in {root}: {error}") from error
 
     @classmethod
-    def bucket(cls, url: str, *, below: str, endpoint: str | None = None) -> PictureStore:
+    def bucket(
+        cls, url: str, *, below: str, endpoint: str | None = None, pool: str = ""
+    ) -> PictureStore:
         """A store in the bucket of ``url`` (``s3://NAME`` or ``s3://NAME/FOLDER``), in ``below``.
 
         Keys and region come from the usual AWS_ variables of the environment, or the machine's
@@ -75,7 +79,7 @@ class PictureStore:
             )
         except (ValueError, BaseError) as error:
             raise OperatorError(f"pictures can't be kept in {url}: {error}") from error
-        return cls(objects)
+        return cls(objects, pool=pool)
 
     async def put(self, name: str, data: bytes) -> None:
         """Write the whole file or nothing; once it returns, the file outlives a power cut.
@@ -83,7 +87,7 @@ class PictureStore:
         A write can't be stopped half way. So when cancelled, this ends once the write has: what
         is deleted after that stays deleted.
         """
-        writing = asyncio.ensure_future(self._write(_checked(name), data))
+        writing = asyncio.ensure_future(self._write(self._checked(name), data))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -96,14 +100,14 @@ class PictureStore:
         try:
             await obstore.put_async(self._objects, name, data, use_multipart=False, **told)
             if self._folder is not None:
-                await asyncio.to_thread(_settle, self._folder / name)
+                await asyncio.to_thread(_settle, self._folder, name)
         except (OSError, BaseError) as error:
             raise OperatorError(f"a picture can't be stored: {error}") from error
 
     async def get(self, name: str) -> bytes:
         """The file's bytes. Raises NotFound, and Damaged if they aren't what the name says."""
         try:
-            found = await obstore.get_async(self._objects, _checked(name))
+            found = await obstore.get_async(self._objects, self._checked(name))
             data = bytes(await found.bytes_async())
         except FileNotFoundError as error:
             raise NotFound("there is no such picture") from error
@@ -115,7 +119,7 @@ class PictureStore:
     async def exists(self, name: str) -> bool:
         """Whether the file is there."""
         try:
-            await obstore.head_async(self._objects, _checked(name))
+            await obstore.head_async(self._objects, self._checked(name))
         except FileNotFoundError:
             return False
         except (OSError, BaseError) as error:
@@ -126,7 +130,8 @@ class PictureStore:
         """The names of all pictures' files, PAGE_FILES at a time; other files are passed over."""
         try:
             async for page in obstore.list(self._objects, chunk_size=PAGE_FILES):
-                yield [each["path"] for each in page if id_of(each["path"])]
+                names = [each["path"] for each in page if id_of(each["path"])]
+                yield [name for name in names if pool_of(name) == self._pool]
         except (OSError, BaseError) as error:
             raise OperatorError(f"pictures can't be listed: {error}") from error
 
@@ -138,7 +143,7 @@ class PictureStore:
     async def delete(self, name: str) -> None:
         """Remove the file; it is no error if it is gone already."""
         try:
-            await obstore.delete_async(self._objects, _checked(name))
+            await obstore.delete_async(self._objects, self._checked(name))
         except FileNotFoundError:
             return
         except (OSError, BaseError) as error:
@@ -150,7 +155,8 @@ class PictureStore:
             return None
         try:
             good_for = timedelta(seconds=ttl_s)
-            return str(await obstore.sign_async(self._objects, "GET", _checked(name), good_for))
+            checked = self._checked(name)
+            return str(await obstore.sign_async(self._objects, "GET", checked, good_for))
         except BaseError as error:
             raise OperatorError(f"a picture's address can't be signed: {error}") from error
 
@@ -161,11 +167,12 @@ class PictureStore:
         except (OSError, BaseError) as error:
             raise OperatorError(f"the store of pictures can't be used: {error}") from error
 
-
-def _checked(name: str) -> str:
-    if id_of(name) is None:
-        raise NotFound("there is no such picture", field="image_id")
-    return name
+    def _checked(self, name: str) -> str:
+        if id_of(name) is None:
+            raise NotFound("there is no such picture", field="image_id")
+        if (pool := pool_of(name)) != self._pool:
+            raise InternalError(f"a file of pool {pool!r} has no place in that of {self._pool!r}")
+        return name
 
 
 def _check_content(name: str, data: bytes) -> None:
@@ -188,9 +195,10 @@ def _delete_drafts(folder: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def _settle(path: Path) -> None:
+def _settle(root: Path, name: str) -> None:
     """Have the disk hold the file and its name. obstore renames atomically but doesn't wait."""
-    for each in (path, path.parent, path.parent.parent):
+    path = root / name
+    for each in (path, *path.parents[: name.count("/") + 1]):
         descriptor = os.open(each, os.O_RDONLY)
         try:
             os.fsync(descriptor)

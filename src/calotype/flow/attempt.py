@@ -329,6 +329,7 @@ class Attempt:
             unchecked=done.unchecked,
             degraded=done.degraded,
             policy=self.tools.policy_of(self.job),
+            pool=self.job.spec.pool,
             ingredients=self.ingredients.archives,
         )
         finished = await self.tools.finisher.finish(raw)
@@ -377,7 +378,8 @@ class Attempt:
 
     def _file(self, image_id: str, form: str, data: bytes) -> ImageFile:
         sha256 = hashlib.sha256(data).hexdigest()
-        name = stored_name(self.job.tier.value, image_id, sha256, form)
+        spec, tier = self.job.spec, self.job.tier.value
+        name = stored_name(tier, image_id, sha256, form, pool=spec.pool)
         return ImageFile(form, 0, name, sha256, len(data))
 
 

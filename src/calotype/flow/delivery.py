@@ -17,7 +17,7 @@ import structlog
 from calotype.core import limits
 from calotype.core.errors import InternalError, NotFound, TooMany
 from calotype.core.nouns import ImageFile
-from calotype.delivery.names import Asked, stored_name
+from calotype.delivery.names import Asked, pool_of, stored_name
 from calotype.delivery.store import Damaged, PictureStore
 from calotype.flow.finish import Finisher, Rendition
 from calotype.flow.sweep import discard
@@ -151,7 +151,8 @@ class Delivery:
             raise InternalError(f"{picture.image_id} has no {FORM} file")
         data = await self._finisher.render(Rendition(await self.read(master), form, side))
         sha256 = hashlib.sha256(data).hexdigest()
-        name = stored_name(picture.tier, picture.image_id, sha256, form)
+        pool = pool_of(master.name)  # where its PNG lies
+        name = stored_name(picture.tier, picture.image_id, sha256, form, pool=pool)
         made = ImageFile(form, side, name, sha256, len(data))
         recorded: ImageFile | None = None
         try:

@@ -23,6 +23,7 @@ from calotype.flow.attempt import Attempt, Picture, RowsFailed, Tools
 from calotype.flow.engines import Engines
 from calotype.flow.follow_up import refusal
 from calotype.flow.line import COSTS, LiveLine
+from calotype.flow.pools import PoolMissing
 from calotype.flow.words import WordsRefused
 from calotype.jobs.patience import patiently
 from calotype.pool.pool import EnginePool
@@ -68,7 +69,10 @@ class Endings:
         """Bring a stored, unfinished job that nobody runs back into the line, or give it up."""
         store = self._tools.store
         tries = await patiently(lambda: store.attempts(job.id)) if job.attempt else {}
-        if error := hopeless.given_up(job, tries, self._registry, reason):
+        error = hopeless.given_up(job, tries, self._registry, reason)
+        if job.spec.pool not in self._pool.pools:  # it was, when the job came
+            error = PoolMissing(job.spec.pool)
+        if error:
             await self._line.fail(job.id, error)
         else:
             await self._put_back(job, tries, reason)

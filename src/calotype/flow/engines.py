@@ -142,6 +142,7 @@ class Engines:
                 reserves=warm.reserves,
                 pinned=warm.pinned,
                 staging_bytes=warm.staging_bytes,
+                pool=self._pool.pool_of(engine),
             )
             await self._line.tell(up)
             if warm.lies is not None:

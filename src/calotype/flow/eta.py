@@ -1,9 +1,10 @@
 """When jobs will be done: forecasts of the live line, shared by all, and how they come true.
 
-One forecast (``policy.eta``) serves everyone until the line has changed or it is a second old. It
-takes a few milliseconds, outside turns; ``FORECAST_SHARE_MAX`` bounds what all of them may take of
-the server's time, and meanwhile the last one goes on serving, by its age. Each job's first forecast
-is held against what came (``policy.ranges``), and what follows is a note of the store.
+One forecast (``policy.eta``) of each pool serves everyone until the line has changed or it is a
+second old. It takes a few milliseconds, outside turns; ``FORECAST_SHARE_MAX`` bounds what all of
+them may take of the server's time, and meanwhile the last one goes on serving, by its age. Each
+job's first forecast is held against what came (``policy.ranges``), and what follows is a note of
+the store.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from calotype.core import limits
@@ -27,6 +29,7 @@ from calotype.core.nouns import Tier
 from calotype.core.states import EngineState
 from calotype.flow.line import LiveLine
 from calotype.policy.eta import Coming, Forecast, Present
+from calotype.policy.pools import COMMON
 from calotype.policy.ranges import Case, Ranges
 from calotype.policy.sharing import Pace, Steady
 from calotype.pool.pool import EnginePool
@@ -73,8 +76,9 @@ class Etas:
         self._start_s = START_S_PRIOR
         self._begun_at = clock()
         self._down_at: dict[str, float | None] = {}  # engines, None: up
-        self._forecast: Forecast | None = None
-        self._is_stale = True
+        self._forecasts: dict[str, Forecast] = {}  # by pool
+        self._stale: set[str] = set()  # pools about which something changed since
+        self._pools: dict[str, str] = {}  # of unfinished jobs that have one
         self._next_at = 0.0  # no other forecast before
         self._untold: dict[str, Case] = {}  # jobs without a forecast yet, oldest first
 
@@ -87,12 +91,15 @@ class Etas:
 
     def heard(self, event: PolicyEvent, now: float, decisions: Iterable[Decision]) -> None:
         """The line was told of this, and decided that."""
-        self._is_stale = True
+        self._stale.update(self._forecasts)
         match event:
             case JobQueued():
+                if event.pool:
+                    self._pools[event.job_id] = event.pool
                 self._untold[event.job_id] = Case(event.model, event.tier, "")
             case JobSettled() if event.device_s > 0.0:
                 self._untold.pop(event.job_id, None)
+                self._pools.pop(event.job_id, None)
                 self._ranges.done(event.job_id, now)
             case JobSettled() | JobCancelled():
                 self._forget(event.job_id)
@@ -111,11 +118,11 @@ class Etas:
 
     def position(self, job_id: str) -> int | None:
         """The place in the line, 1 = next, as of the last forecast; None if it doesn't wait."""
-        return self._current().position(job_id)
+        return self._current(self._pools.get(job_id, COMMON)).position(job_id)
 
     def of(self, job_id: str, recipe: str, tier: Tier) -> Eta | None:
         """When a job will be done; None if it neither waits nor runs."""
-        forecast = self._current()
+        forecast = self._current(self._pools.get(job_id, COMMON))
         now = self._clock()
         outlook = forecast.of(job_id, now)
         if outlook is None:
@@ -132,31 +139,34 @@ class Etas:
             outlook.is_extrapolated,
         )
 
-    def _current(self) -> Forecast:
-        now, found = self._clock(), self._forecast
+    def _current(self, pool: str) -> Forecast:
+        now, found = self._clock(), self._forecasts.get(pool)
         if found is not None:
-            is_old = self._is_stale or now - found.made_at > limits.FORECAST_KEPT_S
+            is_old = pool in self._stale or now - found.made_at > limits.FORECAST_KEPT_S
             if not is_old or now < self._next_at:
                 return found
-        found = self._forecast = Forecast(self._line.policy, self._present(now), now)
-        self._is_stale = False
-        self._tell(found, now)
+        found = Forecast(self._line.policy.of(pool), self._present(now, pool), now)
+        self._forecasts[pool] = found
+        self._stale.discard(pool)
+        self._tell(found, now, pool)
         end = self._clock()
         self._next_at = end + (end - now) * (1.0 / limits.FORECAST_SHARE_MAX - 1.0)
         return found
 
-    def _tell(self, forecast: Forecast, now: float) -> None:
+    def _tell(self, forecast: Forecast, now: float, pool: str) -> None:
         """Note the first forecast of jobs, to hold it against what comes."""
         self._ranges.pass_to(now)
-        for job_id in list(self._untold)[:_TOLD_AT_ONCE_MAX]:
+        theirs = (job for job in self._untold if self._pools.get(job, COMMON) == pool)
+        for job_id in list(islice(theirs, _TOLD_AT_ONCE_MAX)):
             case = self._untold.pop(job_id)
             outlook = forecast.of(job_id)
             if outlook is not None and outlook.done_s is not None:
                 told = case._replace(outlook=outlook.kind)
                 self._ranges.told(job_id, told, outlook.done_s, now)
 
-    def _present(self, now: float) -> Present:
-        starting = [one for one in self._pool.health() if one.state is not EngineState.READY]
+    def _present(self, now: float, pool: str) -> Present:
+        theirs = [one for one in self._pool.health() if one.pool == pool]
+        starting = [one for one in theirs if one.state is not EngineState.READY]
         coming = []
         for one in starting:
             down_at = self._down_at.get(one.name, self._begun_at)
@@ -188,6 +198,7 @@ class Etas:
 
     def _forget(self, job_id: str) -> None:
         self._untold.pop(job_id, None)
+        self._pools.pop(job_id, None)
         self._ranges.forget(job_id)
 
     def _kept(self) -> dict[str, Any]:

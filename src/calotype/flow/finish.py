@@ -2,39 +2,30 @@
 
 The same for the pictures that people send: read, judge, bring to size, or tell where they came
 from; a stranger's file is decoded here, and not in the server. Other forms and sizes of a delivered
-picture are made here too. The work is done in a small pool of processes. Nothing
+picture are made here too. The work is done in a small pool of processes (``workers``). Nothing
 comes back from it without its verdict, and only an allowed picture is marked and signed; one that
-isn't comes back as a bare PNG, to be sealed at once or dropped. A process
-that dies or hangs is replaced and its picture done again; what can't be judged, marked or signed
-raises, and the job is held or fails: never delivered.
+isn't comes back as a bare PNG, to be sealed at once or dropped. What can't be judged, marked or
+signed raises, and the job is held or fails: never delivered.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.core import limits
 from calotype.core.errors import InternalError
 from calotype.core.hash_log import LogEntry
 from calotype.core.nouns import Verdict, VerdictKind
 from calotype.core.picture_checks import CheckUse
 from calotype.delivery import formats, inputs
 from calotype.flow.examine import Seen, examine
+from calotype.flow.workers import Workers
 from calotype.provenance import fingerprint, xmp
 from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.ingredients import again, archive, has_picture
@@ -48,11 +39,6 @@ from calotype.safety.current import CurrentCheck
 from calotype.safety.pictures import Scored
 from calotype.safety.policies import Policy
 from calotype.safety.setup import SafetySetup
-
-Given = TypeVar("Given")
-Done = TypeVar("Done")
-
-TRIES = 3  # of one picture when the process that works on it dies or hangs
 
 
 @dataclass(frozen=True)
@@ -68,6 +54,7 @@ class Raw:
     unchecked: Mapping[str, str] = field(default_factory=dict)  # those that failed: why
     degraded: Mapping[str, str] = field(default_factory=dict)  # those with a place down: why
     policy: Policy | None = None  # by which it is judged; None: the default
+    pool: str = ""  # in whose store it will lie; "": everybody's
     ingredients: tuple[bytes, ...] = ()  # what it was made from, as provenance.ingredients keeps it
 
 
@@ -146,10 +133,8 @@ class Finisher:
         lists: Sequence[Path] = (),
         setup: SafetySetup | None = None,
     ) -> None:
-        self._processes = processes
-        self._tools = (identity, mark_key, tuple(lists), setup)
-        self._at_once = asyncio.Semaphore(max(processes, limits.FINISHES_MAX))
-        self._executor = self._started()
+        tools = (identity, mark_key, tuple(lists), setup)
+        self._workers = Workers(processes, _prepare, tools)
 
     async def finish(self, raw: Raw) -> Finished:
         """Judge, mark, encode and sign one picture.
@@ -157,80 +142,42 @@ class Finisher:
         Raises SafetyUnavailable (it can't be judged), SigningFailed, or InternalError when the
         processes keep dying on it, or take more than FINISH_S_MAX.
         """
-        return await self._work(_finish, raw)
+        return await self._workers.do(_finish, raw)
 
     async def let_out(self, allowed: Allowed) -> Finished:
         """Mark, encode and sign a picture that people allow. Raises what ``finish`` does."""
-        return await self._work(_let_out, allowed)
+        return await self._workers.do(_let_out, allowed)
 
     async def take_in(self, data: bytes) -> TakenIn:
         """Read and judge the file of a picture that was sent.
 
         Raises InvalidInput for what can't be taken, else as ``finish`` does.
         """
-        return await self._work(_take_in, data)
+        return await self._workers.do(_take_in, data)
 
     async def bring(self, wanted: Wanted) -> Brought:
         """Judge a kept picture again, by what is known now, and bring it to size.
 
         Raises what ``take_in`` does.
         """
-        return await self._work(_bring, wanted)
+        return await self._workers.do(_bring, wanted)
 
     async def render(self, rendition: Rendition) -> bytes:
         """Encode, mark and sign a delivered picture in another form or size.
 
         Its PNG says what is signed again; raises SigningFailed if that isn't whole.
         """
-        return await self._work(_render, rendition)
+        return await self._workers.do(_render, rendition)
 
     async def examine(
         self, data: bytes, keys: Sequence[MarkKey], decoders: Sequence[DecoderMark] = ()
     ) -> Seen:
         """Look at any file, as ``flow.examine`` does; nothing that is in it makes this raise."""
-        return await self._work(_examine, (data, tuple(keys), tuple(decoders)))
-
-    async def _work(self, work: Callable[[Given], Done], given: Given) -> Done:
-        loop = asyncio.get_running_loop()
-        async with self._at_once:
-            for _ in range(TRIES):
-                executor = self._executor
-                try:
-                    async with asyncio.timeout(limits.FINISH_S_MAX):
-                        return await loop.run_in_executor(executor, work, given)
-                except (BrokenProcessPool, TimeoutError):
-                    self._replace(executor)
-        raise InternalError("the processes that work on pictures died or hung on it, every time")
+        return await self._workers.do(_examine, (data, tuple(keys), tuple(decoders)))
 
     def stop(self) -> None:
         """End the processes; what they worked on is lost."""
-        _kill(self._executor)
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def _replace(self, executor: Executor) -> None:
-        """Start other processes; pictures that were in the old ones are done again."""
-        if executor is not self._executor:  # another picture has replaced it already
-            return
-        self._executor = self._started()
-        _kill(executor)
-        executor.shutdown(wait=False)  # what waits in it raises BrokenProcessPool
-
-    def _started(self) -> Executor:
-        executor = ProcessPoolExecutor(
-            self._processes,
-            # Spawned: a fork would copy the sockets of the engines, and hold them open.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_prepare,
-            initargs=self._tools,
-        )
-        executor.submit(os.getpid)  # so that the first picture doesn't wait for imports
-        return executor
-
-
-def _kill(executor: Executor) -> None:
-    """End its processes: one that hangs would not by itself, and there is no public way to."""
-    for process in list((getattr(executor, "_processes", None) or {}).values()):
-        process.kill()
+        self._workers.stop()
 
 
 @dataclass(frozen=True)
@@ -253,22 +200,17 @@ def _prepare(
     lists: Sequence[Path],
     setup: SafetySetup | None,
 ) -> None:
-    """Set up a process: its tools, and how it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Set up a process: its tools."""
     check = CurrentCheck(lists, setup)
     _tools[:] = [_Tools(check, Signer(identity), mark_key, identity.anchors_pem, identity.serials)]
 
 
-def _end_with_parent() -> None:
-    """Don't outlive a server that was killed: an idle worker waits for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 def _finish(raw: Raw) -> Finished:
+    if raw.policy is not None and raw.policy.pool not in ("", raw.pool):
+        raise InternalError(
+            f"a picture that will lie in the store of {raw.pool!r} isn't judged by "
+            f"{raw.policy.name}, whose pictures lie in that of {raw.policy.pool!r}"
+        )
     tools = _tools[0]
     pixels = np.frombuffer(raw.pixels, np.uint8).reshape(raw.height, raw.width, 3)
     digest = hashlib.sha256(raw.pixels).hexdigest()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from calotype.core import limits
 from calotype.core.errors import TooMany
-from calotype.core.nouns import Image
+from calotype.core.nouns import Image, Job
 from calotype.delivery.formats import FORMS
 from calotype.delivery.links import Links
 from calotype.delivery.names import SIDES, Asked
@@ -19,6 +19,7 @@ from calotype.flow.finish import Finisher
 from calotype.flow.log_proofs import LogProofs
 from calotype.flow.marked_decoders import marks_of
 from calotype.flow.pictures import InputPictures
+from calotype.flow.pools import with_pools
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
 from calotype.flow.showing import Showing
@@ -27,6 +28,7 @@ from calotype.flow.verify import Origin, origin_of
 from calotype.jobs.store import JobStore
 from calotype.provenance.certificates import SigningIdentity
 from calotype.provenance.watermark import MarkKey
+from calotype.safety.configuration import Pool
 from calotype.settings import Settings
 
 
@@ -40,10 +42,12 @@ class Gallery:
         finisher: Finisher,
         identity: SigningIdentity,
         mark_keys: Sequence[MarkKey],
+        *,
+        pools: Mapping[str, Pool] | None = None,
     ) -> None:
         self._store, self._finisher, self._mark_keys = store, finisher, tuple(mark_keys)
         self._decoders = marks_of(settings)
-        self.pictures, kept, self._apart = stores(settings)
+        self.pictures, kept, self._apart = stores(settings, pools or {})
         self.delivery = Delivery(store, finisher, self.pictures)
         self.inputs = InputPictures(store, finisher, kept, self.delivery)
         links = Links.load_or_create(settings.secrets_folder / "links", ttl_s=settings.link_ttl_s)
@@ -87,12 +91,17 @@ class Gallery:
         """The signed address of a tenant's picture, below the server's own."""
         return self.addresses.path(tenant, Asked(picture_id, form=form))
 
-    def addresses_of(self, tenant: str, image: Image) -> dict[str, Any]:
+    def addresses_for_anyone(self, job: Job, image: Image) -> dict[str, Any]:
+        """As ``addresses_of``, for who isn't known: null of a pool's, shown to its people only."""
+        return self.addresses_of(job.tenant, image, is_shown=not job.spec.pool)
+
+    def addresses_of(self, tenant: str, image: Image, *, is_shown: bool = True) -> dict[str, Any]:
         """Where a tenant's image can be had: ``urls`` by form, ``sizes`` by its longer side.
 
-        Those by size come in the form that the browser likes. Null if it was taken away.
+        Those by size come in the form that the browser likes. Null if it was taken away, or isn't
+        to be shown.
         """
-        is_there = image.removed_at is None
+        is_there = image.removed_at is None and is_shown
         urls = {form: self.path(tenant, image.id, form) if is_there else None for form in FORMS}
         smaller = [side for side in SIDES if side < max(image.width, image.height)]
         sizes = {
@@ -138,8 +147,13 @@ def removals(
     )
 
 
-def stores(settings: Settings) -> tuple[PictureStore, PictureStore, PictureStore]:
-    """Where delivered pictures lie, those that people sent, and those that were withdrawn."""
+def stores(
+    settings: Settings, pools: Mapping[str, Pool]
+) -> tuple[PictureStore, PictureStore, PictureStore]:
+    """Where delivered pictures lie, those that people sent, and those that were withdrawn.
+
+    Of what the ``pools`` made the first and the last lie in places of theirs.
+    """
     url, apart, endpoint = settings.store_url, settings.quarantine_url, settings.s3_endpoint
     if url:
         pictures = PictureStore.bucket(url, below="pictures", endpoint=endpoint)
@@ -148,5 +162,8 @@ def stores(settings: Settings) -> tuple[PictureStore, PictureStore, PictureStore
         pictures = PictureStore.local(settings.pictures_folder)
         kept = PictureStore.local(settings.inputs_folder)
     if apart:
-        return pictures, kept, PictureStore.bucket(apart, below="quarantine", endpoint=endpoint)
-    return pictures, kept, PictureStore.local(settings.quarantine_folder)
+        withdrawn = PictureStore.bucket(apart, below="quarantine", endpoint=endpoint)
+    else:
+        withdrawn = PictureStore.local(settings.quarantine_folder)
+    pictures = with_pools(pictures, pools, settings, "pictures")
+    return pictures, kept, with_pools(withdrawn, pools, settings, "quarantine")

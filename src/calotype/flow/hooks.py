@@ -46,7 +46,7 @@ class Hooks:
         self,
         store: JobStore,
         master: bytes,
-        addresses_of: Callable[[str, Image], dict[str, Any]],
+        addresses_of: Callable[[Job, Image], dict[str, Any]],
         *,
         allow_private: bool = False,
         clock: Callable[[], float] = time.time,
@@ -221,7 +221,7 @@ class Hooks:
                 "width": image.width,
                 "height": image.height,
                 "sha256": image.sha256,
-                **self._addresses_of(job.tenant, image),
+                **self._addresses_of(job, image),
             }
             for image in job.images
             if is_done

@@ -39,7 +39,7 @@ from calotype.flow.known import lines_of
 from calotype.flow.standing import entries_of, standing_of
 from calotype.flow.turns import Turns
 from calotype.jobs.patience import patiently
-from calotype.policy.line import Line
+from calotype.policy.pools import Lines
 from calotype.policy.rules import Rules
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
@@ -70,7 +70,7 @@ class LiveLine:
         """``follow`` runs an attempt to its end, in a task of its own."""
         self._tools, self._pool, self._registry = tools, pool, registry
         self._rules = rules or Rules()
-        self._line, self._follow = Line(), follow
+        self._line, self._follow = Lines(), follow
         self.gate = gate
         self.load: Load = _loads_nothing  # carries out the line's loads
         self.watch: Watch = lambda event, now, decisions: None  # told of each turn of the policy
@@ -86,14 +86,14 @@ class LiveLine:
         """Take up what everyone was charged, and what jobs were found to cost, from the store."""
         standing = standing_of(await self._tools.store.note(LINE))
         rules = self._rules
-        self._line = Line(standing, rules)
+        self._line = Lines(standing, rules)
         if self._tools.recorder:
             self._tools.recorder.began(rules, standing)
         self.costs = Costs(await self._tools.store.note(COSTS))
 
     @property
-    def policy(self) -> Line:
-        """The policy's line, to be read."""
+    def policy(self) -> Lines:
+        """The policy's lines, to be read."""
         return self._line
 
     @property
@@ -131,6 +131,7 @@ class LiveLine:
             attempt=min(attempt, limits.ATTEMPTS_MAX - 1),
             waited_s=now - since,
             adapters=self._adapters(spec),
+            pool=spec.pool,
         )
 
     def _adapters(self, spec: Spec) -> tuple[Reserve, ...]:
@@ -249,6 +250,8 @@ class LiveLine:
     async def _start(self, start: StartAttempt) -> None:
         job_id, engine = start.job_id, start.engine
         job = self.waiting.pop(job_id)
+        if (whose := self._pool.pool_of(engine)) != job.spec.pool:  # never, by the policy's lines
+            raise InternalError(f"a job of pool {job.spec.pool!r} can't start on one of {whose!r}")
         why = "" if start.why == "turn" else WHY[start.why]
         lease = await patiently(lambda: self._tools.store.lease(job_id, engine, why))
         machine = next(

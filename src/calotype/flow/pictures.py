@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from calotype.core import limits
-from calotype.core.errors import CalotypeError, Refused
+from calotype.core.errors import CalotypeError, NotFound, Refused
 from calotype.core.ids import content_id
 from calotype.core.nouns import InputPicture, Verdict, VerdictKind
 from calotype.delivery.names import id_of, kept_name
@@ -70,13 +70,22 @@ class InputPictures:
                 raise
         return picture
 
-    async def find(self, tenant: str, picture_id: str) -> InputPicture:
-        """A picture that this tenant sent, or an image that was made for it. Raises NotFound."""
+    async def find(self, tenant: str, picture_id: str, *, pool: str = "") -> InputPicture:
+        """A picture that this tenant sent, or an image that was made for it. Raises NotFound.
+
+        Of images only those that were made in ``pool``, or in none.
+        """
         if picture_id.startswith(f"{SENT}_"):
             return await self._store.picture(picture_id, tenant=tenant)
         image, job = await self._store.image(picture_id, tenant=tenant)
         if image.removed_at is not None:
             raise gone()
+        if job.spec.pool not in ("", pool):
+            raise NotFound(
+                f"there is no picture {picture_id} that this job may begin from",
+                field="image_id",
+                limit="one that was made under its own policy, or under everybody's",
+            )
         assert job.finished_at is not None
         return InputPicture(
             image.id, image.width, image.height, 0, image.pixels_sha256, job.finished_at

@@ -9,29 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import structlog
 
+from calotype.core import limits
 from calotype.core.errors import (
     Conflict,
+    Forbidden,
     IllegalMove,
-    ModelBroken,
-    NotFound,
     Quarantined,
 )
 from calotype.core.ids import new_id
 from calotype.core.nouns import (
-    AdapterInfo,
-    AdapterKind,
     Ask,
     Event,
     IdempotencyKey,
     Job,
     Key,
-    ModelInfo,
 )
-from calotype.core.states import EngineState, JobState
+from calotype.core.states import JobState
 from calotype.delivery.webhooks import SECRET_BYTES
 from calotype.files.private import secret_in
 from calotype.flow import cases, local_key, marked_decoders, notices, review
@@ -45,12 +42,13 @@ from calotype.flow.gallery import Gallery
 from calotype.flow.gate import Gate
 from calotype.flow.handed import Handed
 from calotype.flow.hooks import Hooks
-from calotype.flow.hopeless import unloadable
 from calotype.flow.idempotency import Once
 from calotype.flow.identity import identity_of
 from calotype.flow.ingredients import Larder
+from calotype.flow.installation import Installation, devices_ready
 from calotype.flow.lookup import Lookup
 from calotype.flow.people import People
+from calotype.flow.pools import engines_of
 from calotype.flow.recorder import Recorder
 from calotype.flow.rules import admit_rules, engine_env, line_rules
 from calotype.flow.safeguards import Safeguards
@@ -61,7 +59,7 @@ from calotype.pool.catalogue import Catalogue
 from calotype.pool.devices import device_kind
 from calotype.pool.launch import Pace
 from calotype.pool.pool import EnginePool
-from calotype.pool.registry import ModelRegistry, embedded_folder
+from calotype.pool.registry import ModelRegistry
 from calotype.provenance import watermark_keys
 from calotype.provenance.certificates import SigningIdentity
 from calotype.safety.pictures import PictureCheck
@@ -94,11 +92,12 @@ class Platform:
         self._finisher = Finisher(
             settings.finish_processes, identity, marks[0], guards.lists, guards.setup
         )
-        self.gallery = Gallery(settings, store, self._finisher, identity, marks)
+        pools = guards.setup.pools
+        self.gallery = Gallery(settings, store, self._finisher, identity, marks, pools=pools)
         self.hooks = Hooks(
             store,
             secret_in(settings.secrets_folder / "webhooks", SECRET_BYTES),
-            self.gallery.addresses_of,
+            self.gallery.addresses_for_anyone,
             allow_private=settings.webhooks_private,
         )
         self._pool = EnginePool(
@@ -108,6 +107,7 @@ class Platform:
             env=engine_env(settings),
             log_folder=settings.logs_folder,
             pace=Pace(heartbeat_s=settings.heartbeat_s),
+            apart=engines_of(pools, settings.engines),
         )
         inputs = self.gallery.inputs
         self._lookup = Lookup(store, inputs, self._adapters)
@@ -129,9 +129,15 @@ class Platform:
         )
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []
-        gate = Gate(store, admit_rules(settings), self._devices)
+        gate = Gate(store, admit_rules(settings), lambda: devices_ready(self._pool))
         rules = line_rules(settings)
         self._dispatcher = Dispatcher(tools, self._pool, registry, gate, rules)
+        self.installation = Installation(
+            *(registry, self._adapters, guards),
+            store=store,
+            pool=self._pool,
+            dispatcher=self._dispatcher,
+        )
         self.new_key: str | None = None  # the secret of the local key, if this start made it
 
     @classmethod
@@ -226,19 +232,21 @@ class Platform:
     async def admit(self, key: Key, ask: Ask, once: IdempotencyKey | None = None) -> Job:
         """Take a job into the line, or refuse it before anything is kept.
 
-        Raises Suspended, InvalidInput, Refused (the prompt), ModelBroken, SafetyUnavailable, or
-        TooMany (a bound of its tenant, or the line is full).
+        Raises Suspended, InvalidInput, Refused (the prompt), ModelBroken, SafetyUnavailable,
+        PoolMissing, or TooMany (a bound of its tenant, or the line is full).
         """
         self._dispatcher.check_judged(self._settings.checks_down_s_max)
         await self.people.conductor.check_account(key)
         await self._safeguards.learn_age(key.tenant, key.user)
+        pool = self._safeguards.pool(key.tenant, key.user)
         job_id = new_id("job")  # by it, a canary is chosen
-        ask, found = await self._lookup.found(key.tenant, ask, job_id)
-        name = model_name(ask, self.default_model)
-        chosen = version_for(self._registry, name, job_id, self._check_usable)
+        ask, found = await self._lookup.found(key.tenant, ask, job_id, pool=pool)
+        here = self.installation
+        name, usable = model_name(ask, here.default_model), partial(here.check_usable, pool=pool)
+        chosen = version_for(self._registry, name, job_id, usable)
         spec, tier = spec_of(ask, chosen.info, found), tier_of(ask)
-        spec = replace(spec, model_asked=chosen.asked, is_canary=chosen.is_canary)
-        self._dispatcher.warmth.check(chosen.info, (*found.loras, *found.controls))
+        spec = replace(spec, model_asked=chosen.asked, is_canary=chosen.is_canary, pool=pool)
+        self._dispatcher.warmth.check(chosen.info, (*found.loras, *found.controls), pool=pool)
         await self.people.conductor.check_words(key, spec, self._safeguards)
         if held := await self._store.quarantine.find(spec):
             raise Quarantined(
@@ -251,16 +259,33 @@ class Platform:
         )
 
     async def job(self, key: Key, job_id: str) -> Job:
-        """One of the tenant's jobs; raises NotFound."""
-        return await self._store.get(job_id, tenant=key.tenant)
+        """One of the tenant's jobs; raises NotFound, Forbidden (a pool's, for others)."""
+        job = await self._store.get(job_id, tenant=key.tenant)
+        if not self._may_see(key, job):
+            raise Forbidden(
+                "what this job made is shown only to people of its policy",
+                field="job_id",
+                limit=f"those who may use the pool {job.spec.pool}",
+            )
+        return job
 
     async def jobs(self, key: Key, *, limit: int, before: str | None) -> list[Job]:
-        """The tenant's jobs, newest first; raises InvalidInput."""
-        return await self._store.list_jobs(key.tenant, limit=limit, before=before)
+        """The tenant's jobs, newest first, but for pools' that aren't this person's to see.
+
+        Raises InvalidInput.
+        """
+        found: list[Job] = []
+        for _ in range(limits.PAGE_LOOKS_MAX):
+            page = await self._store.list_jobs(key.tenant, limit=limit, before=before)
+            found += [job for job in page if self._may_see(key, job)]
+            if len(page) < limit or len(found) >= limit:
+                break
+            before = page[-1].id
+        return found[:limit]
 
     async def cancel(self, key: Key, job_id: str) -> Job:
         """Cancel a job, also in mid-run; raises NotFound, or Conflict when it has ended."""
-        job = await self._store.get(job_id, tenant=key.tenant)
+        job = await self.job(key, job_id)
         if job.state is JobState.CANCELLED:
             return job
         try:
@@ -274,9 +299,9 @@ class Platform:
     async def events(self, key: Key, job_id: str, *, after: int) -> AsyncIterator[Event]:
         """The job's log above seq ``after``, then live; ends after its last event.
 
-        Raises NotFound when awaited, before the first event.
+        Raises NotFound or Forbidden when awaited, before the first event.
         """
-        await self._store.get(job_id, tenant=key.tenant)
+        await self.job(key, job_id)
         return self._store.subscribe(job_id, after=after)
 
     def position(self, job_id: str) -> int | None:
@@ -300,91 +325,9 @@ class Platform:
             return 1.0
         return self._dispatcher.progress(job.id)
 
-    # The installation.
-
-    @property
-    def default_model(self) -> str:
-        """The model of a job that names none: the embedded one if it is there."""
-        models = self.models()
-        if not models:
-            raise NotFound("there is no model to make pictures with", field="model")
-        embedded = embedded_folder().name
-        names = [model.name for model in models]
-        return embedded if embedded in names else names[0]
-
-    def models(self) -> list[ModelInfo]:
-        """Every usable model."""
-        every = self._registry.offered()
-        return [model for model in every if not self._safeguards.why_not_served(model)]
-
-    def aliases(self, model: str) -> dict[str, str]:
-        """Of a model of ``models``: the words that stand for its versions."""
-        return {word: it.version for word, it in self._registry.shelf.aliases(model).items()}
-
-    def adapters(self, kind: AdapterKind) -> list[AdapterInfo]:
-        """Every usable LoRA, or ControlNet."""
-        return list(self._adapters.list(kind))
-
-    def readiness(self) -> dict[str, Any]:
-        """Whether pictures can be made now, and if not, why."""
-        engines = [
-            {
-                "name": health.name,
-                "state": health.state.value,
-                "device": health.device,
-                "models": list(health.models),
-                "models_failed": dict(health.models_failed),
-                "rows": health.rows,
-                "reason": health.reason,
-            }
-            for health in self._pool.health()
-        ]
-        fault, checks_failing = self._dispatcher.fault, self._dispatcher.checks_failing
-        is_warm = any(
-            engine["state"] == EngineState.READY and engine["models"] for engine in engines
-        )
-        return {
-            "ready": is_warm and fault is None and not checks_failing and not self._store.is_away,
-            "fault": fault,
-            "database_away": self._store.is_away,
-            "checks_failing": checks_failing,
-            "engines": engines,
-            "models": [model.name for model in self.models()],
-            "models_broken": self._registry.broken(),
-            "models_not_served": {
-                model.name: reason
-                for model in self._registry.list()
-                if (reason := self._safeguards.why_not_served(model))
-            },
-            "adapters_broken": dict(self._adapters.broken()),
-        }
-
-    async def give_notice(self, engine: str, seconds: float) -> None:
-        """An engine is to be taken away so soon; raises NotFound, InvalidInput, Conflict."""
-        await self._dispatcher.give_notice(engine, seconds)
-
-    def where(self) -> dict[str, Any]:
-        """Which models are on which engine, what is being loaded, and what has been so far."""
-        return self._dispatcher.warmth.where()
-
-    def depths(self) -> dict[str, dict[str, int]]:
-        """How many jobs wait, and run, in each tier."""
-        return self._dispatcher.depths()
-
     async def broken(self) -> str:
         """Wait for a fault that only a restart can mend, and return it."""
         return await self._dispatcher.broken()
 
-    def _devices(self) -> int:
-        return sum(one.state is EngineState.READY for one in self._pool.health())
-
-    def _check_usable(self, model: ModelInfo) -> None:
-        """Refuse what nobody could judge, and what would wait for ever.
-
-        An engine that isn't up yet may still load it.
-        """
-        self._safeguards.check_served(model)
-        ready = [one for one in self._pool.health() if one.state is EngineState.READY]
-        if reason := unloadable(ready).get(model.name):
-            raise ModelBroken(f"no engine could load {model.name}: {reason}", field="model")
-        self._dispatcher.warmth.check(model)
+    def _may_see(self, key: Key, job: Job) -> bool:
+        return self._safeguards.may_see(key.tenant, key.user, job.spec.pool)

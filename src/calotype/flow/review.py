@@ -155,7 +155,8 @@ class Reviews:
         files = []
         for form, data in finished.files.items():
             sha256 = hashlib.sha256(data).hexdigest()
-            name = stored_name(job.tier.value, review.image, sha256, form)
+            tier, pool = job.tier.value, job.spec.pool
+            name = stored_name(tier, review.image, sha256, form, pool=pool)
             files.append(ImageFile(form, 0, name, sha256, len(data)))
             stored.append(name)
             await self._pictures.put(name, data)

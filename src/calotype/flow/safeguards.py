@@ -12,6 +12,7 @@ from dataclasses import replace
 from calotype.core.errors import ModelBroken
 from calotype.core.nouns import Job, ModelInfo
 from calotype.flow.ages import Ages
+from calotype.flow.pools import PoolMissing
 from calotype.flow.registered import registered
 from calotype.safety.ages import provider_of
 from calotype.safety.configuration import DEFAULT
@@ -52,12 +53,30 @@ class Safeguards:
         """The policy by which a job's pictures are judged.
 
         One for adults only doesn't reach a job that names a minor: its pictures are judged as
-        everybody's are, though its words were harmless. Raises SafetyUnavailable.
+        everybody's are, though its words were harmless. Nor does a policy with a pool reach a job
+        that isn't made there, as of somebody who was of age only later. Raises SafetyUnavailable.
         """
         policy = self.policy(job.tenant, job.user)
+        if policy.pool and policy.pool != job.spec.pool:
+            return self.setup.policies[DEFAULT]
         if policy.adults_only and self._names_minor(job):
             return self.setup.policies[DEFAULT]
         return policy
+
+    def pool(self, tenant: str, user: str = "") -> str:
+        """Where a person's jobs are made and kept; "" if that is where everybody's are.
+
+        Raises PoolMissing if nothing is set apart for their policy: what needs a pool of its own
+        is made nowhere else.
+        """
+        policy = self.policy(tenant, user)
+        if policy.pool and policy.pool not in self.setup.pools:
+            raise PoolMissing(policy.pool)
+        return policy.pool
+
+    def may_see(self, tenant: str, user: str, pool: str) -> bool:
+        """Whether a person may be shown what a pool's jobs have made."""
+        return pool in ("", self.policy(tenant, user).pool)
 
     def _names_minor(self, job: Job) -> bool:
         texts = {"prompt": job.spec.prompt, "loras": ", ".join(it.name for it in job.spec.loras)}

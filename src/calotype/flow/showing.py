@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from calotype.core.errors import NotFound, Unauthorized
 from calotype.core.nouns import ImageFile
 from calotype.delivery import formats, links
-from calotype.delivery.names import Asked, asked
+from calotype.delivery.names import Asked, asked, pool_of
 from calotype.flow.addresses import Addresses
 from calotype.flow.delivery import Delivery, side_of
 from calotype.flow.pictures import FORM, SENT, InputPictures
@@ -29,6 +29,7 @@ class Shown:
     good_for_s: float  # seconds, of the address
     is_chosen: bool  # by the Accept header: caches have to ask by it
     read: Callable[[], Awaitable[bytes]]
+    is_apart: bool = False  # of a pool: no cache may keep it
     presigned: str | None = None  # where the store itself serves it, if it shall
 
 
@@ -106,6 +107,7 @@ class Showing:
             good_for_s=good_for_s,
             is_chosen=wanted.form is None,
             read=lambda: self._delivery.read(file),
+            is_apart=bool(pool_of(file.name)),
         )
 
     async def _show_sent(self, wanted: Asked, expires: str, signature: str) -> Shown:

@@ -108,9 +108,12 @@ class Warmth:
         await self._line.tell(ModelsPinned(self._pins))
         await self._give_up_roomless()
 
-    def check(self, model: ModelInfo, adapters: Sequence[AdapterInfo] = ()) -> None:
-        """Raise NoRoom, with the arithmetic, for a model that no engine could hold with these."""
-        self._known.check(model, self._pool.health(), adapters)
+    def check(
+        self, model: ModelInfo, adapters: Sequence[AdapterInfo] = (), *, pool: str = ""
+    ) -> None:
+        """Raise NoRoom, with the arithmetic, for a model that no engine of a pool could hold."""
+        theirs = [one for one in self._pool.health() if one.pool == pool]
+        self._known.check(model, theirs, adapters)
 
     async def asked(self, model: ModelInfo) -> None:
         """A job comes that wants this model; the line is told of the job next."""

@@ -72,7 +72,8 @@ async def add(conn: AsyncConnection, job_id: str, spec: Mapping[str, Any], reaso
         await conn.execute(insert(entries).values(values))
 
 
-_HOW_CHOSEN = ("model_asked", "is_canary")  # of a spec: its model is the same, whatever they say
+# Of a spec, what changes nothing of what is drawn: how its model was chosen, and where it runs.
+_HOW_CHOSEN = ("model_asked", "is_canary", "pool")
 
 
 def _sha256(spec: Mapping[str, Any]) -> str:

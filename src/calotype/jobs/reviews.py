@@ -32,6 +32,7 @@ HELD = "A person has to look at it first."
 FULL = "A person would have to look at it, and too many wait for that: try again later."
 BY_PEOPLE = "People have looked at it: the content policy refuses it."
 _OPEN = (ReviewState.HELD.value, ReviewState.APPEALED.value)
+_DECIDED = (ReviewState.ALLOWED.value, ReviewState.BLOCKED.value, ReviewState.UPHELD.value)
 _APPEALABLE = (ReviewState.REFUSED.value, ReviewState.BLOCKED.value)
 
 
@@ -93,9 +94,10 @@ class Reviews:
         async with self._database.reading() as conn:
             return [_review_of(row) for row in await conn.execute(query)]
 
-    async def of_job(self, job_id: str) -> Sequence[Review]:
-        """Those of one job, in its order."""
-        query = select(reviews).where(reviews.c.job_id == job_id).order_by(reviews.c["index"])
+    async def decided(self, most: int) -> Sequence[Review]:
+        """Those that people have decided on and that aren't severe, the last ones first."""
+        query = select(reviews).where(reviews.c.state.in_(_DECIDED), reviews.c.is_severe.is_(False))
+        query = query.order_by(reviews.c.closed_at.desc(), reviews.c.id).limit(most)
         async with self._database.reading() as conn:
             return [_review_of(row) for row in await conn.execute(query)]
 

@@ -202,15 +202,6 @@ class Webhooks:
             known = {each: await _one(conn, each, None) for each in ids}
         return [(known[message.webhook_id], message) for message in messages]
 
-    async def next_due(self) -> float | None:
-        """When the next message is due, of those that can be sent; None: nothing waits."""
-        out, hooks = tables.webhook_messages, tables.webhooks
-        query = select(func.min(out.c.due_at)).join(hooks, hooks.c.id == out.c.webhook_id)
-        query = query.where(out.c.state == MessageState.WAITING.value)
-        async with self._database.reading() as conn:
-            due = (await conn.execute(query.where(hooks.c.disabled_at.is_(None)))).scalar()
-        return None if due is None else float(due)
-
     async def told(
         self, message: Message, tried: Try, *, state: MessageState, due_at: float
     ) -> None:

@@ -3,7 +3,7 @@
 One JSON object a line, as a recording server writes them:
 
 - ``{"line": "began", "at_s", "rules", "standing"}``: a server's start; what follows is its line's.
-- ``{"line": "told", "at_s", "now", "event", "decided"}``: one ``Line.on``, with its answer.
+- ``{"line": "told", "at_s", "now", "event", "decided"}``: one ``Lines.on``, with its answer.
 - Anything else is a job that was asked for, as a trace has it: ``calotype simulate`` reads it.
 
 ``at_s`` is seconds since the recording began, ``now`` what the policy was given. Words of people
@@ -21,7 +21,7 @@ from calotype.core.decisions import Decision
 from calotype.core.errors import InvalidInput
 from calotype.core.events import PolicyEvent
 from calotype.core.nouns import Component, Job, Reserve, Tier
-from calotype.policy.line import Line
+from calotype.policy.pools import Lines
 from calotype.policy.rules import Rules
 
 OURS = '{"line": '  # how lines begin that are no jobs of a trace
@@ -40,7 +40,7 @@ class Difference:
 
 
 def began(at_s: float, rules: Rules, standing: Mapping[str, Any] | None) -> str:
-    """The line of a server's start: what its ``Line`` was made with."""
+    """The line of a server's start: what its ``Lines`` were made with."""
     return _text({"line": "began", "at_s": at_s, "rules": asdict(rules), "standing": standing})
 
 
@@ -74,7 +74,7 @@ class Replay:
 
     def __init__(self) -> None:
         self.starts = self.events = self.decisions = self.jobs = 0
-        self._line: Line | None = None
+        self._line: Lines | None = None
 
     def take(self, number: int, text: str) -> Difference | None:
         """Line ``number`` of the recording, without its end; how it would be written now, if not
@@ -104,7 +104,7 @@ class Replay:
         return None if again == text else Difference(number, text, again)
 
 
-def _made(number: int, body: Mapping[str, Any]) -> Line:
+def _made(number: int, body: Mapping[str, Any]) -> Lines:
     try:
         rules: dict[str, Any] = {
             name: {Tier(tier): share for tier, share in value.items()}
@@ -112,7 +112,7 @@ def _made(number: int, body: Mapping[str, Any]) -> Line:
             else value
             for name, value in body["rules"].items()
         }
-        return Line(body["standing"], Rules(**rules))
+        return Lines(body["standing"], Rules(**rules))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _wrong(number, "rules, standing", f"of no line: {error!r}") from None
 

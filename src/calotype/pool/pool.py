@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from calotype.core import limits
@@ -37,6 +38,7 @@ class EnginePool:
         command: Sequence[str] | None = None,
         log_folder: Path | None = None,
         pace: Pace | None = None,
+        apart: Mapping[str, str] | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -44,9 +46,9 @@ class EnginePool:
         and others when it is told to. ``env`` is added to our environment; of the GPUs that
         CUDA_VISIBLE_DEVICES names in it, or of all, each engine sees one. ``command`` is run with
         ``--fd N`` behind it. What an engine prints goes to ``log_folder/<engine>.log``, or where
-        our own output goes.
+        our own output goes. ``apart`` says which engines are of a pool, by name.
         """
-        pace = pace or Pace()
+        pace, self._apart = pace or Pace(), dict(apart or {})
         env = {
             HEARTBEAT_VARIABLE: str(pace.heartbeat_s),
             ENGINES_VARIABLE: str(engines),
@@ -150,7 +152,17 @@ class EnginePool:
 
     def health(self) -> list[EngineHealth]:
         """How each engine is, for readiness and doctor."""
-        return [keeper.health() for keeper in self._keepers.values()]
+        every = [keeper.health() for keeper in self._keepers.values()]
+        return [replace(one, pool=self.pool_of(one.name)) for one in every]
+
+    @property
+    def pools(self) -> set[str]:
+        """Those that have engines, and "": jobs of another would wait for ever."""
+        return {"", *self._apart.values()}
+
+    def pool_of(self, engine: str) -> str:
+        """Whose jobs alone an engine runs; "" if they are those of no pool."""
+        return self._apart.get(engine, "")
 
     async def _emit(self, report: Report) -> None:
         if not self._is_stopping:

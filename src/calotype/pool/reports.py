@@ -136,3 +136,4 @@ class EngineHealth:
     staging_bytes: int = 0  # of host memory, for such copies
     staged_bytes: int = 0  # that they take, by the last heartbeat
     memory: Fragmentation | None = None  # how the device's free memory lies, by the last heartbeat
+    pool: str = ""  # whose jobs alone it runs; "": those of none

@@ -6,6 +6,7 @@ It reads files and checks shapes; what follows from what is said is for ``setup`
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from calotype.core.errors import OperatorError
 from calotype.core.picture_checks import CheckKind
 from calotype.safety.ages import AUDIENCE, AgeSource
 from calotype.safety.hash_exchange import Exchange
-from calotype.safety.policies.policy import Name
+from calotype.safety.policies.policy import Name, PoolName
 
 DEFAULT = "pg13"
+S3 = "s3://"  # how the address of a bucket begins
 
 
 class CheckSaid(BaseModel):
@@ -61,6 +63,24 @@ class AgeSaid(BaseModel):
     ca_file: str = ""
 
 
+class PoolSaid(BaseModel):
+    """Engines, and a store, that some policies have to themselves."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    engines: int = Field(ge=1, le=limits.POOL_ENGINES_MAX)
+    store: str = Field(min_length=1, max_length=1_000)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What is set apart for the jobs of some policies."""
+
+    name: str
+    engines: int  # of the installation's; they run nothing else
+    store: str  # a folder, whole path, or s3://NAME/FOLDER: it holds nothing else
+
+
 class Said(BaseModel):
     """All of the file."""
 
@@ -74,6 +94,7 @@ class Said(BaseModel):
     matchers: dict[Name, _Matcher] = {}
     age: AgeSaid | None = None
     policies: dict[Name, dict[str, Any]] = {}
+    pools: dict[PoolName, PoolSaid] = Field(default={}, max_length=limits.POOLS_MAX)
     conduct: dict[str, Any] = {}
 
 
@@ -90,6 +111,22 @@ def said_in(path: Path | None) -> Said:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise OperatorError(f"{path}: {place}: {first['msg']}", field=place) from error
+
+
+def pools(path: Path | None) -> dict[str, Pool]:
+    """The pools that the file sets apart, by name; raises OperatorError."""
+    return pools_in(said_in(path), path)
+
+
+def pools_in(said: Said, path: Path | None) -> dict[str, Pool]:
+    """The same of what was read; folders are named from where the file lies."""
+    found = {}
+    for name, pool in said.pools.items():
+        store = pool.store.rstrip("/")
+        if not store.startswith(S3) and path is not None:
+            store = str((path.parent / Path(pool.store).expanduser()).absolute())
+        found[name] = Pool(name, pool.engines, store)
+    return found
 
 
 def exchange(path: Path | None, name: str) -> Exchange:

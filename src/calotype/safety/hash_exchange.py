@@ -24,7 +24,7 @@ import httpx
 
 from calotype.core import limits
 from calotype.core.errors import OperatorError
-from calotype.safety.hash_lists import SUFFIX, check_name
+from calotype.safety.hash_lists import SUFFIX, check_name, is_severe, severity_line
 from calotype.safety.pdq import from_hex, to_hex
 
 PDQ = "HASH_PDQ"
@@ -255,7 +255,8 @@ class Puller:
                 f"it has {len(kept):,} hashes now, and had {had:,}; if that is meant, use --force",
                 limit={"share_lost_max": SHRINK_SHARE_MAX},
             )
-        _write(self._list, "".join(f"{digits},{key}\n" for key, digits in kept.items()))
+        lines = [*severity_line(is_severe(self._list)), *map(_line, kept.items())]
+        _write(self._list, "".join(f"{line}\n" for line in lines))
         now = self._clock()
         self._save(
             State(
@@ -277,7 +278,7 @@ class Puller:
             return {}
         except (OSError, UnicodeDecodeError) as error:
             raise self._wrong(f"{self._list} can't be read: {error}") from error
-        pairs = (line.partition(",") for line in lines if line)
+        pairs = (line.partition(",") for line in lines if line and not line.startswith("#"))
         return {key or digits: digits for digits, _, key in pairs}
 
     def _drafted(self) -> Iterator[tuple[str, str]]:
@@ -292,6 +293,11 @@ class Puller:
     def _wrong(self, why: str, limit: Any = None) -> OperatorError:
         name = self._exchange.name
         return OperatorError(f"the exchange {name}: {why}", field=f"exchanges.{name}", limit=limit)
+
+
+def _line(kept: tuple[str, str]) -> str:
+    key, digits = kept
+    return f"{digits},{key}"
 
 
 def _origin(url: str, name: str) -> tuple[str, str, int | None]:

@@ -1,7 +1,9 @@
 """Lists of known pictures, by PDQ: read from files, looked up in all eight positions at once.
 
 A list is text, one hash of 64 hexadecimal digits a line; what follows it on the line (after a comma
-or a space) isn't read, and lines that begin with # aren't either. It knows hashes, not pictures.
+or a space) isn't read, and lines that begin with # aren't either. One of those, the first, may say
+that a match in it isn't severe (``ORDINARY``): any other list is one of known abuse. It knows
+hashes, not pictures.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from calotype.core.errors import OperatorError
 from calotype.safety.pdq import BITS, DISTANCE_MAX, WORDS, Hashes, distances, from_hex, to_hex
 
 SUFFIX = ".pdq"  # of the lists in a folder
+ORDINARY = "# severe = false"  # first line of a list whose matches are refusals like any other
 BRUTE_MAX = 20_000  # hashes; more are looked up by an index
 _CHUNK_BITS = 16
 _CHUNKS = BITS // _CHUNK_BITS
@@ -28,8 +31,17 @@ _CHUNKS = BITS // _CHUNK_BITS
 _NEAR = np.array([0, *(1 << bit for bit in range(_CHUNK_BITS))], np.uint16)
 
 
-def read(path: Path) -> Hashes:
-    """The hashes of a list, n x 4 words; raises OperatorError naming file and line."""
+@dataclass(frozen=True)
+class HashList:
+    """One list, as it was read."""
+
+    name: str
+    hashes: Hashes  # n x 4 words
+    is_severe: bool = True  # a match is known abuse: a case, and a severe refusal
+
+
+def read(path: Path) -> HashList:
+    """A list; raises OperatorError naming file and line."""
     try:
         if path.stat().st_size > limits.HASH_LIST_BYTES_MAX:
             raise OperatorError(
@@ -52,7 +64,23 @@ def read(path: Path) -> Hashes:
         raise OperatorError(
             f"{path} has {len(found):,} hashes", field=str(path), limit=limits.HASHES_MAX
         )
-    return np.array(found, np.uint64).reshape(-1, WORDS)
+    hashes = np.array(found, np.uint64).reshape(-1, WORDS)
+    return HashList(path.stem, hashes, is_severe=_is_severe(lines))
+
+
+def is_severe(path: Path) -> bool:
+    """Whether a list says that its matches are severe; one that isn't there yet would be."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return _is_severe([file.readline()])
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{path} can't be read: {error}", field=str(path)) from error
+
+
+def _is_severe(lines: Sequence[str]) -> bool:
+    return not (lines and lines[0].strip() == ORDINARY)
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
@@ -63,18 +91,43 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def added(file: Path, folder: Path, name: str) -> int:
+def added(file: Path, folder: Path, name: str, *, is_severe: bool = True) -> int:
     """Keep a list under this name among those of a folder, in place of one that was; how many.
 
     Raises OperatorError if it can't be read, or the name isn't one.
     """
     check_name(name)
-    hashes = read(file)
+    hashes = read(file).hashes
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{name}.draft"
-    beside.write_text("".join(f"{to_hex(one)}\n" for one in hashes), encoding="utf-8")
-    beside.replace(folder / f"{name}{SUFFIX}")
+    lines = [*severity_line(is_severe), *(to_hex(one) for one in hashes)]
+    _write(folder, name, "".join(f"{line}\n" for line in lines))
     return len(hashes)
+
+
+def set_severity(folder: Path, name: str, *, is_severe: bool) -> bool:
+    """Say of a list in a folder whether its matches are severe; whether that changed anything.
+
+    Raises OperatorError for a list that isn't there, or can't be read.
+    """
+    check_name(name)
+    path = folder / f"{name}{SUFFIX}"
+    if read(path).is_severe == is_severe:
+        return False
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    said = [f"{line}\n" for line in severity_line(is_severe)]
+    _write(folder, name, "".join([*said, *lines[len(lines) and not _is_severe(lines) :]]))
+    return True
+
+
+def severity_line(is_severe: bool) -> list[str]:
+    """What a list begins with."""
+    return [] if is_severe else [ORDINARY]
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    beside = folder / f".{name}.draft"
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(folder / f"{name}{SUFFIX}")
 
 
 def check_name(name: str) -> None:
@@ -91,18 +144,20 @@ class Match:
 
     source: str  # the name of its list
     distance: int  # bits, 0..256
+    is_severe: bool = True  # as its list says
 
 
 class KnownPictures:
     """All lists of an installation together."""
 
-    def __init__(self, lists: Sequence[tuple[str, Hashes]] = ()) -> None:
-        """``lists``: names, and n x 4 words each. Raises OperatorError past HASHES_MAX in all."""
-        self._names = [name for name, _ in lists]
-        sizes = [len(hashes) for _, hashes in lists]
+    def __init__(self, lists: Sequence[HashList] = ()) -> None:
+        """Raises OperatorError past HASHES_MAX in all."""
+        self._names = [one.name for one in lists]
+        sizes = [len(one.hashes) for one in lists]
         self._ends = np.cumsum(sizes)
+        self._is_severe = np.repeat([one.is_severe for one in lists], sizes)
         self._all: Hashes = np.concatenate(
-            [np.zeros((0, WORDS), np.uint64), *(hashes for _, hashes in lists)]
+            [np.zeros((0, WORDS), np.uint64), *(one.hashes for one in lists)]
         )
         if len(self._all) > limits.HASHES_MAX:
             raise OperatorError(
@@ -110,31 +165,45 @@ class KnownPictures:
             )
         self._every = np.arange(len(self._all))
         self._index = _Index(self._all) if len(self._all) > BRUTE_MAX else None
-        text = "".join(f"{name}:{size};" for name, size in zip(self._names, sizes, strict=True))
+        said = ("" if one.is_severe else ":ordinary" for one in lists)
+        text = "".join(
+            f"{name}:{size}{severity};"
+            for name, size, severity in zip(self._names, sizes, said, strict=True)
+        )
         self.version = hashlib.sha256(text.encode() + self._all.tobytes()).hexdigest()[:12]
 
     @classmethod
     def from_files(cls, paths: Sequence[Path]) -> KnownPictures:
         """Files, and folders of files that end in .pdq; raises OperatorError naming the file."""
-        return cls([(file.stem, read(file)) for file in files_of(paths)])
+        return cls([read(file) for file in files_of(paths)])
 
     def __len__(self) -> int:
         return len(self._all)
 
     def nearest(self, positions: Hashes) -> Match | None:
-        """The nearest to any of these (8 x 4 words), if within DISTANCE_MAX bits."""
-        best: tuple[int, int] | None = None  # distance, place
+        """The nearest to any of these (8 x 4 words), if within DISTANCE_MAX bits.
+
+        One of a severe list before any other, though that were nearer.
+        """
+        best: tuple[bool, int, int] | None = None  # not severe, distance, place
         for one in positions:
             places = self._every if self._index is None else self._index.near(one)
             if not len(places):
                 continue
             apart = distances(one, self._all[places])
-            at = int(apart.argmin())
-            if apart[at] <= DISTANCE_MAX and (best is None or apart[at] < best[0]):
-                best = int(apart[at]), int(places[at])
+            is_near = apart <= DISTANCE_MAX
+            for is_severe in (True, False):
+                theirs = np.flatnonzero(is_near & (self._is_severe[places] == is_severe))
+                if not len(theirs):
+                    continue
+                at = int(theirs[apart[theirs].argmin()])
+                found = (not is_severe, int(apart[at]), int(places[at]))
+                best = found if best is None or found[:2] < best[:2] else best
         if best is None:
             return None
-        return Match(self._names[int(np.searchsorted(self._ends, best[1], side="right"))], best[0])
+        is_ordinary, distance, place = best
+        name = self._names[int(np.searchsorted(self._ends, place, side="right"))]
+        return Match(name, distance, is_severe=not is_ordinary)
 
     def near(self, positions: Hashes) -> NDArray[np.intp]:
         """Places of all that are within DISTANCE_MAX bits of any of these (8 x 4 words)."""

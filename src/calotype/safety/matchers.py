@@ -41,6 +41,7 @@ class MatcherUse:
 
     name: str  # of its entry point
     distance_max: float  # up to which a picture is the known one
+    is_severe: bool = True  # what it knows is abuse: a case, and a severe refusal
 
 
 @dataclass(frozen=True)

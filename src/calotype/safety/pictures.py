@@ -28,6 +28,7 @@ from calotype.safety.policies.policy import MINOR, SEXUAL
 from calotype.safety.setup import HARMLESS, SafetySetup
 
 RULES = 3  # version of the rules below
+KNOWN, LISTED = "known", "listed"  # of a list of known abuse, and of one that isn't
 FINITE = "finite"  # the score that says no number of the picture was lost: 1.0
 ALWAYS_FROM = 0.3  # a minor and anything sexual, each from this score on; no setting reaches it
 STRICT_SHARE = 0.5  # of every threshold, where a check is down in part, or was a moment ago
@@ -91,9 +92,9 @@ class PictureCheck:
     ) -> Verdict:
         """Judge height x width x 3 RGB bytes and their scores by a policy (the default).
 
-        BLOCK with category "damaged", "unjudgeable", "known", "sexual_minors" or one of the
-        policy's; REVIEW where the policy wants a person to look at such a score; else ALLOW, which
-        names the score that came nearest to its threshold. Raises
+        BLOCK with category "damaged", "unjudgeable", "known", "listed", "sexual_minors" or one of
+        the policy's; REVIEW where the policy wants a person to look at such a score; else ALLOW,
+        which names the score that came nearest to its threshold. Raises
         SafetyUnavailable, naming the check, if it can't be judged at all: no "finite" score, no
         check that looks at it, a score that is missing or no number, no such picture.
 
@@ -122,7 +123,8 @@ class PictureCheck:
         def judged() -> Verdict:
             found = self._findings(replace(scored, uses=first), policy)
             if worst := _worst(found):
-                return self._block(policy, worst.check, worst.category, worst.score, _ASKED)
+                told = worst.check, worst.category, worst.score, _ASKED
+                return replace(self._block(policy, *told), field="prompt")
             return Verdict(VerdictKind.ALLOW, "prompt", self.version, policy=policy.version)
 
         return answered("prompt", judged)
@@ -130,8 +132,8 @@ class PictureCheck:
     def judge_input(self, pixels: NDArray[np.uint8]) -> Verdict:
         """Judge a picture that a person sent, height x width x 3, before anything begins from it.
 
-        BLOCK with category "unjudgeable" or "known"; else ALLOW. Raises SafetyUnavailable if it is
-        no such picture. What is made of it is judged again, by every check.
+        BLOCK with category "unjudgeable", "known" or "listed"; else ALLOW. Raises SafetyUnavailable
+        if it is no such picture. What is made of it is judged again, by every check.
         """
         policy = self._setup.policies[self._setup.default]
 
@@ -217,16 +219,25 @@ class PictureCheck:
         hashed = self._hashed(pixels)
         if hashed is None:
             return self._block(policy, "integrity", "unjudgeable", 1.0, if_flat)
-        detail = "The picture is one that is blocked."
+        found: list[tuple[bool, str, float]] = []  # severe, by which list or plug-in, how near
         if match := self._known.nearest(hashed.positions):
             score = 1.0 - match.distance / (2 * DISTANCE_MAX)
-            return self._block(policy, f"known:{match.source}", "known", score, detail)
+            found.append((match.is_severe, match.source, score))
+        unjudged = ""
         for each in self._matchers:
+            if any(is_severe for is_severe, _, _ in found):
+                break  # nothing worse can be found
             nearness = each.nearness(pixels)
             if nearness is None:
-                return self._block(policy, each.use.name, "unjudgeable", 1.0, if_flat)
-            if nearness:
-                return self._block(policy, f"known:{each.use.name}", "known", nearness, detail)
+                unjudged = unjudged or each.use.name
+            elif nearness:
+                found.append((each.use.is_severe, each.use.name, nearness))
+        if found:
+            is_severe, source, score = max(found, key=lambda one: one[0])
+            category, detail = KNOWN if is_severe else LISTED, "The picture is one that is blocked."
+            return self._block(policy, f"known:{source}", category, score, detail)
+        if unjudged:
+            return self._block(policy, unjudged, "unjudgeable", 1.0, if_flat)
         return None
 
     def _hashed(self, pixels: NDArray[np.uint8]) -> PdqHash | None:

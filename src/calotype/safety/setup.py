@@ -19,7 +19,14 @@ from calotype.core.errors import OperatorError
 from calotype.core.picture_checks import LABELS, OUTSIDE, CheckKind, CheckUse, Trial
 from calotype.safety.ages import AgeSource
 from calotype.safety.conduct import Conduct
-from calotype.safety.configuration import DEFAULT, CheckSaid, age_source, said_in
+from calotype.safety.configuration import (
+    DEFAULT,
+    CheckSaid,
+    Pool,
+    age_source,
+    pools_in,
+    said_in,
+)
 from calotype.safety.matchers import MatcherUse
 from calotype.safety.policies import Policy, shipped
 from calotype.safety.policies.policy import FOLDER, MINOR, SEXUAL, SHIPPED, read
@@ -74,6 +81,7 @@ class SafetySetup:
     conduct: Conduct = field(default_factory=Conduct.shipped)  # what refusals add up to
     matchers: tuple[MatcherUse, ...] = ()  # plug-ins that know pictures, beside PDQ
     age: AgeSource | None = None  # who is asked whether people are of age
+    pools: Mapping[str, Pool] = field(default_factory=dict)  # set apart for policies that name them
 
     @classmethod
     def from_file(cls, path: Path | None, find: Find = no_registry) -> SafetySetup:
@@ -101,8 +109,12 @@ class SafetySetup:
             checks,
             domains,
             Conduct.read(said.conduct, where),
-            tuple(MatcherUse(name, each.distance_max) for name, each in said.matchers.items()),
+            tuple(
+                MatcherUse(name, each.distance_max, each.severe)
+                for name, each in said.matchers.items()
+            ),
             age_source(said.age, where.parent),
+            pools_in(said, path),
         )
         _check_names(found, where)
         return found

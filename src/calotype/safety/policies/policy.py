@@ -23,6 +23,7 @@ EXTENDS_MAX = 8  # policies, one extending the next
 
 Threshold = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+PoolName = Annotated[str, Field(pattern=r"^[a-z]{1,16}$")]  # a part of its files' names
 
 
 class _Prompts(BaseModel):
@@ -42,6 +43,7 @@ class _File(BaseModel):
     extends: str = ""
     is_enabled: bool = True
     adults_only: bool = False
+    pool: PoolName | None = None
     coarse_previews: bool | None = None
     needs: list[Name] | None = None
     pictures: dict[Name, Threshold] = {}
@@ -59,6 +61,7 @@ class Policy:
     title: str = ""
     is_enabled: bool = True
     adults_only: bool = False
+    pool: str = ""  # its jobs' engines, and its pictures' store, are this pool's alone; "": common
     coarse_previews: bool = True  # of models that can draw anything: nobody judges previews
     needs: tuple[str, ...] = ()  # categories that an open model's checks have to cover
     pictures: Mapping[str, float] = field(default_factory=dict)  # blocked from this score on
@@ -79,6 +82,7 @@ class Policy:
         }
         for name, table in (("texts", self.texts), ("review", self.review)):
             said |= {name: dict(sorted(table.items()))} if table else {}
+        said |= {"pool": self.pool} if self.pool else {}
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{self.number}-{digest[:8]}"
 
@@ -123,9 +127,10 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
     thresholds: dict[str, float] = {}
     off: set[str] = set()
     needs: tuple[str, ...] = ()
-    coarse = True
+    coarse, pool = True, ""
     for each in reversed(chain):
         said = files[each]
+        pool = pool if said.pool is None else said.pool
         coarse = coarse if said.coarse_previews is None else said.coarse_previews
         pictures |= said.pictures
         review |= said.review
@@ -133,12 +138,20 @@ def _policy(name: str, files: Mapping[str, _File], where: Path) -> Policy:
         thresholds |= said.prompts.thresholds
         off |= set(said.prompts.off)
         needs = needs if said.needs is None else tuple(said.needs)
+    adults_only = any(files[each].adults_only for each in chain)
+    if adults_only and not pool:
+        raise OperatorError(
+            f"{where}: policy {name} is for adults only, so it needs a pool of its own: extend "
+            'mature, or say pool = "NAME"',
+            field=f"policies.{name}.pool",
+        )
     return Policy(
         name,
         own.version,
         own.title,
         own.is_enabled,
-        adults_only=any(files[each].adults_only for each in chain),
+        adults_only=adults_only,
+        pool=pool,
         coarse_previews=coarse,
         needs=needs,
         pictures=pictures,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calotype.core.errors import InvalidInput
-from calotype.safety.hash_lists import KnownPictures
+from calotype.safety.hash_lists import HashList, KnownPictures
 from calotype.safety.pdq import PdqHash, pdq
 from calotype.safety.training.labelled import Labelled, said_of
 
@@ -86,7 +86,7 @@ def groups(examples: Sequence[Example]) -> list[int]:
     hashable = [at for at, each in enumerate(examples) if each.hashed.quality > 0]
     if hashable:
         every = np.stack([examples[at].hashed.positions[0] for at in hashable])
-        known = KnownPictures([("examples", every)])
+        known = KnownPictures([HashList("examples", every)])
         for at in hashable:
             for near in known.near(examples[at].hashed.positions):
                 one, other = sorted((root(at), root(hashable[near])))
