@@ -62,6 +62,7 @@ async def test_a_refused_prompt_fails_the_job_unmade_uncharged_and_counts_once(
     assert job.error is not None
     assert job.error["type"].endswith("refused")
     assert (job.error["check"], job.error["category"]) == ("wishes", "violence")
+    assert job.error["field"] == "prompt"
     assert "0.9" not in str(job.error)
     assert bench.files() == []
     assert bench.finisher.finished == [], "nothing was made"

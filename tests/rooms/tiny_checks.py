@@ -213,7 +213,10 @@ def probe(folder: Path, labels: tuple[str, ...] = HARMLESS_LABELS) -> CheckUse:
 
 
 def recogniser(
-    folder: Path, labels: tuple[str, ...] = ("fine", "harm"), width: int = 32
+    folder: Path,
+    labels: tuple[str, ...] = ("fine", "harm"),
+    width: int = 32,
+    encoders: tuple[str, ...] = (),
 ) -> CheckUse:
     """Ours over a text encoder's embeddings of this width, untrained."""
     from safetensors.torch import save_file
@@ -223,7 +226,7 @@ def recogniser(
     save_file(head, folder / HEAD_FILE)
     names = {str(at): label for at, label in enumerate(labels)}
     thresholds = dict.fromkeys(labels, 0.6)
-    config = {"id2label": names, "thresholds": thresholds, "text_encoders": []}
+    config = {"id2label": names, "thresholds": thresholds, "text_encoders": encoders}
     (folder / "config.json").write_text(json.dumps(config))
     return use(folder, CheckKind.RECOGNISER, labels)
 

@@ -67,7 +67,7 @@ class Checks:
     def expect(self, model: str, uses: Sequence[CheckUse]) -> None:
         """Pictures of this model will come: load their checks meanwhile."""
         self._uses[model] = tuple(uses)
-        for use in uses:
+        for use in sorted(uses, key=lambda it: not it.is_first):  # rows wait for these
             if use not in self._places:
                 self._places[use] = Places(use, self._device, self._load)
             self._warming += self._places[use].warm()
