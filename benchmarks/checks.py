@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import typer
 
 from calotype.cli.console import print_table
 from calotype.core.picture_checks import LABELS, CheckKind, CheckUse
-from calotype.engine.checks.running import Checks
+from calotype.engine.libraries import before_libraries, without_progress
 from calotype.safety.setup import SafetySetup
 
 SIDE = 512  # pixels of the pictures
@@ -27,6 +26,12 @@ PROMPT = "a lighthouse on a rock in a storm, oil painting, dramatic light, highl
 
 def main(*, rounds: int = 5, threads: int = 0) -> None:
     """Milliseconds a picture of each check, alone and four at once."""
+    before_libraries()
+    without_progress()
+    import torch
+
+    from calotype.engine.checks.running import Checks
+
     if threads:
         torch.set_num_threads(threads)
     domain = SafetySetup.default_setup().uses("vignette-domain")[0]
@@ -46,7 +51,7 @@ def main(*, rounds: int = 5, threads: int = 0) -> None:
     print_table(("check", "alone", "four at once"), rows, title)
 
 
-def _ms(checks: Checks, count: int, rounds: int) -> float:
+def _ms(checks: Any, count: int, rounds: int) -> float:
     rng = np.random.default_rng(1)
     pictures = [rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(count)]
     prompts = [f"{PROMPT} {at}" for at in range(count)]

@@ -224,8 +224,8 @@ class _Staging:
             at += -(-span.bytes // _ALIGNED) * _ALIGNED
         _read(piece, [_raw(part) for part in parts])
         if self._stream is None:
-            for span, part in zip(piece.spans, parts, strict=True):
-                span.to.copy_(part.view(span.dtype))
+            there = [part.view(it.dtype) for it, part in zip(piece.spans, parts, strict=True)]
+            torch._foreach_copy_([span.to for span in piece.spans], there)  # one wait for the lock
             return
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             for span, part in zip(piece.spans, parts, strict=True):
