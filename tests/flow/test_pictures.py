@@ -143,7 +143,7 @@ async def test_pictures_are_let_go_after_their_last_use_but_for_those_of_jobs_th
     await eventually(lambda: bench.pool.waiting)
     long_ago = datetime.now(UTC) - timedelta(seconds=limits.PICTURE_KEPT_S + 1)
     for each in (old, used):
-        await bench.store.add_picture("ada", replace(each, used_at=long_ago))
+        await bench.store.pictures.add("ada", replace(each, used_at=long_ago))
     assert await bench.inputs.let_go() == [old.id]
     assert inputs(bench) == sorted([f"{used.id}.png", f"{fresh.id}.png"])
     with pytest.raises(NotFound):

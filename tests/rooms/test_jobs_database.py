@@ -170,9 +170,9 @@ async def test_a_name_that_no_job_can_have_is_not_found(store: JobStore, name: s
     with pytest.raises(NotFound):
         await store.cancel(name, by="caller")
     with pytest.raises(NotFound):
-        await store.image(name, tenant="ada")
+        await store.pictures.image(name, tenant="ada")
     with pytest.raises(NotFound):
-        await store.picture(name, tenant="ada")
+        await store.pictures.get(name, tenant="ada")
     with pytest.raises(InvalidInput):
         await store.list_jobs("ada", limit=1, before=name)
     assert await store.files.of(name) is None

@@ -94,7 +94,7 @@ async def test_a_picture_that_is_taken_away_is_given_to_nobody(
     assert [each.image_id for each in await store.files.unpurged(10)] == [image.id]
     await store.files.purged(image.id)
     assert await store.files.unpurged(10) == []
-    kept, job = await store.image(image.id, tenant="ada")
+    kept, job = await store.pictures.image(image.id, tenant="ada")
     assert kept.removed_at is not None
     steps = [event for event in await store.events(job.id) if event.kind == "step"]
     assert not any("preview" in event.data for event in steps)

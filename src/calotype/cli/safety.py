@@ -242,7 +242,7 @@ def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
         print_json(found)
     else:
         rows = [
-            [it["name"], f"{it['hashes']:,}", "severe" if it["is_severe"] else "ordinary"]
+            [str(it["name"]), f"{it['hashes']:,}", "severe" if it["is_severe"] else "ordinary"]
             for it in found
         ]
         print_table(["list", "hashes", "a match is"], rows)

@@ -57,7 +57,7 @@ class Lookup:
             parent=parent,
         )
         if sent := [each for each, picture in found.pictures.items() if picture.bytes]:
-            await self._store.use_pictures(sent)
+            await self._store.pictures.use(sent)
         return ask, found
 
     async def _parent(
@@ -65,7 +65,7 @@ class Lookup:
     ) -> tuple[Ask, InputPicture]:
         assert ask.parent is not None
         try:
-            image, job = await self._store.image(ask.parent, tenant=tenant)
+            image, job = await self._store.pictures.image(ask.parent, tenant=tenant)
             picture = await self._pictures.find(tenant, ask.parent, pool=pool)
         except NotFound as error:
             raise InvalidInput(error.detail, field="parent", limit=error.limit) from error

@@ -64,7 +64,7 @@ class InputPictures:
         async with self._writing:
             await self._kept.put(kept_name(picture.id, FORM), taken.png)
             try:
-                await self._store.add_picture(tenant, picture, taken.ingredient)
+                await self._store.pictures.add(tenant, picture, taken.ingredient)
             except CalotypeError:
                 await self._kept.delete(kept_name(picture.id, FORM))
                 raise
@@ -76,8 +76,8 @@ class InputPictures:
         Of images only those that were made in ``pool``, or in none.
         """
         if picture_id.startswith(f"{SENT}_"):
-            return await self._store.picture(picture_id, tenant=tenant)
-        image, job = await self._store.image(picture_id, tenant=tenant)
+            return await self._store.pictures.get(picture_id, tenant=tenant)
+        image, job = await self._store.pictures.image(picture_id, tenant=tenant)
         if image.removed_at is not None:
             raise gone()
         if job.spec.pool not in ("", pool):
@@ -93,7 +93,7 @@ class InputPictures:
 
     async def owner(self, picture_id: str) -> str | None:
         """The tenant that sent it; None if nobody did, or it was let go."""
-        sent = await self._store.sent(picture_id)
+        sent = await self._store.pictures.sent(picture_id)
         return sent.tenant if sent else None
 
     async def file(self, picture_id: str) -> bytes:
@@ -105,7 +105,7 @@ class InputPictures:
     async def bring(self, picture_id: str, width: int, height: int, channels: int) -> Brought:
         """The picture as a row wants it. Raises NotFound, and Refused by what is known now."""
         file = await self.file(picture_id)
-        sent = await self._store.sent(picture_id)
+        sent = await self._store.pictures.sent(picture_id)
         claim = sent.ingredient if sent else None
         wanted = Wanted(file, width, height, channels, picture_id, claim)
         brought = await self._finisher.bring(wanted)
@@ -118,11 +118,11 @@ class InputPictures:
         A database without any leaves them alone: they are of another one, which may come back.
         """
         await self._kept.delete_drafts()
-        if not await self._store.count_pictures():
+        if not await self._store.pictures.count():
             return
         async for page in self._kept.names():
             ids = {name: id_of(name) or "" for name in page}
-            known = await self._store.known_pictures(set(ids.values()))
+            known = await self._store.pictures.known(set(ids.values()))
             for name in sorted(name for name in page if ids[name] not in known):
                 await self._kept.delete(name)
 
@@ -133,7 +133,7 @@ class InputPictures:
             waiting = await self._store.unfinished()
             keep = {each for job in waiting for each in job.spec.picture_ids}
             keep |= await self._store.people.cases.held_pictures()
-            gone = await self._store.drop_pictures(before=before, keep=keep)
+            gone = await self._store.pictures.drop_unused(before=before, keep=keep)
             for picture_id in gone:
                 await self._kept.delete(kept_name(picture_id, FORM))
         return gone

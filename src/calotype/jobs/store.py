@@ -8,8 +8,7 @@ then have changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select
@@ -23,7 +22,6 @@ from calotype.core.nouns import (
     Event,
     IdempotencyKey,
     Image,
-    InputPicture,
     Job,
     Key,
     Lease,
@@ -33,7 +31,7 @@ from calotype.core.nouns import (
     Verdict,
 )
 from calotype.core.states import AttemptState, JobState
-from calotype.jobs import idempotency, keys, moves, notes, pictures, reading, tables
+from calotype.jobs import idempotency, keys, moves, notes, reading, tables
 from calotype.jobs.budgets import Budgets
 from calotype.jobs.database import Database, open_database
 from calotype.jobs.files import PictureFiles
@@ -41,6 +39,7 @@ from calotype.jobs.hash_log import HashLog
 from calotype.jobs.leases import Leases
 from calotype.jobs.log import EventLog
 from calotype.jobs.people import People
+from calotype.jobs.pictures import Pictures
 from calotype.jobs.quarantine import Quarantine
 from calotype.jobs.webhooks import Webhooks
 
@@ -60,6 +59,7 @@ class JobStore:
         self.idempotency_keys = idempotency.IdempotencyKeys(database)
         self.hash_log = HashLog(database)
         self.files = PictureFiles(database)
+        self.pictures = Pictures(database)
         self.webhooks = Webhooks(database)
         self.people = People(database, self._change)
         self._log.start()
@@ -312,42 +312,6 @@ class JobStore:
         first step raises NotFound for an unknown job. Follows what this process writes.
         """
         return self._log.follow(job_id, after)
-
-    # Pictures to begin from.
-
-    async def add_picture(
-        self, tenant: str, picture: InputPicture, ingredient: bytes | None = None
-    ) -> None:
-        """Record a picture that was sent (again), and the claim it came with. Raises TooMany."""
-        await pictures.add(self._database, tenant, picture, ingredient)
-
-    async def picture(self, picture_id: str, *, tenant: str) -> InputPicture:
-        """A picture that this tenant sent. Raises NotFound."""
-        return await pictures.get(self._database, picture_id, tenant)
-
-    async def sent(self, picture_id: str) -> pictures.Sent | None:
-        """Who sent a picture, and with what claim; None if nobody did."""
-        return await pictures.sent(self._database, picture_id)
-
-    async def image(self, image_id: str, *, tenant: str) -> tuple[Image, Job]:
-        """A delivered image of this tenant, and its job (without images). Raises NotFound."""
-        return await pictures.image(self._database, image_id, tenant)
-
-    async def use_pictures(self, picture_ids: Collection[str]) -> None:
-        """Note that a job names these pictures, so that they are kept on."""
-        await pictures.use(self._database, picture_ids)
-
-    async def drop_pictures(self, *, before: datetime, keep: Collection[str]) -> list[str]:
-        """Forget pictures last of use before then, but for ``keep``; return their ids."""
-        return await pictures.drop_unused(self._database, before=before, keep=keep)
-
-    async def known_pictures(self, picture_ids: Collection[str]) -> set[str]:
-        """Those of these ids that somebody sent."""
-        return await pictures.known(self._database, picture_ids)
-
-    async def count_pictures(self) -> int:
-        """How many pictures people have sent, of those that are kept."""
-        return await pictures.count(self._database)
 
     # Keys.
 
