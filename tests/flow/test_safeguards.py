@@ -91,6 +91,19 @@ def test_lists_of_known_pictures_are_added_and_listed(home: Path, tmp_path: Path
     assert "3 hashes in canaries" in answer.stdout
     told = json.loads(here(home, "safety", "hashes", "list", "--json").stdout)
     assert [(each["name"], each["hashes"]) for each in told] == [("canaries", 3)]
+    assert told[0]["is_severe"]
+    change = ("safety", "hashes", "severity", "canaries")
+    answer = here(home, *change, "ordinary", "--reason", "logos")
+    assert "a match in canaries is ordinary" in answer.stdout, answer.stderr
+    assert here(home, *change, "odd", "--reason", "logos").returncode == 2
+    add = ("safety", "hashes", "add", str(file), "--name", "more", "--ordinary")
+    assert "say why" in here(home, *add).stderr
+    assert here(home, *add, "--reason", "logos").returncode == 0
+    table = here(home, "safety", "hashes", "list").stdout.splitlines()
+    assert [line.split() for line in table if "ordinary" in line] == [
+        ["canaries", "3", "ordinary"],
+        ["more", "3", "ordinary"],
+    ]
     assert Settings(home=home).hash_lists == [home / "hashes"]
 
 
