@@ -12,6 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 from xdist.scheduler import LoadFileScheduling
 
 from tests import s3 as moto
@@ -25,6 +26,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # No example has a deadline, since the machine is busy, and none is kept: processes share no files.
 hypothesis.settings.register_profile("suite", deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("suite")
+
+# What breaks is logged as by a server: with all that was in its frames it takes seconds of a core.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # Run by one process, one after the other: they share what is dear to start. Each other file is a
 # group of its own.
@@ -59,15 +68,13 @@ def group_of(test: str) -> str:
     return next((group for path, group in GROUPS.items() if file.startswith(path)), file)
 
 
-class Scheduling(LoadFileScheduling):
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """``--dist loadfile``, but by groups."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return group_of(nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
-    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+    if config.getvalue("dist") != "loadfile":
+        return None
+    scheduling = LoadFileScheduling(config, log)
+    scheduling._split_scope = group_of
+    return scheduling
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -101,19 +101,22 @@ def _wait_until_ready(file: Path, path: str, process: subprocess.Popen[bytes], l
     """Its address, which it writes itself: of a port that is free now another may make use."""
     deadline = time.monotonic() + START_S_MAX
     said = "nothing"
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}:\n{_tail(log)}")
-        try:
-            written = json.loads(file.read_text())
-            if written["pid"] == process.pid:  # not one that was killed
-                answer = httpx.get(f"{written['url']}/{path}", timeout=5.0)
-                said = answer.text
-                if answer.is_success:
-                    return str(written["url"])
-        except (OSError, ValueError, httpx.TransportError) as error:  # none yet, or half of it
-            said = repr(error)
-        time.sleep(POLL_S)
+    with httpx.Client(
+        timeout=5.0, trust_env=False, verify=False
+    ) as client:  # made once: it is dear
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"the server ended with {process.returncode}:\n{_tail(log)}")
+            try:
+                written = json.loads(file.read_text())
+                if written["pid"] == process.pid:  # not one that was killed
+                    answer = client.get(f"{written['url']}/{path}")
+                    said = answer.text
+                    if answer.is_success:
+                        return str(written["url"])
+            except (OSError, ValueError, httpx.TransportError) as error:  # none yet, or half of it
+                said = repr(error)
+            time.sleep(POLL_S)
     raise RuntimeError(f"not ready after {START_S_MAX:g} s ({said[:500]}):\n{_tail(log)}")
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy.exc import OperationalError
 
 from calotype.core.errors import InvalidInput
 from calotype.core.hash_log import LogEntry
@@ -355,42 +353,6 @@ async def running_bench(
         for engine in bench.pool.engines:
             await bench.pool.warm(engine=engine)
         yield bench
-
-
-LOCKED = OperationalError("UPDATE", {}, Exception("database is locked"))
-
-
-def failing(act: Callable[..., Awaitable[Any]], times: int, error: Exception = LOCKED) -> Any:
-    """``act``, but its first ``times`` calls raise."""
-    left = [error] * times
-
-    async def acting(*args: Any, **kwargs: Any) -> Any:
-        if left:
-            raise left.pop()
-        return await act(*args, **kwargs)
-
-    return acting
-
-
-class Halt:
-    """Stops whoever calls, until it is opened."""
-
-    def __init__(self, act: Callable[..., Awaitable[Any]]) -> None:
-        self._act = act
-        self.reached, self.opened = asyncio.Event(), asyncio.Event()
-
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.reached.set()
-        await self.opened.wait()
-        return await self._act(*args, **kwargs)
-
-
-async def let_through(halt: Halt, waiting: asyncio.Task[Any]) -> None:
-    """Open the halt once all others have gone as far as they can; return when the task is over."""
-    await asyncio.sleep(0.05)
-    halt.opened.set()
-    async with asyncio.timeout(60):
-        await waiting
 
 
 def unavailable(raw: Raw) -> Any:

@@ -19,12 +19,10 @@ from tests.flow.dispatch_bench import (
     SPEC,
     WAIT,
     Bench,
-    Halt,
     bench_in,
     eventually,
-    failing,
-    let_through,
 )
+from tests.flow.faults import Halt, failing, let_through
 
 pytestmark = pytest.mark.usefixtures("short_times")
 

@@ -17,10 +17,10 @@ from tests.flow.dispatch_bench import (
     Bench,
     bench_in,
     eventually,
-    failing,
     running_bench,
     unavailable,
 )
+from tests.flow.faults import failing
 
 pytestmark = pytest.mark.usefixtures("short_times")
 

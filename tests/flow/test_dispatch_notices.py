@@ -17,7 +17,6 @@ from tests.flow.dispatch_bench import (
     DEVICE_S,
     WAIT,
     Bench,
-    Halt,
     bench_in,
     eventually,
     running_bench,
@@ -25,6 +24,7 @@ from tests.flow.dispatch_bench import (
     virtual_s,
 )
 from tests.flow.engines_bench import LONG, engines_bench
+from tests.flow.faults import Halt
 
 pytestmark = pytest.mark.usefixtures("short_times")
 

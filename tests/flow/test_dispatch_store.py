@@ -16,12 +16,11 @@ from tests.flow.dispatch_bench import (
     BLOCKED,
     WAIT,
     Bench,
-    Halt,
     eventually,
-    failing,
     running_bench,
     unavailable,
 )
+from tests.flow.faults import Halt, failing
 
 pytestmark = pytest.mark.usefixtures("short_times")
 

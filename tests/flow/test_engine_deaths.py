@@ -23,10 +23,10 @@ from tests.flow.dispatch_bench import (
     SPEC,
     WAIT,
     Bench,
-    Halt,
     eventually,
 )
 from tests.flow.engines_bench import LONG, QUICK, EnginesBench, engines_bench
+from tests.flow.faults import Halt
 
 pytestmark = pytest.mark.usefixtures("short_times")
 

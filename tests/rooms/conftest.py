@@ -96,6 +96,14 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def kept_curves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Engine processes of the module time each size of picture once: seconds, at every start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALOTYPE_ENGINE_FOLDER", str(tmp_path_factory.mktemp("engine")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random SDXL, to read only."""

@@ -253,7 +253,7 @@ async def test_a_file_that_was_changed_in_the_store_is_not_served(
     await gallery.pictures._write(name, bytes(data))
     answer = await client.get(image["url"])
     assert answer.status_code == 500
-    assert b"PNG" not in answer.content
+    assert b"\x89PNG" not in answer.content  # an id of a request may have the letters
 
 
 async def test_a_redirect_leads_to_the_bucket_itself(

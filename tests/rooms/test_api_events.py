@@ -145,7 +145,7 @@ async def test_not_ready_is_503_with_the_reasons(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        app.state.platform, "readiness", lambda: {"ready": False, "fault": "no engine"}
+        app.state.platform.installation, "readiness", lambda: {"ready": False, "fault": "no engine"}
     )
     answer = await client.get("/readyz")
     assert answer.status_code == 503
@@ -154,9 +154,10 @@ async def test_not_ready_is_503_with_the_reasons(
 
 @pytest.fixture
 def logging() -> Iterator[None]:
+    before = structlog.get_config()
     configure_logging(Settings())
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 @pytest.mark.usefixtures("logging")

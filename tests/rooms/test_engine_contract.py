@@ -37,7 +37,10 @@ from calotype.pool.process import EngineProcess
 from calotype.pool.registry import embedded_folder
 from calotype.pool.reports import EngineDown
 
-pytestmark = pytest.mark.parametrize("engine", ["calotype.pool.testing", "calotype.engine"])
+pytestmark = [
+    pytest.mark.parametrize("engine", ["calotype.pool.testing", "calotype.engine"]),
+    pytest.mark.usefixtures("kept_curves"),
+]
 
 
 BEATS = {HEARTBEAT_VARIABLE: "1.0", "CALOTYPE_FAKE_STEP_S": "0.01"}

@@ -28,6 +28,7 @@ from calotype.core.messages import (
 )
 from tests.rooms.engine_bench import EMBEDDED, SIZE, run_row
 
+pytestmark = pytest.mark.usefixtures("kept_curves")
 ROW = replace(run_row("job/1/0"), model="vignette", sampler="dpmpp_2m")
 
 

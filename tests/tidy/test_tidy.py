@@ -48,6 +48,11 @@ def test_a_module_fits_a_head(path: Path) -> None:
         assert lines <= FUNCTION_LINES_MAX, f"{function.name} has {lines} lines"
 
 
+def test_a_file_of_tests_fits_a_head_too() -> None:
+    lines = {name(it): len(it.read_text().splitlines()) for it in (ROOT / "tests").rglob("*.py")}
+    assert {it: count for it, count in lines.items() if count > MODULE_LINES_MAX} == {}
+
+
 @pytest.mark.parametrize(
     "room", [path for path in sorted(SRC.iterdir()) if path.is_dir()], ids=name
 )
