@@ -75,6 +75,20 @@ class Postgres:
         self.process.kill()
         self.process.wait(STOP_S_MAX)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have it say nothing more, as one whose machine is gone, until the block ends."""
+        parent = self.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        pids = [parent, *map(int, children)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def shut(self) -> None:
         """End it as an operator would: whoever is connected is cut off."""
         self.process.send_signal(signal.SIGINT)

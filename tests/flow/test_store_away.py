@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from calotype.cli.client import Client
 from calotype.cli.client import Server as Address
@@ -53,6 +54,27 @@ def test_a_server_outlives_a_restart_of_its_database_and_ends_when_another_serve
             said = (tmp_path / "server.log").read_text()
             assert "another Calotype server works on the job database" in said
             assert "Every job is stored" in said
+
+
+def test_one_whose_database_says_nothing_any_more_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    with running_postgres() as database:
+        settings = {"CALOTYPE_DATABASE_URL": database.new_database(), "FAKE_STEP_S": "0.1"}
+        with (
+            running_server(tmp_path, settings, is_drawn=False) as server,
+            httpx.Client(
+                base_url=server.url, headers=server.headers, timeout=60, trust_env=False
+            ) as client,
+        ):
+            ask = {"prompt": "a red tent", "steps": 100} | a_source(client)
+            job = client.post("/v1/jobs", json=ask).json()
+            until(lambda: client.get(job["urls"]["self"]).json()["progress"], "the job runs")
+            with database.frozen():
+                with pytest.raises(httpx.ReadTimeout):  # meanwhile steps are made, and not written
+                    client.post("/v1/jobs", json=ask, timeout=1.0)
+                server.process.send_signal(signal.SIGTERM)
+                assert server.process.wait(WAIT_S) == 0
+        said = (tmp_path / "server.log").read_text()
+        assert "not_stopped_in_order" in said, "it would wait for its database for ever"
 
 
 def _restart_under(database: Postgres, server: Server, client: httpx.Client) -> None:

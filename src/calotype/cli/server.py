@@ -2,7 +2,7 @@
 
 The socket listens before the platform starts, so that early requests wait instead of being
 refused. SIGINT, SIGTERM or (if asked for) the end of stdin stop it: event streams end, requests in
-flight get SHUTDOWN_S_MAX, then the platform stops.
+flight get SHUTDOWN_S_MAX, then the platform stops, in STOP_S_MAX or not in order.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -32,7 +33,10 @@ from calotype.flow.platform import Platform
 from calotype.settings import Settings
 
 SHUTDOWN_S_MAX = 5
+STOP_S_MAX = 8.0  # for engines to end (they get 5 s) and for what the store has yet to write
 _BACKLOG = 1024  # connections that wait to be accepted
+
+log = structlog.get_logger("calotype.server")
 
 
 def run_server(
@@ -102,7 +106,20 @@ async def _serve(
             raise InternalError(f"{fault}. Every job is stored: the next start goes on with them")
     finally:
         settings.server_file.unlink(missing_ok=True)
-        await platform.stop()
+        await _stop(platform)
+
+
+async def _stop(platform: Platform) -> None:
+    """Stop the platform, but not for ever: its database may be gone for good.
+
+    What a task of ours still waits for then is dropped: nobody was told that it is stored. Engines
+    end with this process, whatever happens.
+    """
+    try:
+        async with asyncio.timeout(STOP_S_MAX):
+            await platform.stop()
+    except TimeoutError:
+        log.error("not_stopped_in_order", after_s=STOP_S_MAX)
 
 
 def _stop_on_signals(stopping: asyncio.Event, *, end_with_stdin: bool) -> None:
