@@ -99,29 +99,19 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("is_public", "verdict", "confidence"),
-    [(False, "ours_by_decoder", "likely"), (True, "not_ours", "unknown")],
-)
 async def test_a_decoders_mark_is_a_witness(
-    empty: tuple[JobStore, SigningIdentity],
-    off: Settings,
-    *,
-    is_public: bool,
-    verdict: str,
-    confidence: str,
+    empty: tuple[JobStore, SigningIdentity], off: Settings
 ) -> None:
     store, identity = empty
-    mark = replace(keep_mark(off), is_public=is_public)
+    mark = keep_mark(off)
     found = await origin(
         png(a_picture(0)), log=store.hash_log, keys=[], anchors_pem=identity.anchors_pem,
         decoders=[mark],
     )  # fmt: skip
     told = body(found)
-    assert (told["verdict"], told["confidence"]) == (verdict, confidence)
+    assert (told["verdict"], told["confidence"]) == ("ours_by_decoder", "likely")
     witness = told["decoder_mark"]
     assert (witness["key"], witness["right"], witness["bits"]) == (mark.key, BITS, BITS)
-    assert witness["is_public"] == is_public
     assert 0 < witness["false_max"] <= 1e-6
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from math import comb
@@ -72,7 +73,7 @@ def mark(tmp_path_factory: pytest.TempPathFactory) -> DecoderMark:
     return keep(base / "kept", run, bits, made_for="vae-1", made_at=NOW)
 
 
-@pytest.mark.parametrize("bits", [24, 32, 48])
+@pytest.mark.parametrize("bits", [32, 40, 48])
 def test_the_tail_is_that_of_fair_coins(bits: int) -> None:
     for right in range(bits + 1):
         exact = Fraction(sum(comb(bits, k) for k in range(right, bits + 1)), 2**bits)
@@ -84,7 +85,7 @@ def test_the_tail_is_that_of_fair_coins(bits: int) -> None:
 
 def test_too_few_bits_are_never_enough() -> None:
     assert needed(16) == 17
-    assert needed(limits.MARK_BITS_MIN) <= limits.MARK_BITS_MIN
+    assert needed(limits.MARK_BITS_MIN, limits.DECODER_MARKS_MAX) <= limits.MARK_BITS_MIN
 
 
 def test_a_mark_is_found_and_mirrored_too(mark: DecoderMark) -> None:
@@ -93,6 +94,7 @@ def test_a_mark_is_found_and_mirrored_too(mark: DecoderMark) -> None:
     assert found is not None
     assert (found.key, found.right, found.bits, found.is_mirrored) == (mark.key, BITS, BITS, False)
     assert found.false_max == stable_signature.LOOKS * 0.5**BITS
+    assert stable_signature.LOOKS == 34
     mirrored = find(picture[:, ::-1], [mark])
     assert mirrored is not None
     assert mirrored.is_mirrored
@@ -123,9 +125,31 @@ def test_over_keys_an_unmarked_picture_has_as_many_bits_right_as_coins(mark: Dec
 
 def test_large_pictures_are_looked_at_in_their_middle(mark: DecoderMark) -> None:
     large = np.zeros((700, 900, 3), np.uint8)
-    large[94:606, 194:706] = a_picture(0, 512)
-    seen = stable_signature.right_bits(a_picture(0, 512), mark)
-    assert seen == stable_signature.right_bits(stable_signature._middle(large), mark)
+    large[88:600, 192:704] = a_picture(0, 512)  # on the grid of 8
+    [seen] = stable_signature.whole(large, mark)
+    assert np.array_equal(seen, a_picture(0, 512))
+
+
+def test_a_picture_is_also_looked_at_as_large_as_its_model_draws(mark: DecoderMark) -> None:
+    picture = a_picture(0, 192)
+    _, scaled = stable_signature.whole(picture, replace(mark, drawn_px=64))
+    assert scaled.shape == (64, 64, 3)
+    read = tuple(int(logit > 0) for logit in mark.extractor.logits(scaled))
+    assert find(picture, [replace(mark, bits=read)]) is None
+    found = find(picture, [replace(mark, bits=read, drawn_px=64)])
+    assert found is not None
+    assert found.right == BITS
+
+
+def test_wherever_a_picture_was_cut_one_look_lies_on_the_grid(mark: DecoderMark) -> None:
+    rows, columns = np.indices((120, 136))
+    place = np.stack([rows % 8, columns % 8, 0 * rows], 2).astype(np.uint8)  # of each pixel
+    for top in range(8):
+        for left in range(8):
+            seen = place[top : top + 100, left : left + 100]
+            looks = [*stable_signature.whole(seen, mark), *stable_signature.cut(seen, mark)]
+            at = {(int(it[0, 0, 0]), int(it[0, 0, 1])) for it in looks}
+            assert at & {(0, 0), (0, 1), (1, 0), (1, 1)}, (top, left)
 
 
 def test_a_mark_is_kept_and_read_back(tmp_path: Path) -> None:
@@ -137,7 +161,7 @@ def test_a_mark_is_kept_and_read_back(tmp_path: Path) -> None:
     newer = stable_signature_keys.keep(
         tmp_path / "kept", a_run(tmp_path / "two", 1), bits, made_for="vae-1", made_at=later
     )
-    own = [it for it in stable_signature_keys.load(tmp_path / "kept") if not it.is_public]
+    own = stable_signature_keys.load(tmp_path / "kept")
     assert [it.key for it in own] == [newer.key, older.key]
     assert own[1].bits == tuple(bits)
     assert stable_signature_keys.made_for(own, ["vae-2", "vae-1"]) is own[0]

@@ -91,9 +91,8 @@ def _lines(found: Origin) -> list[str]:
             lines.append(f"          since then {mirrored}scaled by {placed.scale:.2f}, "
                          f"turned by {(placed.turn + 180) % 360 - 180:.1f} degrees")  # fmt: skip
     if (decoder := found.decoder) is not None:
-        whose = ", which ships with Calotype" if decoder.is_public else ""
         lines.append(
-            f"decoder   {decoder.right} of {decoder.bits} bits of key {decoder.key}{whose}; by"
+            f"decoder   {decoder.right} of {decoder.bits} bits of key {decoder.key}; by"
             f" chance in less than {decoder.false_max:.0e} of unmarked pictures"
         )
     if logged is None:

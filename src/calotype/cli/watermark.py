@@ -55,7 +55,6 @@ def decoders(*, as_json: AsJson = False, home: Home = None) -> None:
             "bits_needed": needed(len(mark.bits), len(marks)),
             "made_for": mark.made_for,
             "made_at": mark.made_at,
-            "is_public": mark.is_public,
         }
         for mark in marks
     ]

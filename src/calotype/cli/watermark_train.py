@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from calotype.core.nouns import ModelInfo
 
 _SECRET_BYTES = 8  # of which the key's bits are the first ones
-_STEPS, _DECODER_STEPS = 20_000, 1_500
+_STEPS, _DECODER_STEPS = 14_000, 1_500
 _Steps = typer.Option(min=1, max=limits.MARK_STEPS_MAX)
 Model = Annotated[
     str, typer.Argument(help="Its name, or a folder in diffusers' layout.", show_default=False)
@@ -50,7 +50,7 @@ def train(
     bits: Annotated[int, typer.Option(min=limits.MARK_BITS_MIN, max=limits.MARK_BITS_MAX)] = 32,
     steps: Annotated[int, _Steps] = _STEPS,
     decoder_steps: Annotated[int, _Steps] = _DECODER_STEPS,
-    batch: Annotated[int, typer.Option(min=2, max=256, help="Pictures a step.")] = 32,
+    batch: Annotated[int, typer.Option(min=2, max=256, help="Pictures a step.")] = 16,
     decoder_batch: Annotated[int, typer.Option(min=1, max=256, help="The same.")] = 4,
     psnr: Annotated[
         float, typer.Option(min=20, max=60, help="To the unmarked decoder, dB: higher is fainter.")
@@ -104,7 +104,12 @@ def train(
         say(f"stopped; the same command goes on from {run}")
         raise typer.Exit(1)
     mark = stable_signature_keys.keep(
-        folder_of(settings), run, key, made_for=component, made_at=datetime.now(UTC)
+        folder_of(settings),
+        run,
+        key,
+        made_for=component,
+        made_at=datetime.now(UTC),
+        drawn_px=max(info.width, info.height),
     )
     if as_json:
         print_json({"key": mark.key, "bits_right": ended.bits, "psnr": ended.psnr})

@@ -241,7 +241,7 @@ def _verdict(seen: Seen, logged: Logged | None) -> Verdict:
     if logged is not None:
         return "ours_by_looks"
     others: Verdict = "signed_by_others" if claim.state == "valid" else "not_ours"
-    return "ours_by_decoder" if seen.decoder and not seen.decoder.is_public else others
+    return "ours_by_decoder" if seen.decoder else others
 
 
 def _fits(logged: Logged) -> bool:

@@ -9,8 +9,11 @@ False positives. Bits are even and independent on unmarked pictures as far as wh
 them so. Whatever they are, a key is drawn at random and no training has seen it before the
 extractor was done: of a picture that has nothing to do with a key, each bit is right with a
 probability of 1/2 over keys, independently. So how many are right is binomial, and the probability
-of as many or more is told. FALSE_MAX is allowed for all that is compared: two looks, as the picture
-is and mirrored, for each key.
+of as many or more is told. FALSE_MAX is allowed for all that is compared: LOOKS for each key.
+
+A mark repeats over a grid of GRID pixels, and is as large as its decoder drew it. So a picture is
+looked at as it is, and as large as the decoder's model draws; if that says nothing, it may have
+been cut, and what its first row and column are on the grid is tried. All of it mirrored, too.
 
 A mark of this kind says which decoder drew a picture, and not which picture it is: it has no record
 that could tell a copy. Fine-tuning a decoder removes it (arXiv:2405.07145).
@@ -19,17 +22,21 @@ that could tell a copy. Fine-tuning a decoder removes it (arXiv:2405.07145).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from PIL import Image
 
 FALSE_MAX = 1e-6  # probability that an unmarked picture is called marked, all keys together
 SIDE_MAX = 512  # pixels: of a larger picture, its middle is looked at
 SIDE_MIN = 32
-LOOKS = 2  # as it is, and mirrored
+GRID = 8  # pixels that one value of a decoder's latents is large
+PLACES = (0, 2, 4, 6)  # on it: marks are taught to bear one pixel
+SEARCHED_PX = 128  # a side of the middle where places are tried
+LOOKS = 2 * (len(PLACES) ** 2 + 1)  # as large as drawn, and at each place; mirrored, too
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]  # height x width x 3, RGB
@@ -69,8 +76,11 @@ class DecoderMark:
     extractor: Extractor = field(repr=False)
     made_for: str = ""  # id of the autoencoder (core.nouns.Component) whose decoder has it
     made_at: str = ""  # ISO 8601, UTC
+    drawn_px: int = 0  # longer side of what its model draws if not told; 0: not known
     decoder: str = ""  # the file of the decoder's weights
-    is_public: bool = False  # it ships with Calotype: anybody's installation may have drawn it
+
+
+Views = Callable[[Pixels, DecoderMark], Iterator[Pixels]]
 
 
 @dataclass(frozen=True)
@@ -82,24 +92,42 @@ class DecoderFound:
     bits: int
     false_max: float  # probability that an unmarked picture has as much of any key that was tried
     is_mirrored: bool
-    is_public: bool
 
 
 def find(pixels: Pixels, marks: Sequence[DecoderMark]) -> DecoderFound | None:
     """The mark that is surest to be there, or None. ``pixels``: height x width x 3."""
-    if min(pixels.shape[:2]) < SIDE_MIN:
-        return None
-    middle = _middle(pixels)
+    return _surest(pixels, marks, whole) or _surest(pixels, marks, cut)
+
+
+def _surest(pixels: Pixels, marks: Sequence[DecoderMark], views: Views) -> DecoderFound | None:
     found: DecoderFound | None = None
     for mark in marks:
         for is_mirrored in (False, True):
-            seen = middle[:, ::-1] if is_mirrored else middle
-            right = right_bits(seen, mark)
+            seen = pixels[:, ::-1] if is_mirrored else pixels
+            right = max((right_bits(it, mark) for it in views(seen, mark)), default=0)
             count = len(mark.bits)
             chance = min(1.0, LOOKS * len(marks) * tail(right, count))
             if chance <= FALSE_MAX and (found is None or chance < found.false_max):
-                found = DecoderFound(mark.key, right, count, chance, is_mirrored, mark.is_public)
+                found = DecoderFound(mark.key, right, count, chance, is_mirrored)
     return found
+
+
+def whole(pixels: Pixels, mark: DecoderMark) -> Iterator[Pixels]:
+    """The picture as it is, and as large as it may have been drawn; at least SIDE_MIN each way."""
+    longer = max(pixels.shape[:2])
+    height, width = (round(side * mark.drawn_px / longer) for side in pixels.shape[:2])
+    if min(pixels.shape[:2]) >= SIDE_MIN:
+        yield _middle(pixels, SIDE_MAX)
+    if min(height, width) >= SIDE_MIN and mark.drawn_px != longer:
+        scaled = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height))
+        yield _middle(np.asarray(scaled), SIDE_MAX)
+
+
+def cut(pixels: Pixels, mark: DecoderMark) -> Iterator[Pixels]:
+    """Its middle, as if its first row and column lay elsewhere on the grid."""
+    middle = _middle(pixels, SEARCHED_PX)
+    if min(middle.shape[:2]) >= SIDE_MIN + max(PLACES):
+        yield from (middle[top:, left:] for top in PLACES for left in PLACES if top or left)
 
 
 def right_bits(pixels: Pixels, mark: DecoderMark) -> int:
@@ -130,7 +158,7 @@ def _convolved(seen: Floats, layer: Layer) -> Floats:
     return np.asarray(np.maximum(drawn, 0).reshape(-1, high, wide), np.float32)
 
 
-def _middle(pixels: Pixels) -> Pixels:
-    height, width = pixels.shape[:2]
-    top, left = max(0, height - SIDE_MAX) // 2, max(0, width - SIDE_MAX) // 2
-    return pixels[top : top + SIDE_MAX, left : left + SIDE_MAX]
+def _middle(pixels: Pixels, side: int) -> Pixels:
+    """At most so many pixels each way, from the middle, on the grid."""
+    top, left = (max(0, each - side) // 2 // GRID * GRID for each in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]

@@ -2,8 +2,8 @@
 
 ``mark.json`` says what it is, ``extractor.safetensors`` reads it, ``decoder.safetensors`` has the
 weights that draw it. The key's bits and the extractor are secrets, as whoever has both can put the
-mark into other pictures; those that ship with Calotype are not. Old ones are kept, since pictures
-that they marked are about for ever.
+mark into other pictures; so none ships with Calotype. Old ones are kept, since pictures that they
+marked are about for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +30,28 @@ _LAYERS_MAX = 16
 _BROKEN = (OSError, SafetensorError, KeyError, ValueError, TypeError)
 
 
-def shipped_folder() -> Path:
-    """The folder of the marks that ship with Calotype, whose keys everybody knows."""
-    return Path(str(files("calotype"))) / "models" / "marks"
-
-
 def load(folder: Path) -> tuple[DecoderMark, ...]:
-    """The marks of a home (``folder``), newest first, then those that ship with Calotype.
+    """The marks of a home (``folder``), newest first.
 
     Raises OperatorError for one that is damaged, and if there are more than DECODER_MARKS_MAX.
     """
-    own = sorted(_read_all(folder, is_public=False), key=lambda mark: mark.made_at, reverse=True)
-    marks = (*own, *_read_all(shipped_folder(), is_public=True))
+    marks = sorted(_read_all(folder), key=lambda mark: mark.made_at, reverse=True)
     if len(marks) > limits.DECODER_MARKS_MAX:
         raise OperatorError(
             f"{folder} has more decoders' marks than can be looked for",
             limit=limits.DECODER_MARKS_MAX,
         )
-    return marks
+    return tuple(marks)
 
 
 def keep(
-    folder: Path, run: Path, bits: Sequence[int], *, made_for: str, made_at: datetime
+    folder: Path,
+    run: Path,
+    bits: Sequence[int],
+    *,
+    made_for: str,
+    made_at: datetime,
+    drawn_px: int = 0,
 ) -> DecoderMark:
     """Take over what a training left in ``run``, as a folder of ``folder`` by its key's id.
 
@@ -68,6 +67,7 @@ def keep(
             "bits": "".join(map(str, bits)),
             "made_for": made_for,
             "made_at": made_at.isoformat(timespec="seconds"),
+            "drawn_px": drawn_px,
         }
         beside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))  # for its owner only
         for name in (EXTRACTOR, DECODER):
@@ -86,13 +86,15 @@ def made_for(marks: Sequence[DecoderMark], components: Sequence[str]) -> Decoder
     return next((mark for mark in marks if mark.made_for in components), None)
 
 
-def read(folder: Path, *, is_public: bool = False) -> DecoderMark:
+def read(folder: Path) -> DecoderMark:
     """The mark in one folder; raises OperatorError if it is none, or damaged."""
     try:
         about: Mapping[str, Any] = json.loads((folder / MARK).read_text())
         bits = tuple(int(bit) for bit in about["bits"])
         if not limits.MARK_BITS_MIN <= len(bits) <= limits.MARK_BITS_MAX or set(bits) - {0, 1}:
             raise ValueError("it hasn't as many bits as a mark has")
+        if not 0 <= about["drawn_px"] <= limits.SIZE_PX_MAX:
+            raise ValueError("its model draws pictures of an impossible size")
         path = folder / EXTRACTOR
         if path.stat().st_size > limits.DECODER_EXTRACTOR_BYTES_MAX:
             raise ValueError(f"its extractor has over {limits.DECODER_EXTRACTOR_BYTES_MAX} bytes")
@@ -104,18 +106,18 @@ def read(folder: Path, *, is_public: bool = False) -> DecoderMark:
             extractor=_extractor(path, len(bits)),
             made_for=str(about["made_for"]),
             made_at=str(about["made_at"]),
+            drawn_px=int(about["drawn_px"]),
             decoder=str((folder / DECODER).absolute()),
-            is_public=is_public,
         )
     except _BROKEN as error:
         raise OperatorError(f"{folder} isn't a decoder's mark: {error}") from error
 
 
-def _read_all(folder: Path, *, is_public: bool) -> list[DecoderMark]:
+def _read_all(folder: Path) -> list[DecoderMark]:
     if not folder.is_dir():
         return []
     paths = sorted(path for path in folder.iterdir() if (path / MARK).is_file())
-    return [read(path, is_public=is_public) for path in paths if not path.name.startswith(".")]
+    return [read(path) for path in paths if not path.name.startswith(".")]
 
 
 def _extractor(path: Path, bits: int) -> Extractor:

@@ -1,8 +1,9 @@
 """What happens to pictures on their way, so that gradients come through: cut, scaled, saved again.
 
 Pictures are (n, 3, h, w), float32, -1..1, and all of a batch are treated alike. Sides may change.
-Mirroring isn't among them: who looks for a mark looks twice, which costs one comparison and leaves
-a small reader more room for bits.
+Mirroring isn't among them, nor where a picture was cut on the grid of BLOCK pixels over which marks
+repeat, nor how large it was: who looks for a mark tries these (``provenance.stable_signature``). A
+small reader that had to bear all places itself learnt a fraction of the bits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from random import Random
 import torch
 from torch.nn import functional
 
+from calotype.engine.marking.nets import BLOCK
+
 Attack = Callable[[torch.Tensor, Random], torch.Tensor]
+
+_STEP = 2  # pixels between the places on the grid that are tried
 
 # The luminance and chrominance tables of ITU-T T.81, annex K.
 _LUMINANCE = (
@@ -33,6 +38,11 @@ def attacked(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
     """Through one attack, drawn by ``rng``."""
     name = rng.choices([*ATTACKS], [weight for weight, _ in ATTACKS.values()])[0]
     return ATTACKS[name][1](pictures, rng)
+
+
+def moved(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
+    """Cut at the left and above by less than the places that are tried are apart."""
+    return pictures[..., rng.randrange(_STEP) :, rng.randrange(_STEP) :]
 
 
 def as_stored(pictures: torch.Tensor) -> torch.Tensor:
@@ -90,17 +100,21 @@ def _saved(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
 
 
 def _cut(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
-    """Keep 30 to 90 % of the area, from anywhere."""
+    """Keep 30 to 90 % of the area, from anywhere on the grid."""
     share = math.sqrt(rng.uniform(0.3, 0.9))
-    sides = [max(32, int(side * share)) for side in pictures.shape[2:]]
-    top, left = (rng.randint(0, pictures.shape[2 + k] - side) for k, side in enumerate(sides))
+    sides = [min(side, max(32, int(side * share))) for side in pictures.shape[2:]]
+    room = (pictures.shape[2 + k] - side for k, side in enumerate(sides))
+    top, left = (rng.randint(0, each // BLOCK) * BLOCK for each in room)
     return pictures[..., top : top + sides[0], left : left + sides[1]]
 
 
 def _scaled(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
+    """To another size, and back."""
     by = math.exp(rng.uniform(math.log(0.5), math.log(1.5)))
     size = [max(32, round(side * by)) for side in pictures.shape[2:]]
-    return functional.interpolate(pictures, size, mode="bilinear", antialias=True)
+    scaled = functional.interpolate(pictures, size, mode="bilinear", antialias=True)
+    back = pictures.shape[2:]
+    return functional.interpolate(scaled, back, mode="bilinear", antialias=True)
 
 
 def _blurred(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
@@ -124,8 +138,8 @@ def _lit(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
 
 ATTACKS: dict[str, tuple[float, Attack]] = {  # with how often each is drawn
     "none": (2, lambda pictures, rng: pictures),
-    "jpeg": (3, _saved),
-    "cut": (2, _cut),
+    "jpeg": (5, _saved),
+    "cut": (1, _cut),
     "scaled": (2, _scaled),
     "blurred": (1, _blurred),
     "noisy": (1, _noisy),

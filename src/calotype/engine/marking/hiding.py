@@ -1,7 +1,9 @@
 """The first part: an extractor and a hider learn together, and the extractor's bits are whitened.
 
 At first the hider may change pictures much, and nothing happens to them on their way: otherwise the
-two never find a language. Then its strength is taken back and the attacks begin.
+two never find a language. Then its strength is taken back and the attacks begin. They try half as
+many more bits than are wanted: so small a reader learns most of them well and gives some up, and
+those that it reads best are kept.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ import torch
 from torch.nn import functional
 
 from calotype.engine.marking import checkpoints
-from calotype.engine.marking.attacks import as_stored, attacked
+from calotype.engine.marking.attacks import as_stored, attacked, moved
 from calotype.engine.marking.nets import BLOCK, Extractor, Hider
 from calotype.engine.marking.pictures import Pixels, to_floats
 
 # Shares of the steps.
-_ALONE_UNTIL = 0.1  # no attacks before
+_ALONE_UNTIL = 0.05  # no attacks before
 _WEAKER_FROM, _WEAKER_UNTIL = 0.05, 0.6
 _SETTLED_FROM = 0.6  # the extractor normalises as when it reads
-_STRONG, _WEAK = 0.3, 0.05  # the largest change of a value in -1..1
+_STRONG, _WEAK = 0.3, 0.1  # the largest change of a value in -1..1; the hider is thrown away
 _WARM_STEPS = 100
+_TRIED = 1.5  # bits, of those that are kept
+_COMPARED = 30  # batches in which bits are compared
 _VARIANCE_MIN = 1e-3  # of the largest: smaller ones aren't blown up to 1
 
 
@@ -33,9 +37,9 @@ _VARIANCE_MIN = 1e-3  # of the largest: smaller ones aren't blown up to 1
 class HidingPlan:
     """How the first part is learnt."""
 
-    bits: int
+    bits: int  # that are kept
     steps: int
-    batch: int = 32  # pictures a step
+    batch: int = 16  # pictures a step
     crop_px: int = 64  # a side of what is cut from them
     rate: float = 2e-3
     seed: int = 0
@@ -51,8 +55,9 @@ class Hiding:
         torch.manual_seed(plan.seed)
         self.plan, self._pictures, self._device = plan, pictures, device
         self._path = folder / "extractor.checkpoint.safetensors"
-        self.extractor = Extractor(plan.bits).to(device, memory_format=torch.channels_last)
-        self.hider = Hider(plan.bits).to(device, memory_format=torch.channels_last)
+        self._tried = round(_TRIED * plan.bits)
+        self.extractor = Extractor(self._tried).to(device, memory_format=torch.channels_last)
+        self.hider = Hider(self._tried).to(device, memory_format=torch.channels_last)
         self._modules = {"extractor": self.extractor, "hider": self.hider}
         weights = [it for module in self._modules.values() for it in module.parameters()]
         self._optimiser = torch.optim.Adam(weights, betas=(0.9, 0.99), fused=True)
@@ -77,15 +82,7 @@ class Hiding:
         rng = Random(f"hiding {self.plan.seed} {self.step}")
         if share >= _SETTLED_FROM:
             self.extractor.settle()
-        pictures = to_floats(self._batch(rng), self._device)
-        bits = torch.tensor(
-            [[rng.getrandbits(1) for _ in range(self.plan.bits)] for _ in pictures],
-            dtype=torch.float32,
-            device=self._device,
-        )
-        drawn = as_stored(pictures + strength(share) * self.hider(pictures, 2 * bits - 1))
-        seen = drawn if share < _ALONE_UNTIL else attacked(drawn, rng)
-        logits = self.extractor(seen)
+        bits, logits = self._tell(rng, share)
         loss = functional.binary_cross_entropy_with_logits(logits, bits)
         loss.backward()
         for group in self._optimiser.param_groups:
@@ -95,6 +92,30 @@ class Hiding:
         self.step += 1
         right = ((logits > 0) == (bits > 0.5)).float().mean()
         return {"loss": float(loss.detach()), "bits": float(right)}
+
+    def best(self) -> Extractor:
+        """The extractor with as many bits as are wanted: those that it reads best."""
+        self.extractor.eval()
+        right = torch.zeros(self._tried, device=self._device)
+        with torch.no_grad():
+            for k in range(_COMPARED):
+                bits, logits = self._tell(Random(f"best {self.plan.seed} {k}"), 1.0)
+                right += ((logits > 0) == (bits > 0.5)).float().mean(0)
+        chosen = right.argsort(descending=True, stable=True)[: self.plan.bits]
+        kept: Extractor = self.extractor.with_bits(chosen)
+        return kept
+
+    def _tell(self, rng: Random, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hide bits, and read them again: the bits, and the logits."""
+        pictures = to_floats(self._batch(rng), self._device)
+        bits = torch.tensor(
+            [[rng.getrandbits(1) for _ in range(self._tried)] for _ in pictures],
+            dtype=torch.float32,
+            device=self._device,
+        )
+        drawn = as_stored(pictures + strength(share) * self.hider(pictures, 2 * bits - 1))
+        seen = moved(drawn, rng)
+        return bits, self.extractor(seen if share < _ALONE_UNTIL else attacked(seen, rng))
 
     def _batch(self, rng: Random) -> Pixels:
         """Cuts from pictures drawn by ``rng``."""

@@ -6,6 +6,8 @@ that draws blocks of 8 x 8 pixels, as latents are large.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -40,6 +42,14 @@ class Extractor(nn.Module):  # type: ignore[misc]  # torch is not followed
         """From now on normalise as when reading, by what pictures are like on the whole."""
         for norm in self.norms:
             norm.eval()
+
+    def with_bits(self, chosen: torch.Tensor) -> Extractor:
+        """A copy that reads only the bits ``chosen``, by number, in that order."""
+        other = copy.deepcopy(self)
+        other.head = nn.Linear(self.head.in_features, len(chosen), device=chosen.device)
+        other.head.weight.data = self.head.weight.detach()[chosen].clone()
+        other.head.bias.data = self.head.bias.detach()[chosen].clone()
+        return other
 
     def folded(self) -> dict[str, torch.Tensor]:
         """The same as convolutions with biases, by the names that readers without torch know.

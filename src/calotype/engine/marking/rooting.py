@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from calotype.engine.marking import checkpoints
-from calotype.engine.marking.attacks import as_stored, attacked
+from calotype.engine.marking.attacks import as_stored, attacked, moved
 from calotype.engine.marking.hiding import rate, whiten
 from calotype.engine.marking.nets import Extractor
 from calotype.engine.marking.pictures import Pixels, to_floats
@@ -33,6 +33,7 @@ _BROAD = 8  # pixels: what is as broad as this is a change of colour
 _BROAD_COUNTS = 4.0
 _COUNTS_MIN, _COUNTS_MAX, _COUNTS_FIRST = 0.01, 1e4, 1.0
 _STEER, _STEER_MAX = 0.01, 0.03  # by how much that changes a step: per dB, and at most
+_GRADIENT_MAX = 1.0  # norm: one picture in which nothing is read mustn't throw the decoder off
 _ATTACKED = 0.5  # share of the steps in which pictures are attacked before bits are read
 
 
@@ -43,7 +44,7 @@ class RootingPlan:
     steps: int
     psnr_db: float  # to the unmarked decoder's pictures, that is steered for
     batch: int = 4
-    rate: float = 5e-4
+    rate: float = 2e-4
     seed: int = 0
 
 
@@ -75,7 +76,7 @@ class Rooting:
         self._extractor, self._learnt = extractor.eval().requires_grad_(False), learnt
         self._key = torch.tensor(key, dtype=torch.float32, device=self._device)
         weights = list(self.decoder.parameters())
-        self._optimiser = torch.optim.AdamW(weights, weight_decay=0.0, fused=True)
+        self._optimiser = torch.optim.Adam(weights, betas=(0.9, 0.99), fused=True)
         self._modules = {"decoder": self.decoder, "extractor": extractor}
         self.step, self._counts = 0, _COUNTS_FIRST
         if checkpoints.about(self._path).get("learnt") == learnt:
@@ -100,13 +101,14 @@ class Rooting:
         chosen = [rng.randrange(len(self._examples)) for _ in range(self.plan.batch)]
         latents, before = self._examples.some(chosen)
         drawn = self._drawn(latents)
-        stored = as_stored(drawn)
-        seen = attacked(stored, rng) if rng.random() < _ATTACKED else stored
+        seen = moved(as_stored(drawn), rng)
+        seen = attacked(seen, rng) if rng.random() < _ATTACKED else seen
         logits = self._extractor(seen)
         wanted = self._key.expand_as(logits)
         told = functional.binary_cross_entropy_with_logits(logits, wanted)
         loss = told + self._counts * unlike(drawn, before)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), _GRADIENT_MAX)
         for group in self._optimiser.param_groups:
             group["lr"] = rate(self.plan.rate, self.step, self.plan.steps)
         self._optimiser.step()

@@ -81,11 +81,11 @@ def train(order: Order, tell: Tell, is_stopped: Callable[[], bool] = lambda: Fal
     if not _learn(first, "extractor", tell, is_stopped):
         return False
     most = min(_EXAMPLES, _EXAMPLES_BYTES // (3 * order.side_px**2))
-    examples = examples_of(vae, learnt[:most])
+    examples, extractor = examples_of(vae, learnt[:most]), first.best()
     second = Rooting(
         order.rooting,
         vae,
-        first.extractor,
+        extractor,
         key=order.key,
         examples=examples,
         folder=order.folder,
@@ -93,7 +93,7 @@ def train(order: Order, tell: Tell, is_stopped: Callable[[], bool] = lambda: Fal
     )
     if not _learn(second, "decoder", tell, is_stopped):
         return False
-    _write(order.folder, first.extractor, second.decoder)
+    _write(order.folder, extractor, second.decoder)
     tell(second.measure(examples_of(vae, unseen[:_MEASURED])))
     return True
 

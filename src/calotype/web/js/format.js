@@ -252,9 +252,8 @@ function markText(mark) {
   return `${id}; by chance in less than ${Math.max(mark.false_max, 1e-30).toExponential(0)} of pictures`;
 }
 
-function decoderText({ right, bits, false_max: share, is_public: isPublic }) {
-  const whose = isPublic ? ", which any Calotype may draw" : "";
-  return `${right} of ${bits} bits${whose}; by chance in less than ${share.toExponential(0)} of pictures`;
+function decoderText({ right, bits, false_max: share }) {
+  return `${right} of ${bits} bits; by chance in less than ${share.toExponential(0)} of pictures`;
 }
 
 function loggedText(logged) {
