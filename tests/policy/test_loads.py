@@ -264,6 +264,32 @@ def test_a_promoted_job_claims_at_once() -> None:
     assert pool.started_at["cold"] == RELAX_WAIT_S_MAX + 5.0 + 10.0
 
 
+def test_what_was_loaded_for_waiting_jobs_stays_as_long_as_its_load_took() -> None:
+    pool = Pool(M, X)
+    pool.up(budget=10, models=("m",))
+    for at in range(100):
+        pool.tell(queued(f"m{at}", tenant="ann", cost_s=4.0))
+        pool.tell(queued(f"x{at}", tenant="bob", model="x", cost_s=4.0))
+    pool.run(600.0)
+    started = [sum(job.startswith(kind) for job in pool.started_at) for kind in "mx"]
+    assert sum(started) * 4.0 >= 0.5 * 600
+    assert min(started) > 0.4 * sum(started)
+
+
+def test_a_promoted_job_takes_the_place_of_what_was_just_loaded() -> None:
+    pool = Pool(needs("m", 10, 1.0), needs("x", 10, 100.0))
+    pool.up(budget=10, models=("m",))
+    pool.tell(queued("first", cost_s=250.0))
+    for at in range(1000):
+        pool.tell(queued(f"x{at}", model="x", cost_s=5.0))
+    pool.run(80.0)
+    pool.tell(queued("late", tier=Tier.RELAX))
+    pool.run(360.0)
+    assert pool.models["e0"] == ["x"], "warm since 350.0, and would stay until 450.0"
+    pool.run()
+    assert 80.0 + RELAX_WAIT_S_MAX < pool.started_at["late"] < 80.0 + RELAX_WAIT_S_MAX + 7.0
+
+
 def test_two_kinds_that_want_all_engines_share_them_without_loading_all_the_time() -> None:
     pool = Pool(M, X)
     for at in range(4):

@@ -39,6 +39,7 @@ class Engine:
     __slots__ = (
         "anew",
         "claim",
+        "earning",
         "failing",
         "fresh",
         "host",
@@ -78,6 +79,7 @@ class Engine:
         self.claim: Claim | None = None
         self.failing: dict[str, None] = {}  # models whose last load failed there
         self.fresh = ""  # loaded for jobs that wait, none of which has started there yet
+        self.earning = ("", 0.0)  # the last that came for waiting jobs, and until when it stays
         self.memory: Fragmentation | None = None  # its free memory; None: nobody told, or not since
         self.settled: tuple[str, ...] = ()  # models that needn't leave for that to be one block
         self.anew: tuple[str, ...] = ()  # models that left for that, and come back in this order

@@ -240,7 +240,7 @@ class Line:
                 self._fleet.known(event)
             case ModelWarmed(engine, model):
                 self._fleet.warmed(engine, model)
-                self._loads.succeeded(engine, model)
+                self._loads.succeeded(engine, model, now)
             case LoadFailed(engine, model, reason):
                 if self._fleet.is_loading(engine, model):
                     self._fleet.failed(engine, model)

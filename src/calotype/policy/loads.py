@@ -10,9 +10,11 @@ on all its homes together, than another load would take. Three steps after each 
    whose model is warm pass: so often and so long (``affinity_passes_max``, ``affinity_s_max``, or
    as long as the load takes). Then, when it is first of those that have no home, or fewer than the
    shares of tiers and tenants make due, an engine is *claimed*: nothing more starts there of the
-   models that have to leave, and once their rows are done the load begins. A promoted job claims
-   at once. If no engine can be claimed for it, the next one has its turn. So a cold model's job
-   waits no longer than its turn, that patience, the longest job on that engine and the load.
+   models that have to leave, and once their rows are done the load begins. What was loaded for
+   jobs that still wait stays as long as its load took, so that no device does little but load. A
+   promoted job claims at once, and that too. If no engine can be claimed for it, the next one has
+   its turn. So a cold model's job waits no longer than its turn, that patience, the time of one
+   load, the longest job on that engine and its own load.
 3. **For those to come.** On an idle engine, while nobody waits that could be helped: the model of
    which another home saves most waiting by what is to be expected (``predict``), if it saves more
    than those that make room for it, by more than the load. It evicts nothing that a waiting job
@@ -39,7 +41,7 @@ from calotype.policy.place import Fleet
 from calotype.policy.predict import Keeper
 from calotype.policy.queue import Queue
 from calotype.policy.starts import Starts
-from calotype.policy.swaps import Swaps
+from calotype.policy.swaps import Price, Swaps
 
 _ROUNDING = 0.25  # of a home that a kind may have more than it is due: less would change hands
 _TURNS = 32  # kinds that are tried at most, if no engine could make room for those before
@@ -85,9 +87,9 @@ class Loads:
         """A load came to nothing."""
         self._swaps.failed(engine, model, reason, now)
 
-    def succeeded(self, engine: str, model: str) -> None:
+    def succeeded(self, engine: str, model: str, now: float) -> None:
         """A model is warm."""
-        self._swaps.succeeded(engine, model)
+        self._swaps.succeeded(engine, model, now)
 
     def told(self, event: ModelRemoved | CopyLost | MemorySeen) -> None:
         """What became of a model, of a copy in host memory, or of a device's free memory."""
@@ -211,9 +213,10 @@ class Loads:
             entry, why = found
             # One that has homes is patient only while it is first.
             mine = since.setdefault(entry.kind, self._since.get(entry.kind, begun))
-            if why != "promoted" and self._is_patient(entry.job.model, *mine):
+            price = Price.ANY if why == "promoted" else Price.EARNED
+            if price is Price.EARNED and self._is_patient(entry.job.model, *mine):
                 break
-            if self._claim(entry):
+            if self._claim(entry, price):
                 del since[entry.kind]
                 break
             left.remove(entry.kind)
@@ -230,12 +233,12 @@ class Loads:
             return True
         return False
 
-    def _claim(self, entry: Entry) -> bool:
+    def _claim(self, entry: Entry, price: Price) -> bool:
         known = self._fleet.homes.known[entry.job.model]
         best: tuple[bool, int, tuple[float, float], int] | None = None
         place: tuple[Engine, tuple[str, ...]] | None = None
         for engine in self._places(known, entry):
-            evict = self._swaps.leaving(engine, known, at_any_price=True)
+            evict = self._swaps.leaving(engine, known, price)
             if evict is None:
                 continue
             worth = self._swaps.most_worth(evict)

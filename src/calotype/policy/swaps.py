@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from calotype.core.decisions import LoadModel
 from calotype.core.events import MemorySeen, ModelKnown
@@ -38,6 +39,14 @@ class Wanted:
     jobs: int = 0
     cost: int = 0  # of them, in ticks
     turbo: int = 0  # of the jobs
+
+
+class Price(Enum):
+    """What may leave for a model that comes, beside what nobody uses or waits for."""
+
+    NOTHING = auto()
+    EARNED = auto()  # what is in use or waited for too, if it was there as long as it loaded
+    ANY = auto()  # whatever isn't pinned or has yet to begin
 
 
 class Swaps:
@@ -85,9 +94,12 @@ class Swaps:
         """A load came to nothing."""
         self._breakers.failed(breaker_of(engine, model), reason, now)
 
-    def succeeded(self, engine: str, model: str) -> None:
-        """A model is warm."""
-        self._breakers.succeeded(breaker_of(engine, model))
+    def succeeded(self, name: str, model: str, now: float) -> None:
+        """A model is warm. If it came for jobs that wait, it stays for them as long as it took."""
+        self._breakers.succeeded(breaker_of(name, model))
+        engine, known = self._fleet.find(name), self._fleet.homes.known.get(model)
+        if engine and known and engine.fresh == model:
+            engine.earning = model, now + known.load_s
 
     def trouble(self, model: str) -> str:
         """Why a model that no engine has isn't loaded, as far as a load of it failed; or empty."""
@@ -129,15 +141,12 @@ class Swaps:
     # What leaves.
 
     def leaving(
-        self, engine: Engine, known: ModelKnown, *, at_any_price: bool = False
+        self, engine: Engine, known: ModelKnown, price: Price = Price.NOTHING
     ) -> tuple[str, ...] | None:
-        """What has to leave an engine for a model, none too many; None: that makes no room now.
-
-        ``at_any_price``: also what is in use, or what jobs wait for; that leaves last.
-        """
+        """What has to leave an engine for a model, none too many; None: that makes no room now."""
         if engine.ledger is None:
             return None
-        victims = self._victims(engine, at_any_price=at_any_price)
+        victims = self._victims(engine, price)
         evict = engine.ledger.plan(known, victims)
         wanted = max((part.bytes for part in engine.ledger.missing(known)), default=0)
         if evict != () or engine.memory is None or not is_in_pieces(engine.memory, wanted):
@@ -145,7 +154,7 @@ class Swaps:
         loose = self._loose(engine)
         if not all(name in victims or self._is_at_rest(engine, name) for name in loose):
             return None
-        if at_any_price:
+        if price is not Price.NOTHING:
             return loose
         anew = lay_anew(
             engine.memory,
@@ -197,17 +206,27 @@ class Swaps:
             is_torn = memory.index > self._torn_max
             self._fleet.homes.seen(engine, memory, told.settled, is_torn=is_torn)
 
-    def _victims(self, engine: Engine, *, at_any_price: bool) -> list[str]:
+    def _victims(self, engine: Engine, price: Price) -> list[str]:
         """Models that could make room on an engine, those least worth keeping first."""
         found = []
         for name in engine.models:
             is_needed = name in self.waiting
             if name in engine.pinned or (is_needed and name == engine.fresh):
                 continue
-            if at_any_price or not (is_needed or engine.using.get(name)):
+            if is_needed and price is Price.EARNED and self._is_earning(engine, name):
+                continue
+            if price is not Price.NOTHING or not (is_needed or engine.using.get(name)):
                 found.append((is_needed, self.worth(name), name))
         found.sort()
         return [name for _, _, name in found]
+
+    def _is_earning(self, engine: Engine, name: str) -> bool:
+        """Whether a model came for jobs that wait, and was there less long than its load took."""
+        earning, until = engine.earning
+        if name != earning or self.now >= until:
+            return False
+        self.wake(until)
+        return True
 
     def _loose(self, engine: Engine) -> tuple[str, ...]:
         """What has to leave if memory is to be one block, those most worth keeping first."""
