@@ -25,6 +25,7 @@ from calotype.flow.pools import PoolMissing, engines_of
 from calotype.flow.safeguards import Safeguards
 from calotype.jobs.store import JobStore
 from calotype.pool.registry import ModelRegistry
+from calotype.pool.reports import EngineHealth, EngineWarm
 from calotype.pool.shelf import Entry
 from calotype.provenance.certificates import SigningIdentity
 from calotype.safety.configuration import Pool
@@ -135,6 +136,24 @@ async def test_while_a_pools_engine_is_gone_its_jobs_wait_though_another_idles(
     await house.pool.warm(engine=APART)
     await house.over(job)
     assert house.ran_on(job) == {APART}
+
+
+async def test_what_a_pools_own_engine_can_not_load_is_given_up_though_another_has_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = house.pool.health
+
+    def health() -> list[EngineHealth]:
+        damaged = {MODEL.name: "a damaged file"}
+        return [replace(one, models_failed=damaged if one.pool else {}) for one in told()]
+
+    await house.pool.lose(APART)
+    job = await house.made(ADA, waits=True)
+    monkeypatch.setattr(house.pool, "health", health)
+    await house.pool.say(EngineWarm((), 16), APART)
+    over = await house.over(job)
+    assert (over.state, "a damaged file" in str(over.error)) == (JobState.FAILED, True)
+    assert (await house.made(BOB)).state is JobState.SUCCEEDED
 
 
 async def test_a_start_on_an_engine_of_another_pool_is_not_carried_out(

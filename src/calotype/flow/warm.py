@@ -38,7 +38,7 @@ from calotype.jobs.patience import patiently
 from calotype.jobs.store import JobStore
 from calotype.pool.pool import EnginePool
 from calotype.pool.registry import ModelRegistry
-from calotype.pool.reports import EngineDown, Measured, ModelNotLoaded, ModelWarm
+from calotype.pool.reports import EngineDown, EngineHealth, Measured, ModelNotLoaded, ModelWarm
 
 log = structlog.get_logger("calotype.warm")
 
@@ -112,8 +112,7 @@ class Warmth:
         self, model: ModelInfo, adapters: Sequence[AdapterInfo] = (), *, pool: str = ""
     ) -> None:
         """Raise NoRoom, with the arithmetic, for a model that no engine of a pool could hold."""
-        theirs = [one for one in self._pool.health() if one.pool == pool]
-        self._known.check(model, theirs, adapters)
+        self._known.check(model, self._engines_of(pool), adapters)
 
     async def asked(self, model: ModelInfo) -> None:
         """A job comes that wants this model; the line is told of the job next."""
@@ -207,10 +206,11 @@ class Warmth:
         told = {"model": failed.model, "engine": engine, "reason": failed.reason}
         await self._tell_waiting(failed.model, "load_failed", told)
         await self._line.tell(LoadFailed(engine, failed.model, failed.reason))
-        others = [one for one in self._pool.health() if one.name != engine]
+        pool = next((one.pool for one in self._pool.health() if one.name == engine), "")
+        others = [one for one in self._engines_of(pool) if one.name != engine]
         if failed.rests and all(failed.model in one.models_resting for one in others):
             reason = f"{failed.reason} (not tried again for a while)"
-            await self.fail_waiting({failed.model: reason})
+            await self._fail_waiting(pool, {failed.model: reason})
         await self._give_up_roomless()
 
     def gone(self, engine: str) -> None:
@@ -219,37 +219,41 @@ class Warmth:
             self.counts.loads_failed += 1
 
     async def came_up(self) -> None:
-        """An engine is warm: give up the jobs whose model no engine can load, or hold."""
-        await self.fail_waiting(hopeless.unloadable(self._pool.health()))
+        """An engine is warm: give up the jobs whose model no engine of theirs can load, or hold."""
+        for pool in dict.fromkeys(one.pool for one in self._pool.health()):
+            await self._fail_waiting(pool, hopeless.unloadable(self._engines_of(pool)))
         await self._give_up_roomless()
 
     async def _give_up_roomless(self) -> None:
-        """Give up the jobs whose model, with their adapters, no engine can hold, by what is known
-        of it, or of what is pinned, by now."""
+        """Give up the jobs whose model, with their adapters, no engine of theirs can hold, by what
+        is known of it, or of what is pinned, by now."""
         engines = self._pool.health()
-        there = {name for engine in engines for name in engine.models}
-        there |= {engine.loading.model for engine in engines if engine.loading}
+        there = {(engine.pool, name) for engine in engines for name in engine.models}
+        there |= {(one.pool, one.loading.model) for one in engines if one.loading}
         wanted: dict[tuple[str, ...], list[Job]] = {}
         for job in self._line.waiting.values():
             spec = job.spec
             named = [*(use.name for use in spec.loras), *(use.name for use in spec.controls)]
-            if named or spec.model not in there:
-                wanted.setdefault((spec.model, *named), []).append(job)
-        for (name, *_), jobs in wanted.items():
+            if named or (spec.pool, spec.model) not in there:
+                wanted.setdefault((spec.pool, spec.model, *named), []).append(job)
+        for (pool, name, *_), jobs in wanted.items():
             try:
                 with_these = self._larder.named(jobs[0].spec)
-                self._known.check(self._registry.get(name), engines, with_these)
+                self.check(self._registry.get(name), with_these, pool=pool)
             except InvalidInput:
                 continue  # it was taken away: hopeless, but not for want of room
             except CalotypeError as error:
                 await self._fail(jobs, error)
 
-    async def fail_waiting(self, failed: dict[str, str]) -> None:
-        """Give up the jobs that wait for models that no engine could load, for these reasons."""
+    async def _fail_waiting(self, pool: str, failed: dict[str, str]) -> None:
+        """Give up a pool's jobs that wait for models that none of its engines could load."""
         for model, reason in failed.items():
             error = ModelBroken(f"no engine could load {model}: {reason}", field="model")
-            doomed = [job for job in self._line.waiting.values() if job.spec.model == model]
-            await self._fail(doomed, error)
+            waiting = [job for job in self._line.waiting.values() if job.spec.pool == pool]
+            await self._fail([job for job in waiting if job.spec.model == model], error)
+
+    def _engines_of(self, pool: str) -> list[EngineHealth]:
+        return [one for one in self._pool.health() if one.pool == pool]
 
     def ran_short(self, engine: str, short: MemoryShort) -> None:
         """A pass found no room; its rows go on in smaller ones."""
