@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from calotype.core.messages import RunRow, decode
+from calotype.core.frames import decode
+from calotype.core.messages import RunRow
 from calotype.engine.plain_server import OnStep, Plain, alike
 
 BATCH_MAX = 4  # requests: a whole batch is answered together, so a larger one delays more of them

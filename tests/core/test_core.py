@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from calotype.core import limits, messages
+from calotype.core import frames, limits, messages
 from calotype.core.cost import CostModel
 from calotype.core.errors import IllegalMove, InternalError, InvalidInput
 from calotype.core.ids import new_id
@@ -74,13 +74,13 @@ ROW = messages.RunRow("j/1/0", "m", "p", "", 128, 128, 20, 3.0, "ddim", 7, "fast
     ],
 )
 def test_a_frame_says_the_message_again(message: messages.Message) -> None:
-    frame = messages.encode(message, b"pixels")
-    head_bytes = messages.head_length(frame[: messages.HEAD_BYTES])
-    head = frame[messages.HEAD_BYTES :][:head_bytes]
-    rest = frame[messages.HEAD_BYTES + head_bytes :]
-    assert messages.decode(head) == message
-    assert messages.blob_length(rest[: messages.BLOB_HEAD_BYTES]) == len(b"pixels")
-    assert rest[messages.BLOB_HEAD_BYTES :] == b"pixels"
+    frame = frames.encode(message, b"pixels")
+    head_bytes = frames.head_length(frame[: frames.HEAD_BYTES])
+    head = frame[frames.HEAD_BYTES :][:head_bytes]
+    rest = frame[frames.HEAD_BYTES + head_bytes :]
+    assert frames.decode(head) == message
+    assert frames.blob_length(rest[: frames.BLOB_HEAD_BYTES]) == len(b"pixels")
+    assert rest[frames.BLOB_HEAD_BYTES :] == b"pixels"
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,15 @@ def test_a_frame_says_the_message_again(message: messages.Message) -> None:
 )
 def test_a_strange_frame_is_a_fault(head: bytes) -> None:
     with pytest.raises(InternalError):
-        messages.decode(head)
+        frames.decode(head)
 
 
 def test_an_oversized_frame_is_a_fault() -> None:
     with pytest.raises(InternalError):
-        messages.head_length((limits.ENGINE_MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
+        frames.head_length((limits.ENGINE_MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
     with pytest.raises(InternalError, match="over the limit"):
-        messages.encode(messages.Stop(), bytes(limits.ENGINE_MESSAGE_BYTES_MAX + 1))
-    assert messages.encode(messages.Stop(), bytes(limits.ENGINE_MESSAGE_BYTES_MAX))
+        frames.encode(messages.Stop(), bytes(limits.ENGINE_MESSAGE_BYTES_MAX + 1))
+    assert frames.encode(messages.Stop(), bytes(limits.ENGINE_MESSAGE_BYTES_MAX))
 
 
 @given(some.floats(0.01, 100.0))

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from calotype.core import messages
+from calotype.core import frames
 from calotype.core.nouns import Component, ModelInfo
 from calotype.flow import marked_decoders
 from calotype.flow.verify import body, origin
@@ -67,8 +67,8 @@ async def test_a_model_gets_the_decoder_that_was_made_for_its_autoencoder(on: Se
     assert (model.title, model.decoder, model.decoder_key) == ("equipped", mark.decoder, mark.key)
     assert (model.build, model.components) == (WITH_VAE.build, WITH_VAE.components)
     command = load_command(model)
-    frame = messages.encode(command)
-    assert messages.decode(frame[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]) == command
+    frame = frames.encode(command)
+    assert frames.decode(frame[frames.HEAD_BYTES : -frames.BLOB_HEAD_BYTES]) == command
     assert command.decoder == mark.decoder
     assert made_with(model).to_dict()["decoder_key"] == mark.key
 

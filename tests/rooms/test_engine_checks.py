@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from calotype.core import limits, messages
+from calotype.core import frames, limits
 from calotype.core.messages import LoadModel, RowDone
 from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.engine.checks.base import Picture
@@ -246,11 +246,11 @@ def test_scores_and_failures_come_with_the_picture(
     wanted = {"finite", "contrast", "domain:outside", "text:fine", "text:harm"}
     assert set(done.scores) == wanted
     assert "mapped" in done.unchecked["broken"]
-    head = messages.encode(done)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
-    assert messages.decode(head) == done
+    head = frames.encode(done)[frames.HEAD_BYTES : -frames.BLOB_HEAD_BYTES]
+    assert frames.decode(head) == done
 
 
 def test_a_check_travels_with_the_model_that_needs_it(uses: dict[CheckKind, CheckUse]) -> None:
     load = LoadModel("tiny", "/nowhere", "0", checks=tuple(uses.values()))
-    head = messages.encode(load)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
-    assert messages.decode(head) == load
+    head = frames.encode(load)[frames.HEAD_BYTES : -frames.BLOB_HEAD_BYTES]
+    assert frames.decode(head) == load

@@ -267,10 +267,10 @@ def with_sampler_of(raw: bytes, told: dict[str, Any], sampler: dict[str, Any]) -
 
 
 def test_messages_of_parking_travel_as_others_do() -> None:
-    from calotype.core import messages
+    from calotype.core import frames
 
     for message in (ParkRow("a/1/0"), RowParked("a/1/0", 3, 6, 0.5)):
-        raw = messages.encode(message, b"row")
-        head = raw[4 : 4 + messages.head_length(raw[:4])]
-        decoded: Message = messages.decode(head)
+        raw = frames.encode(message, b"row")
+        head = raw[4 : 4 + frames.head_length(raw[:4])]
+        decoded: Message = frames.decode(head)
         assert decoded == message

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.core import limits, messages
+from calotype.core import frames, limits, messages
 from calotype.core.messages import (
     EngineReady,
     Heartbeat,
@@ -57,12 +57,12 @@ class Server:
         self.errors.close()
 
     def say(self, message: Message) -> None:
-        self.socket.sendall(messages.encode(message))
+        self.socket.sendall(frames.encode(message))
 
     def hear(self) -> tuple[Message, bytes]:
-        head = self._exactly(messages.head_length(self._exactly(messages.HEAD_BYTES)))
-        blob = self._exactly(messages.blob_length(self._exactly(messages.BLOB_HEAD_BYTES)))
-        return messages.decode(head), blob
+        head = self._exactly(frames.head_length(self._exactly(frames.HEAD_BYTES)))
+        blob = self._exactly(frames.blob_length(self._exactly(frames.BLOB_HEAD_BYTES)))
+        return frames.decode(head), blob
 
     def hear_until(self, kind: type[Message]) -> list[tuple[Message, bytes]]:
         heard = [self.hear()]

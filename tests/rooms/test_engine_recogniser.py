@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calotype.core import messages
+from calotype.core import frames
 from calotype.core.messages import RowDone, RowFailed, RowRefused, RowStarted
 from calotype.core.picture_checks import HEAD_FILE, CheckUse
 from calotype.engine.checks.recogniser import Ending, RecogniserCheck
@@ -67,8 +67,8 @@ def test_a_row_past_its_limit_makes_no_step(bench: Bench, tmp_path: Path) -> Non
     assert bench.engine.passes == passes
     assert bench.engine.rows_held == 0
     assert not bench.said(RowStarted)
-    head = messages.encode(refused)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
-    assert messages.decode(head) == refused
+    head = frames.encode(refused)[frames.HEAD_BYTES : -frames.BLOB_HEAD_BYTES]
+    assert frames.decode(head) == refused
 
 
 def test_a_row_that_may_begin_brings_its_scores_with_the_picture(

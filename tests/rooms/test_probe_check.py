@@ -25,7 +25,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from calotype.core import limits, messages
+from calotype.core import frames, limits
 from calotype.core.messages import LoadModel, RowDone, TrialSeen
 from calotype.core.picture_checks import (
     ENCODER_FILE,
@@ -386,5 +386,5 @@ def test_a_picture_s_answer_says_nothing_of_a_trial(tiny: Path, tmp_path: Path) 
     assert (second.scores, second.current) == ({}, first.current)
     assert second.failed
     for message in (first, LoadModel("tiny", "/nowhere", "0", trials=(good,))):
-        head = messages.encode(message)[messages.HEAD_BYTES : -messages.BLOB_HEAD_BYTES]
-        assert messages.decode(head) == message
+        head = frames.encode(message)[frames.HEAD_BYTES : -frames.BLOB_HEAD_BYTES]
+        assert frames.decode(head) == message

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from calotype.core import limits, messages
+from calotype.core import frames, limits, messages
 from calotype.core.errors import InternalError
 from calotype.core.messages import Heartbeat, Message, Stop
 from calotype.engine.inbox import Command, Inbox
@@ -39,7 +39,7 @@ class Link:
         """Send one whole frame; if the server is gone, end the process."""
         try:
             with self._writing:
-                self._socket.sendall(messages.encode(message, blob))
+                self._socket.sendall(frames.encode(message, blob))
         except OSError:
             os._exit(0)
 
@@ -66,9 +66,9 @@ class Link:
         """Read frames until the server is gone, then end the process: nobody wants its work."""
         try:
             while True:
-                head = self._exactly(messages.head_length(self._exactly(messages.HEAD_BYTES)))
-                length = messages.blob_length(self._exactly(messages.BLOB_HEAD_BYTES))
-                self._inbox.put(messages.decode(head), self._exactly(length))
+                head = self._exactly(frames.head_length(self._exactly(frames.HEAD_BYTES)))
+                length = frames.blob_length(self._exactly(frames.BLOB_HEAD_BYTES))
+                self._inbox.put(frames.decode(head), self._exactly(length))
         except (EOFError, OSError):
             os._exit(0)
         except InternalError as error:

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from calotype.core import messages
+from calotype.core import frames
+from calotype.core.frames import BLOB_HEAD_BYTES, HEAD_BYTES
 from calotype.core.limits import ENGINE_LOG_BYTES_MAX
-from calotype.core.messages import BLOB_HEAD_BYTES, HEAD_BYTES, Message
+from calotype.core.messages import Message
 from calotype.pool.reports import EngineDown
 
 # Our ends of the sockets. Python closes them in programs we start, but a plain fork would keep a
@@ -90,18 +91,18 @@ class EngineProcess:
         Raises EngineDown when the socket is closed, InternalError when a frame isn't one of ours.
         """
         try:
-            head_length = messages.head_length(await self._reader.readexactly(HEAD_BYTES))
+            head_length = frames.head_length(await self._reader.readexactly(HEAD_BYTES))
             head = await self._reader.readexactly(head_length)
-            blob_length = messages.blob_length(await self._reader.readexactly(BLOB_HEAD_BYTES))
+            blob_length = frames.blob_length(await self._reader.readexactly(BLOB_HEAD_BYTES))
             blob = await self._reader.readexactly(blob_length)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise EngineDown("the engine's process ended") from error
-        return messages.decode(head), blob
+        return frames.decode(head), blob
 
     async def write(self, message: Message, blob: bytes = b"", *, wait: bool = True) -> None:
         """Send a message, waiting while the engine is slow to take it; raise EngineDown."""
         try:
-            self._writer.write(messages.encode(message, blob))
+            self._writer.write(frames.encode(message, blob))
             if wait:
                 await self._writer.drain()
         except ConnectionError as error:

@@ -38,10 +38,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from calotype.core import limits, messages
+from calotype.core import frames, limits, messages
+from calotype.core.frames import BLOB_HEAD_BYTES, HEAD_BYTES
 from calotype.core.messages import (
-    BLOB_HEAD_BYTES,
-    HEAD_BYTES,
     CancelRow,
     DropCopy,
     EngineReady,
@@ -271,16 +270,16 @@ class FakeEngine:
     def _send(self, message: Message, blob: bytes = b"") -> None:
         with self._writing:
             try:
-                self._wire.sendall(messages.encode(message, blob))
+                self._wire.sendall(frames.encode(message, blob))
             except OSError:  # nobody is there any more
                 os._exit(0)
 
     def _read(self) -> None:
         with self._wire.makefile("rb") as stream:
             while head := stream.read(HEAD_BYTES):
-                body = stream.read(messages.head_length(head))
-                blob = stream.read(messages.blob_length(stream.read(BLOB_HEAD_BYTES)))
-                self._commands.put((messages.decode(body), blob))
+                body = stream.read(frames.head_length(head))
+                blob = stream.read(frames.blob_length(stream.read(BLOB_HEAD_BYTES)))
+                self._commands.put((frames.decode(body), blob))
         self._commands.put((None, b""))
         if self._is_stuck.is_set():  # run() doesn't listen; leave nothing behind
             os._exit(0)
