@@ -60,7 +60,7 @@ async def test_copies_are_kept_by_worth_and_never_past_their_budget(tmp_path: Pa
             await bench.delivered_once(await bench.queue(of(one)))
             staged = [name for name, place in places(bench).items() if place == "staged"]
             assert len(staged) <= 1
-            line = bench.dispatcher._line.policy.devices()[0]
+            line = bench.dispatcher._line.policy.of("").devices()[0]
             assert [*line.staged] == staged, "the line knows"
 
 
@@ -73,7 +73,7 @@ async def test_a_model_that_is_gone_is_forgotten_once_no_job_wants_it(tmp_path: 
         for name in (left, "b"):
             del bench.registry.models[name]
         await bench.dispatcher.models_seen()
-        warmth, policy = bench.dispatcher.warmth, bench.dispatcher._line.policy
+        warmth, policy = bench.dispatcher.warmth, bench.dispatcher._line.policy.of("")
         assert warmth.removed == ["b"], "a job runs with it"
         assert policy.devices()[0].staged == ()
         assert bench.engines["engine-0"].models_staged == ()

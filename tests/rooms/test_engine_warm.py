@@ -211,9 +211,10 @@ def test_an_idle_engine_is_woken_when_the_last_decode_lets_a_model_go(
     assert bench.models == ["tiny"], "it is being decoded with"
     bench.woken.clear()
     go_on.set()
-    assert bench.woken.wait(WAIT_S)
-    bench.engine.tick()
-    assert bench.models == []
+    while bench.models:  # woken when it is decoded, and again when it has been looked at
+        assert bench.woken.wait(WAIT_S)
+        bench.woken.clear()
+        bench.engine.tick()
 
 
 def test_what_has_no_room_is_refused_with_the_arithmetic_and_leaves_nothing(bench: Bench) -> None:
