@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from calotype.core.conduct import StrikeRule
 from calotype.core.errors import Refused, Suspended
-from calotype.core.nouns import Verdict, VerdictKind
+from calotype.core.nouns import LoraUse, Verdict, VerdictKind
 from calotype.core.states import JobState
 from calotype.flow.cases import CaseBook
 from calotype.flow.conduct import Conductor
@@ -45,6 +46,7 @@ VIOLENT = replace(BLOCKED, category="violence", policy="pg13-1-abcd")
 KNOWN = replace(BLOCKED, category="known", policy="pg13-1-abcd")
 UNSURE = replace(VIOLENT, kind=VerdictKind.REVIEW, score=0.4)
 RULES = replace(Conduct.shipped(), ordinary=StrikeRule("repeated-refusals", 3, 100, 3600.0, 600.0))
+LORA = (LoraUse("nude-style"),)
 ADA = replace(key("ada"), tenant="ada", user="")
 
 
@@ -230,6 +232,20 @@ async def test_ordinary_words_that_are_refused_count_and_leave_no_case(bench: Be
     assert await bench.store.people.cases.every() == []
     with pytest.raises(Suspended):
         await watch.check_account(ADA)
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [({"negative_prompt": "clothes"}, "negative_prompt"), ({"loras": LORA}, "loras")],
+)
+async def test_what_is_said_beside_the_prompt_is_read_too(
+    bench: Bench, said: dict[str, Any], field: str
+) -> None:
+    watch = conductor(bench.store, bench.folder)
+    guards = Safeguards(Settings(home=bench.folder))
+    with pytest.raises(Refused) as error:
+        await watch.check_words(ADA, replace(SPEC, **said), guards)
+    assert (error.value.field, error.value.extra["category"]) == (field, "sexual")
 
 
 async def test_a_refusal_that_people_take_back_counts_no_more(bench: Bench) -> None:

@@ -126,6 +126,16 @@ async def test_nothing_is_kept_of_a_picture_that_is_blocked(bench: Bench) -> Non
     assert not inputs(bench)
 
 
+async def test_a_picture_that_is_there_already_is_judged_again_when_it_is_sent_again(
+    bench: Bench,
+) -> None:
+    kept = await sent(bench)
+    assert (await sent(bench)).id == kept.id
+    bench.finisher.input_verdict = BLOCKED
+    with pytest.raises(Refused):
+        await sent(bench)
+
+
 async def test_nothing_is_kept_of_a_picture_there_is_no_room_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

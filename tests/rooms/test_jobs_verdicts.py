@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from calotype.jobs import postgresql, tables
 from calotype.jobs.database import migrate
 from calotype.jobs.rows import image_values
 from calotype.jobs.store import JobStore
-from calotype.jobs.verdicts import Verdicts
+from calotype.jobs.verdicts import Verdicts, deliver, record
 from tests.rooms.test_jobs import ALLOWED, pictures, queue
 
 OF_BEFORE = (
@@ -88,6 +89,35 @@ async def test_no_other_way_leads_into_the_table(store: JobStore) -> None:
         with pytest.raises(DBAPIError, match="an image needs a verdict"):
             async with store._database.writing() as conn:
                 await conn.execute(update(tables.images).values(**values))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_is_tried_in_any_order_each_image_has_its_verdict(
+    store: JobStore, seed: int
+) -> None:
+    job, chance, refusals = await queue(store), random.Random(seed), 0
+    for at in range(40):
+        pixels = chance.choice("abcd") * 64
+        image = replace(pictures(job.id)[0], id=f"img_{at}", index=at, pixels_sha256=pixels)
+        verdict = replace(ALLOWED, kind=chance.choice([*VerdictKind]), policy=chance.choice("pq"))
+        row = insert(tables.images).values(**image_values(job.id, image), policy=verdict.policy)
+        way = chance.randrange(3)
+        try:
+            async with store._database.writing() as conn:
+                if way == 0:
+                    await record(conn, pixels, verdict)
+                if way == 1:
+                    await deliver(conn, job.id, image, verdict)
+                else:
+                    await conn.execute(row)
+        except (InternalError, DBAPIError):
+            refusals += 1
+    made = await images(store)
+    assert made
+    assert refusals
+    for each in made:
+        said = await Verdicts(store._database).of(each.pixels_sha256)
+        assert ("allow", each.policy) in [(it["kind"], it["policy"]) for it in said]
 
 
 async def test_a_verdict_is_never_changed_or_deleted(store: JobStore) -> None:

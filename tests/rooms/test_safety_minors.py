@@ -10,6 +10,7 @@ import pytest
 
 from calotype.core.errors import OperatorError
 from calotype.core.nouns import VerdictKind
+from calotype.safety.attacks import DISGUISES
 from calotype.safety.lists import ALWAYS, CATEGORIES
 from calotype.safety.prompts import PromptCheck
 
@@ -31,6 +32,15 @@ def test_a_minor_and_sexual_content_are_never_together(minor: str, sexual: str) 
     for prompt in (f"{minor}, {sexual}", f"{sexual} | much else in between, oil | {minor}"):
         verdict = CHECK.judge(prompt)
         assert (verdict.kind, verdict.category) == (VerdictKind.BLOCK, "sexual_minors")
+
+
+@pytest.mark.parametrize("disguise", sorted(DISGUISES.keys() - {"upside down", "attached"}))
+def test_a_term_of_the_rules_own_list_is_found_disguised(disguise: str) -> None:
+    """Those in letters. Of the two left out, and of Chinese and Japanese ones, a few pass."""
+    terms = [it for it in CHECK.lists.block[ALWAYS] if max(map(ord, it)) < 0x2E80]
+    assert len(terms) > 40
+    hidden = [f"a portrait, {DISGUISES[disguise](term)} figure" for term in terms]
+    assert [it for it in hidden if category(it) is None] == []
 
 
 @pytest.mark.parametrize("age", ["18 year old", "thirty years old", "aged 45"])

@@ -100,6 +100,36 @@ def test_images_are_made_of_finished_pictures_or_read_from_the_database() -> Non
     assert made <= {("flow/attempt.py", "_store"), by_people, ("jobs/rows.py", "image_of")}
 
 
+def test_no_verdict_that_was_kept_is_judged_by() -> None:
+    """There is no cache of verdicts: what was said is written down, and no judgement reads it."""
+    reads = {
+        place
+        for place, node in nodes()
+        if isinstance(node, ast.Attribute) and ast.unparse(node).endswith("tables.verdicts")
+    }
+    assert reads == {("jobs/verdicts.py", "record"), ("jobs/verdicts.py", "of")}
+    assert calls(makes("Verdicts")) == [], "tests ask what was kept, and nothing else does"
+
+
+def ends(*said: str) -> Callable[[ast.Call], bool]:
+    return lambda call: ast.unparse(call.func).endswith(said)
+
+
+def test_what_is_sealed_is_opened_for_reviewers_and_for_two_people_at_a_command() -> None:
+    """No address leads to a case; one leads to a review, and asks for a reviewer's key."""
+    opened = {place for place, _ in calls(ends("sealed.open"))}
+    reviews = {("flow/review.py", "picture"), ("flow/review.py", "_made")}
+    exported = {("flow/review_export.py", "_picture")}
+    assert opened == reviews | exported | {("flow/cases.py", "unsealed")}
+    cases = {place for place, _ in calls(ends(".unsealed", "book.look"))}
+    reports = {("flow/reports.py", "_next"), ("flow/reports.py", "_submit")}
+    assert cases == reports | {("flow/cases.py", "look"), ("cli/reports.py", "look")}
+    [(asked, _)] = calls(ends("reviews.picture"))
+    [key] = [it for it in function(asked).args.args if it.arg == "key"]
+    assert key.annotation is not None
+    assert (asked[0], ast.unparse(key.annotation)) == ("api/review.py", "ReviewerKey")
+
+
 def test_every_way_of_writing_images_is_seen() -> None:
     for source in (
         "insert(tables.images)", "sa.insert(images)", "sqlite.insert(tables.images)",

@@ -25,6 +25,7 @@ MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 PURE = ("core", "policy")
 CLOCKS = {"time", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+NAMED = re.compile(r"`([\w/]+\.py)`|(?<!`)\b([a-z0-9]+(?:_[a-z0-9]+)+)")  # a file, or a test in it
 PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
 
 
@@ -172,6 +173,26 @@ def test_files_of_tests_that_are_named_for_their_order_are_there() -> None:
 
     named = [*GROUPS, *(it for it in LONGEST if it not in GROUPS.values())]
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["provenance.md", "safety.md"])
+def test_a_table_of_what_is_tested_names_tests_that_exist(page: str) -> None:
+    """In it a file of tests in backticks is followed by its functions, without their ``test_``."""
+    told = (ROOT / "docs" / page).read_text().partition("\n## What is tested where\n")[2]
+    rows = [line for line in told.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    missing: list[str] = []
+    there, path = set[str](), ""
+    for file, test in re.findall(NAMED, "\n".join(rows)):
+        if file:
+            path = file
+            tree = ast.parse((ROOT / "tests" / path).read_text())
+            there = {it.name for it in functions(tree)}
+        elif f"test_{test}" not in there:
+            missing.append(f"{path}: {test}")
+    assert path
+    assert missing == []
+    runs = re.findall(r"`benchmarks\.(\w+)`", "\n".join(rows))
+    assert [it for it in runs if not (BENCHMARKS / f"{it}.py").exists()] == []
 
 
 def test_versions_agree() -> None:
