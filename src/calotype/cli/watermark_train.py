@@ -54,7 +54,7 @@ def train(
     decoder_batch: Annotated[int, typer.Option(min=1, max=256, help="The same.")] = 4,
     psnr: Annotated[
         float, typer.Option(min=20, max=60, help="To the unmarked decoder, dB: higher is fainter.")
-    ] = 34.0,
+    ] = 30.0,
     side: Annotated[
         int | None,
         typer.Option(min=64, max=limits.MARK_SIDE_PX_MAX, help="Of the pictures, pixels."),
