@@ -117,7 +117,8 @@ async def serve(home: Path) -> None:
     calotype.pool.pool.ENGINE_COMMAND = FAKE
     configure_logging(Settings(home=home, log_level="warning"))
     platform = await Platform.start(Settings(home=home))
-    with socket.socket() as listener:
+    # The protocol by name, as `calotype serve` has it: asyncio turns Nagle's delay off only then.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
         server = server_for(create_app(platform))

@@ -158,6 +158,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        # With its protocol: without, asyncio lets answers wait for the client's, 40 ms each.
         listener = socket.socket(family, kind, protocol)
         with contextlib.closing(listener):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
