@@ -228,7 +228,8 @@ def learnt_extractor() -> Extractor:
             norm.running_var.fill_(1 - norm.eps)
         extractor.head.weight.copy_(tensors["head.weight"])
         extractor.head.bias.copy_(tensors["head.bias"])
-    return extractor.eval()
+    extractor.eval()
+    return extractor
 
 
 def test_a_decoder_learns_the_bits_of_another_key(
