@@ -19,9 +19,9 @@ from calotype.core.reviews import Person, Review, Vote, Withheld, counted, outco
 from calotype.core.states import JobState, ReviewState
 from calotype.jobs.people_tables import audit
 from calotype.jobs.store import JobStore
-from calotype.jobs.verdicts import Verdicts
 from tests.reviews import made_ready, of_job
 from tests.rooms.test_jobs import ALLOWED, pictures, queue
+from tests.rooms.verdicts import verdicts_of
 
 UNSURE = replace(ALLOWED, kind=VerdictKind.REVIEW, category="violence", score=0.4)
 BLOCKED = replace(UNSURE, kind=VerdictKind.BLOCK, score=0.9, detail="It looks violent.")
@@ -127,7 +127,7 @@ async def test_a_picture_that_a_person_allows_is_delivered_by_their_verdict(
     assert now.state is JobState.SUCCEEDED
     assert [image.id for image in now.images] == ["img_0"]
     assert [it.index for it in now.refused] == [1]
-    kinds = [it["kind"] for it in await Verdicts(store._database).of("0" * 64)]
+    kinds = [it["kind"] for it in await verdicts_of(store, "0" * 64)]
     assert kinds == ["allow"]
     assert (await decide(store, second, BOB, allow=False)).state is ReviewState.BLOCKED
     now = await store.get(job.id)

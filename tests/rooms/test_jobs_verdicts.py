@@ -18,8 +18,9 @@ from calotype.jobs import postgresql, tables
 from calotype.jobs.database import migrate
 from calotype.jobs.rows import image_values
 from calotype.jobs.store import JobStore
-from calotype.jobs.verdicts import Verdicts, deliver, record
+from calotype.jobs.verdicts import deliver, record
 from tests.rooms.test_jobs import ALLOWED, pictures, queue
+from tests.rooms.verdicts import verdicts_of
 
 OF_BEFORE = (
     """
@@ -55,7 +56,7 @@ async def test_a_delivered_image_has_its_verdict(store: JobStore) -> None:
     lease = await store.lease((await queue(store)).id, "cpu-0")
     await store.succeed(lease, pictures(lease.job_id))
     assert {row.policy for row in await images(store)} == {ALLOWED.policy}
-    [kept] = await Verdicts(store._database).of("b" * 64)  # both have the same pixels
+    [kept] = await verdicts_of(store, "b" * 64)  # both have the same pixels
     assert (kept["kind"], kept["check"], kept["policy"]) == ("allow", "looks", ALLOWED.policy)
     assert (kept["version"], kept["score"]) == (ALLOWED.version, ALLOWED.score)
 
@@ -63,7 +64,7 @@ async def test_a_delivered_image_has_its_verdict(store: JobStore) -> None:
 async def test_a_blocked_picture_has_its_verdict_and_is_no_image(store: JobStore) -> None:
     lease = await store.lease((await queue(store)).id, "cpu-0")
     await store.withhold(lease, 0, "c" * 64, BLOCKED)
-    [kept] = await Verdicts(store._database).of("c" * 64)
+    [kept] = await verdicts_of(store, "c" * 64)
     assert (kept["kind"], kept["category"], kept["score"]) == ("block", "sexual", 0.9)
     image = replace(pictures(lease.job_id)[0], pixels_sha256="c" * 64)
     await refused(store, lease.job_id, image)
@@ -116,7 +117,7 @@ async def test_whatever_is_tried_in_any_order_each_image_has_its_verdict(
     assert made
     assert refusals
     for each in made:
-        said = await Verdicts(store._database).of(each.pixels_sha256)
+        said = await verdicts_of(store, each.pixels_sha256)
         assert ("allow", each.policy) in [(it["kind"], it["policy"]) for it in said]
 
 
@@ -140,7 +141,7 @@ async def test_images_of_before_there_were_policies_are_kept(database_url: str) 
     await engine.dispose()
     store = await JobStore.open(database_url)
     [row] = await images(store)
-    [kept] = await Verdicts(store._database).of(row.pixels_sha256)
+    [kept] = await verdicts_of(store, row.pixels_sha256)
     assert (kept["policy"], kept["kind"]) == (row.policy, "allow")
     assert row.policy == "before-there-were-policies"
     await store.close()

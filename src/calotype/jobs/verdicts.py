@@ -6,16 +6,13 @@ itself takes an image only if a verdict that allows it is there for both, and ch
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from calotype.core.errors import InternalError
 from calotype.core.nouns import Image, Verdict, VerdictKind
 from calotype.jobs import tables
-from calotype.jobs.database import Database
 from calotype.jobs.rows import image_values, utc_now
 
 
@@ -45,17 +42,3 @@ async def record(conn: AsyncConnection, pixels_sha256: str, verdict: Verdict) ->
         at=utc_now(),
     )
     await conn.execute(row.on_conflict_do_nothing())
-
-
-class Verdicts:
-    """Reads them, for operators."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def of(self, pixels_sha256: str) -> list[dict[str, Any]]:
-        """All that was said of these pixels, the oldest first."""
-        table = tables.verdicts
-        query = select(table).where(table.c.pixels_sha256 == pixels_sha256).order_by(table.c.at)
-        async with self._database.reading() as conn:
-            return [dict(row._mapping) for row in await conn.execute(query)]
