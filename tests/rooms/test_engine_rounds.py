@@ -20,4 +20,6 @@ def test_the_ledger_is_what_is_alive_whatever_happens_and_no_picture_is_lost(
     assert tally.done == tally.asked > ROUNDS // 4
     assert tally.checks > ROUNDS
     assert tally.short > 0
+    assert tally.copies >= tally.copied > 0
     assert tally.most <= tally.budget
+    assert 0 < tally.most_staged <= tally.staging
