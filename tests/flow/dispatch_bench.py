@@ -32,7 +32,6 @@ from calotype.core.nouns import Event, Job, ModelInfo, Sampler, Spec, Tier, Verd
 from calotype.core.states import EngineState, JobState
 from calotype.delivery import inputs
 from calotype.delivery.store import PictureStore
-from calotype.flow.attempt import Tools
 from calotype.flow.delivery import Delivery
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.finish import Brought, Finished, Finisher, Raw, TakenIn, Wanted
@@ -41,6 +40,7 @@ from calotype.flow.gate import Gate
 from calotype.flow.handed import Handed
 from calotype.flow.ingredients import Larder
 from calotype.flow.pictures import InputPictures
+from calotype.flow.tools import Tools
 from calotype.jobs.store import JobStore
 from calotype.policy.admit import AdmitRules, Let
 from calotype.pool.adapters import AdapterRegistry

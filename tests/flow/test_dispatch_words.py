@@ -23,22 +23,31 @@ from tests.flow.test_conduct import ADA, conductor
 
 pytestmark = pytest.mark.usefixtures("short_times")
 
-USE = CheckUse("wishes", CheckKind.RECOGNISER.value, "/nowhere", "0", ("fine", "harm", "young"))
 MEANINGS = {"fine": "harmless", "harm": "violence", "young": "minor"}
-SETUP = SafetySetup(shipped(), checks=(ConfiguredCheck(USE, MEANINGS, models=(MODEL.name,)),))
-MINE = replace(MODEL, checks=(USE,))
+
+
+def setup_of(kind: CheckKind, models: tuple[str, ...] = ()) -> SafetySetup:
+    use = CheckUse("wishes", kind.value, "/nowhere", "0", tuple(MEANINGS))
+    return SafetySetup(shipped(), checks=(ConfiguredCheck(use, MEANINGS, models=models),))
+
+
+SETUP = setup_of(CheckKind.RECOGNISER, (MODEL.name,))
+SETUPS = [SETUP, setup_of(CheckKind.TEXT)]
+MINE = replace(MODEL, checks=SETUP.uses("", MODEL.name))
 
 
 def scores(harm: float, young: float = 0.0) -> dict[str, float]:
     return {"wishes:fine": 1.0 - harm, "wishes:harm": harm, "wishes:young": young}
 
 
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    check = PictureCheck(setup=SETUP)
+@pytest.fixture(params=SETUPS, ids=["recogniser", "text"])
+async def bench(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    setup: SafetySetup = request.param
+    check = PictureCheck(setup=setup)
     people = lambda store: conductor(store, tmp_path)  # noqa: E731 - a fixture's argument
     async with running_bench(tmp_path, people=people, check=check) as running:
-        running.registry.models[MODEL.name] = MINE
+        uses = setup.uses("", MODEL.name)
+        running.registry.models[MODEL.name] = replace(MODEL, checks=uses)
         yield running
 
 
@@ -96,6 +105,25 @@ async def test_without_an_answer_the_job_is_held(
     assert "wishes" in held.data["reason"]
     assert "it is away" in held.data["reason"]
     assert bench.files() == []
+
+
+async def test_what_reads_nothing_any_more_is_tried_by_one_job_at_a_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SAFETY_RETRY_S", 30.0)
+    monkeypatch.setattr(limits, "BREAKER_OPEN_S_MIN", 0.01)
+    monkeypatch.setattr(limits, "BREAKER_OPEN_S_MAX", 3600.0)
+    bench.pool.refusal = lambda row: RowRefused(row.row, {}, {"wishes": "it is away"})
+    for _ in range(limits.BREAKER_FAILURES_MAX):
+        await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
+    assert "it is away" in bench.dispatcher.checks_failing["wishes"]
+    for _ in range(3):  # each is a try
+        await bench.state(await bench.queue(), JobState.PENDING_SAFETY)
+    with pytest.raises(SafetyUnavailable, match="no new jobs"):
+        bench.dispatcher.check_judged(0.0)
+    bench.pool.refusal = lambda row: None
+    assert (await bench.ended(await bench.queue())).state is JobState.SUCCEEDED
+    assert bench.dispatcher.checks_failing == {}
 
 
 @pytest.mark.parametrize(

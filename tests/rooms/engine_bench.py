@@ -129,13 +129,15 @@ def run_row(row: str, **changes: object) -> RunRow:
 
 
 def run_to_end(engine: Engine) -> int:
-    """Tick until no row is held, waiting for adapters that are being read; the passes it took."""
+    """Tick until no row is held, waiting for what is being read; the passes it took."""
     ticks = 0
     while True:
         if engine.tick():
             ticks += 1
         elif loads := engine._admission._loader._loads:
             wait([future for _, future in loads.values()])
+        elif len(engine._reading):
+            engine._reading.settle()
         else:
             engine.settle()
             return ticks

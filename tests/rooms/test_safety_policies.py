@@ -114,7 +114,7 @@ def test_a_recogniser_is_of_some_models_and_finds_nothing_in_pictures(tmp_path: 
     found = setup(tmp_path, text.replace('"classifier"', '"recogniser"'))
     assert found.uses("", "other") == ()
     [use] = found.uses("", "tiny@0123abcd")
-    assert (use.is_first, use.reads) == (True, True)
+    assert use.reads
     assert len(found.missing("")) == 2
     limits = {
         f"looks:{label}": found.policies["pg13"].limit(category, reads=True)

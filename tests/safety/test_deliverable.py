@@ -97,7 +97,7 @@ def test_images_are_made_of_finished_pictures_or_read_from_the_database() -> Non
         if not place[0].startswith(("engine/", "delivery/", "safety/", "provenance/"))  # PIL's
     }
     by_people = ("flow/review.py", "_made")  # of what ``Finisher.let_out`` made
-    assert made <= {("flow/attempt.py", "_store"), by_people, ("jobs/rows.py", "image_of")}
+    assert made <= {("flow/darkroom.py", "_store"), by_people, ("jobs/rows.py", "image_of")}
 
 
 def test_no_verdict_that_was_kept_is_judged_by() -> None:

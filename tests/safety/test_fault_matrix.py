@@ -49,7 +49,6 @@ LOOKS = CheckUse("looks", CheckKind.CLASSIFIER.value, "/nowhere", "0", ("nsfw",)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SAFETY_RETRY_S", 30.0)
     monkeypatch.setattr(limits, "CHECK_S_MAX", 0.3)
-    monkeypatch.setattr(limits, "RECOGNISER_S_MAX", 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +127,9 @@ def seen(use: CheckUse, fault: Fault) -> Seen:
     checks = Checks(torch.device("cpu"), load)
     checks.expect("tiny", [use])
     checks.settle()  # it is loaded
-    if use.is_first:
-        return checks.read("tiny", Ending(torch.ones(32), ()))
-    return checks.seen("tiny", [canary(size=64)], ["the image"])[0]
+    if use.reads:
+        return checks.read("tiny", "the image", lambda: Ending(torch.ones(32), ()))
+    return checks.seen("tiny", [canary(size=64)])[0]
 
 
 def judged(use: CheckUse, seen: Seen) -> Callable[[Raw], Verdict]:

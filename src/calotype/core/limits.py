@@ -153,7 +153,8 @@ IDEMPOTENCY_KEPT_S = 24 * 3_600  # a request sent again within this time makes n
 IDEMPOTENCY_SWEEP_S = 3_600.0  # between two looks for keys that are kept no longer
 CHECKED_AT_ONCE_MAX = 8  # pictures that the checks look at together
 CHECKS_HELD_MAX = 8  # decoded pictures that wait for them; past it decoding waits
-CHECK_S_MAX = 60.0  # for all checks of the pictures that an engine has them look at together
+CHECK_S_MAX = 60.0  # for all checks of the pictures that an engine has them look at together, and
+# for all that read the prompt of one before its first step
 TEXT_TOKENS_MAX = 512  # that a check reads of a prompt at once; a longer one is read in windows ...
 TEXT_WINDOWS_MAX = 64  # ... that overlap by half, and of no more than these
 CHECKS_DOWN_S_MAX = 600.0  # a required check that is down for longer: new jobs are refused
@@ -161,7 +162,6 @@ CHECK_MODELS_MAX = 100  # that one recogniser is configured for
 SCORED_PROMPTS_MAX = 20_000  # harmless ones, by which a text classifier's thresholds are found
 SCORING_S_MAX = 3_600.0  # for all of them
 ATTACK_PICTURES_MAX = 100  # that are drawn of each attack
-RECOGNISER_S_MAX = 5.0  # for what reads a prompt before its first step: the loop waits for it
 CHECK_POLICY_CHARS_MAX = 20_000  # of the policy in words that a check is asked by
 HASHES_MAX = 5_000_000  # of known pictures, in all lists; each costs about 100 bytes a process
 HASH_LIST_BYTES_MAX = 1024**3  # of one list

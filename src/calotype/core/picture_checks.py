@@ -1,6 +1,7 @@
 """What a picture check is: which kinds an engine can run, and what a model's pictures go through.
 
-Some kinds read the prompt instead of looking: their scores come with the picture all the same.
+Some kinds read the prompt instead of looking, before the first step: what they refuse isn't made,
+and of what may begin their scores come with the picture.
 
 A check is data: a name, a kind, a folder of weights and the labels that it has to score. The engine
 runs it and judges nothing; safety judges the scores and loads nothing. Between them a score is
@@ -56,13 +57,8 @@ class CheckUse:
 
     @property
     def reads(self) -> bool:
-        """Whether it reads the prompt, and not the picture."""
+        """Whether it reads the prompt, before the first step, and sees no picture."""
         return self.kind in READING
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it reads what the model's text encoder made, before the first step."""
-        return self.kind == CheckKind.RECOGNISER
 
     @property
     def places(self) -> tuple[CheckUse, ...]:

@@ -59,11 +59,7 @@ class Answers:
     def seen(self, every: Sequence[Made]) -> list[Answer]:
         """The answers of pictures of one model, looked at together."""
         begun_s, model = self._clock(), every[0].row.command.model
-        found = self._checks.seen(
-            model,
-            [made.picture for made in every],
-            [made.row.command.prompt for made in every],
-        )
+        found = self._checks.seen(model, [made.picture for made in every])
         share_s = (self._clock() - begun_s) / len(every)
         answers: list[Answer] = []
         for made, seen in zip(every, found, strict=True):

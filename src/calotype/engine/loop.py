@@ -47,7 +47,7 @@ from calotype.engine.fragmentation import Blocks
 from calotype.engine.passes import Passes, Shortage
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import preview_due
-from calotype.engine.reading import refusal
+from calotype.engine.reading import Reading
 from calotype.engine.resident import Models
 from calotype.engine.room import Room
 from calotype.engine.rows import NotFinite, Row, park
@@ -107,6 +107,7 @@ class Engine:
         models.left = self._admission.controls.forget
         self._rows: dict[str, Row] = {}
         self._checks = Checks(device)
+        self._reading = Reading(self._checks, wake)
         self._trials = Trials(device, send, load_check)
         self._answers = answers = Answers(
             self._passes, self._checks, self._clock, self._trials.offer
@@ -134,8 +135,9 @@ class Engine:
 
     @property
     def rows_held(self) -> int:
-        """Rows that step, wait or are decoded; other threads may read it."""
-        return len(self._rows) + len(self._admission) + len(self._decoding)
+        """Rows that wait, are read, step or are decoded; other threads may read it."""
+        waiting = len(self._admission) + len(self._reading)
+        return waiting + len(self._rows) + len(self._decoding)
 
     def state(self) -> Heartbeat:
         """How it is; other threads may ask."""
@@ -170,6 +172,7 @@ class Engine:
         with torch.inference_mode():
             self._step_models()
             self._settle_in(self._admission.settled())
+            self._settle_read()
             chosen = self._policy.decide()
             self._look(is_idle=chosen is None)
             if chosen is None:
@@ -192,6 +195,7 @@ class Engine:
 
     def close(self) -> None:
         """Finish the row that is being decoded; what else is held is lost."""
+        self._reading.close()
         self._decoding.close()
 
     def _run(self, chosen: RunPass, rows: Sequence[Row]) -> list[tuple[Row, torch.Tensor]]:
@@ -259,7 +263,7 @@ class Engine:
             return b""
 
     def _take_in(self, command: RunRow, blob: bytes) -> None:
-        held = (self._rows, self._admission, self._decoding)
+        held = (self._admission, self._reading, self._rows, self._decoding)
         if any(command.row in rows for rows in held):
             return None  # ids are unique per attempt: this one runs, and is answered once
         try:
@@ -279,7 +283,7 @@ class Engine:
 
     def _park(self, name: str) -> None:
         """Hand a row back as it is. Not one that is through: its answer comes, or has come."""
-        if (row := self._rows.get(name)) is not None:
+        if (row := self._rows.get(name) or self._reading.get(name)) is not None:
             said, raw = park(row)
         elif name in self._admission:
             said, raw = RowParked(name, 0, 0, 0.0), b""
@@ -297,14 +301,23 @@ class Engine:
                 self._begin(outcome)
 
     def _begin(self, row: Row) -> None:
+        if not self._reading.put(row):
+            self._start(row)
+        self.accounts.changed()
+
+    def _settle_read(self) -> None:
+        """Begin the rows whose prompts were read, or tell why not."""
+        for row, refused in self._reading.settled():
+            if refused is None:
+                self._start(row)
+            else:
+                self._drop(row.command.row)
+                self._send(refused)
+
+    def _start(self, row: Row) -> None:
         command = row.command
-        if (refused := refusal(row, self._checks)) is not None:
-            self._drop(command.row)
-            self._send(refused)
-            return
         self._rows[command.row] = row
         self._add(row, self._sizes.find(row.model, command.width, command.height).curve)
-        self.accounts.changed()
         self._send(RowStarted(command.row, row.tokens_cut))
 
     def _add(self, row: Row, curve: Curve) -> None:
@@ -336,8 +349,8 @@ class Engine:
         return any(row.command.model == model for row in self._all_rows())
 
     def _all_rows(self) -> list[Row]:
-        """Those that step, and those that are decoded."""
-        return [*self._rows.values(), *self._decoding.rows()]
+        """Those that are read, step, or are decoded."""
+        return [*self._reading.rows(), *self._rows.values(), *self._decoding.rows()]
 
     def _look(self, *, is_idle: bool) -> None:
         """Look at the ledger now and then, for those who ask how much is used."""
@@ -370,6 +383,7 @@ class Engine:
     def _drop(self, row: str) -> None:
         self._policy.drop(row)
         self._admission.drop(row)
+        self._reading.drop(row)
         self._rows.pop(row, None)
         self._models.release(row)
         self.accounts.changed()

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
-from calotype import __version__
 from calotype.core import limits
 from calotype.core.errors import CallerError, InternalError
-from calotype.core.hash_log import LogEntry
-from calotype.core.ids import new_id
 from calotype.core.messages import (
     Message,
     ParkRow,
@@ -30,33 +25,17 @@ from calotype.core.messages import (
     RowRefused,
     RowStarted,
     StepDone,
-    TrialSeen,
 )
-from calotype.core.nouns import (
-    Image,
-    ImageFile,
-    Job,
-    Lease,
-    ModelInfo,
-    Verdict,
-    VerdictKind,
-)
-from calotype.core.reviews import Withheld
-from calotype.delivery.names import stored_name
-from calotype.delivery.store import PictureStore
-from calotype.flow.finish import Finished, Raw
-from calotype.flow.follow_up import FollowsUp, KeepsNothing
-from calotype.flow.handed import Handed, Kept
-from calotype.flow.ingredients import Ingredients, Larder
-from calotype.flow.recorder import Recorder
+from calotype.core.nouns import Job, Lease, ModelInfo
+from calotype.flow.darkroom import Darkroom, Machine, Picture
+from calotype.flow.handed import Kept
+from calotype.flow.ingredients import Ingredients
 from calotype.flow.sweep import discard
+from calotype.flow.tools import Tools
 from calotype.flow.words import refused
 from calotype.jobs.patience import patiently
-from calotype.jobs.store import JobStore
 from calotype.pool.reports import EngineDown, Report
-from calotype.provenance.manifest import Manifest
-from calotype.safety.pictures import PictureCheck
-from calotype.safety.policies import Policy
+from calotype.safety.errors import SafetyUnavailable
 
 log = structlog.get_logger("calotype.attempt")
 
@@ -70,46 +49,6 @@ class RowsFailed(Exception):
         super().__init__(reason)
         self.reason = reason
         self.is_retryable = is_retryable
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What made a picture, for its manifest."""
-
-    torch: str  # version
-    device: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One judged picture of the attempt: one that may be delivered, or one that may not."""
-
-    index: int
-    image: Image | None
-    withheld: Withheld | None = None
-
-
-class Finishes(Protocol):
-    """What judges, encodes and signs pictures."""
-
-    async def finish(self, raw: Raw) -> Finished:
-        """Do so with one; raises SafetyUnavailable, or SigningFailed."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """The rooms an attempt works with."""
-
-    store: JobStore
-    finisher: Finishes
-    pictures: PictureStore
-    larder: Larder
-    recorder: Recorder | None = None
-    policy_of: Callable[[Job], Policy | None] = lambda job: None  # None: the default policy
-    tried: Callable[[TrialSeen], None] = lambda seen: None  # told what checks on trial say
-    handed: Handed = field(default_factory=Handed)
-    people: FollowsUp = field(default_factory=KeepsNothing)
-    check: PictureCheck = field(default_factory=PictureCheck)  # of what is read first; no lists
 
 
 class Send(Protocol):
@@ -137,8 +76,7 @@ class Attempt:
     is_leaving: bool = False  # its engine goes, and hands its rows back
     tokens_cut: dict[int, int] = field(default_factory=dict)  # the same; told with the next step
     ingredients: Ingredients = field(default_factory=Ingredients)  # once they are gathered
-    stored: list[str] = field(default_factory=list)  # names of files that may be there
-    logged: list[LogEntry] = field(default_factory=list)  # of images that may be delivered
+    darkroom: Darkroom = field(init=False)  # where its pictures are finished
     is_kept: bool = False  # the job store was told of them: whether they stay is its to say
     inbox: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(INBOX_MAX))
     task: asyncio.Task[None] | None = None
@@ -147,6 +85,7 @@ class Attempt:
         """Begin where an engine left it that went."""
         self.kept = self.tools.handed.of(self.job.id)
         self.begun, self.steps_done = self.kept.share(self.job.spec.n), self.kept.shares()
+        self.darkroom = Darkroom(self.job, self.lease, self.model, self.machine, self.tools)
 
     def row_ids(self) -> list[str]:
         """Names of its rows, one an image."""
@@ -220,15 +159,17 @@ class Attempt:
                         case StepDone(step=step, steps=steps):
                             await self._step(index, step, steps, report.blob)
                         case RowDone() as done:
-                            finishing = self._finish(index, done, report.blob)
+                            self.device_s += done.device_s
+                            finishing = self.darkroom.finish(
+                                index, done, report.blob, self.ingredients
+                            )
                             pending.append(group.create_task(finishing))
                         case RowParked() as parked:
                             await self._take_back(index, parked, report.blob)
                         case RowFailed(reason=reason, retryable=retryable):
                             raise RowsFailed(reason, is_retryable=retryable)
                         case RowRefused() as told:
-                            policy = self.tools.policy_of(self.job)
-                            raise refused(told, self.model, self.tools.check, policy)
+                            raise self._not_begun(told)
                         case RowStarted(tokens_cut=tokens_cut):
                             self.tokens_cut[index] = tokens_cut
                         case other:
@@ -251,7 +192,9 @@ class Attempt:
         withheld = [picture.withheld for picture in pictures if picture.withheld is not None]
         store = self.tools.store
         if images:
-            await patiently(lambda: store.hash_log.append([*self.kept.logged, *self.logged]))
+            await patiently(
+                lambda: store.hash_log.append([*self.kept.logged, *self.darkroom.logged])
+            )
         if withheld:
             await patiently(lambda: store.people.reviews.end(self.lease, images, withheld))
         else:
@@ -260,7 +203,7 @@ class Attempt:
     async def clean_up(self) -> None:
         """Delete what was stored in vain: pictures that no job names would lie there for ever."""
         if not self.is_kept:
-            for name in self.stored:
+            for name in self.darkroom.stored:
                 await discard(self.tools.pictures, name)
 
     @property
@@ -287,6 +230,14 @@ class Attempt:
         if self.is_leaving:
             await send(self.lease.engine, ParkRow(name))
 
+    def _not_begun(self, told: RowRefused) -> Exception:
+        tools = self.tools
+        try:
+            return refused(told, self.model, tools.check, tools.policy_of(self.job))
+        except SafetyUnavailable as error:
+            tools.unread(error)
+            return error
+
     async def _take_back(self, index: int, parked: RowParked, raw: bytes) -> None:
         self.device_s += parked.device_s
         handed, job_id = self.tools.handed, self.job.id
@@ -303,91 +254,4 @@ class Attempt:
             data["preview"] = "data:image/webp;base64," + base64.b64encode(preview).decode()
         if tokens_cut := self.tokens_cut.pop(index, 0):
             data["tokens_cut"] = tokens_cut
-        await self._tell("step", data)
-
-    async def _finish(self, index: int, done: RowDone, pixels: bytes) -> Picture:
-        self.device_s += done.device_s
-        image_id = new_id("img")
-        manifest = Manifest.of(
-            self.job.spec,
-            self.model,
-            image=image_id,
-            index=index,
-            calotype=__version__,
-            torch=self.machine.torch,
-            device=self.machine.device,
-            pixels_sha256="",
-            made_with=self.ingredients.made_with(self.job.spec),
-        )
-        raw = Raw(
-            pixels,
-            done.width,
-            done.height,
-            done.scores,
-            manifest,
-            uses=self.model.checks,
-            unchecked=done.unchecked,
-            degraded=done.degraded,
-            policy=self.tools.policy_of(self.job),
-            pool=self.job.spec.pool,
-            ingredients=self.ingredients.archives,
-        )
-        finished = await self.tools.finisher.finish(raw)
-        verdict = finished.verdict
-        data: dict[str, object] = {"image": index, "id": image_id, "verdict": verdict.kind.value}
-        if verdict.kind is VerdictKind.ALLOW:
-            image = await self._store(image_id, index, done, finished)
-            await self._tell("image_finished", data)
-            return Picture(index, image)
-        withheld = await self.tools.people.withhold(self.job, index, raw, finished)
-        # First, so that whoever is told of the refusal finds no preview any more.
-        await patiently(lambda: self._withhold(index, finished))
-        await self._tell("image_finished", data | _reason(verdict))
-        return Picture(index, None, withheld)
-
-    async def _withhold(self, index: int, finished: Finished) -> None:
-        digest, verdict = finished.pixels_sha256, finished.verdict
-        await self.tools.store.withhold(self.lease, index, digest, verdict)
-
-    async def _tell(self, kind: str, data: dict[str, object]) -> None:
-        await patiently(lambda: self.tools.store.append(self.lease, kind, data))
-
-    async def _store(self, image_id: str, index: int, done: RowDone, finished: Finished) -> Image:
-        if finished.entry is None:
-            raise InternalError("a picture that isn't marked can't be delivered")
-        entry = finished.entry
-        self.logged.append(entry)
-        # Before its files: by it the sweep knows those that a kill left for ours.
-        await patiently(lambda: self.tools.store.hash_log.append([entry]))
-        files = [self._file(image_id, form, data) for form, data in finished.files.items()]
-        for file in files:
-            self.stored.append(file.name)
-            await self.tools.pictures.put(file.name, finished.files[file.form])
-        return Image(
-            id=image_id,
-            index=index,
-            seed=self.job.spec.image_seed(index),
-            width=done.width,
-            height=done.height,
-            sha256=hashlib.sha256(finished.files["png"]).hexdigest(),
-            pixels_sha256=finished.pixels_sha256,
-            formats=tuple(finished.files),
-            verdict=finished.verdict,
-            files=tuple(files),
-        )
-
-    def _file(self, image_id: str, form: str, data: bytes) -> ImageFile:
-        sha256 = hashlib.sha256(data).hexdigest()
-        spec, tier = self.job.spec, self.job.tier.value
-        name = stored_name(tier, image_id, sha256, form, pool=spec.pool)
-        return ImageFile(form, 0, name, sha256, len(data))
-
-
-def _reason(verdict: Verdict) -> dict[str, object]:
-    return {
-        "category": verdict.category,
-        "check": verdict.check,
-        "version": verdict.version,
-        "policy": verdict.policy,
-        "detail": verdict.detail,
-    }
+        await self.darkroom.tell("step", data)

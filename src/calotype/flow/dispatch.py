@@ -20,7 +20,7 @@ from calotype.core.ids import new_id
 from calotype.core.nouns import IdempotencyKey, Job, Spec, Tier
 from calotype.core.states import JOB_MOVES, JobState, move
 from calotype.flow import hopeless
-from calotype.flow.attempt import Attempt, Tools
+from calotype.flow.attempt import Attempt
 from calotype.flow.endings import Endings
 from calotype.flow.engines import Engines
 from calotype.flow.eta import NOTE, Eta, Etas
@@ -28,6 +28,7 @@ from calotype.flow.gate import Gate
 from calotype.flow.judging import Judging
 from calotype.flow.leases import LeaseKeeper
 from calotype.flow.line import LiveLine
+from calotype.flow.tools import Tools
 from calotype.flow.warm import Warmth
 from calotype.jobs.patience import patiently
 from calotype.policy.rules import Rules
@@ -48,7 +49,7 @@ class Dispatcher:
         rules: Rules | None = None,
     ) -> None:
         self._judging = Judging(tools.finisher, self._bound)
-        tools = replace(tools, finisher=self._judging)
+        tools = replace(tools, finisher=self._judging, unread=self._judging.unread)
         self._tools, self._gate = tools, gate
         self._line = LiveLine(tools, pool, registry, gate, self._follow, rules=rules)
         self._registry = registry

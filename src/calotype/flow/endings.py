@@ -19,11 +19,13 @@ from calotype.core.events import AttemptFailed, JobHandedBack, JobSettled
 from calotype.core.nouns import Job, Verdict
 from calotype.core.states import AttemptState, JobState
 from calotype.flow import hopeless
-from calotype.flow.attempt import Attempt, Picture, RowsFailed, Tools
+from calotype.flow.attempt import Attempt, RowsFailed
+from calotype.flow.darkroom import Picture
 from calotype.flow.engines import Engines
 from calotype.flow.follow_up import refusal
 from calotype.flow.line import COSTS, LiveLine
 from calotype.flow.pools import PoolMissing
+from calotype.flow.tools import Tools
 from calotype.flow.words import WordsRefused
 from calotype.jobs.patience import patiently
 from calotype.pool.pool import EnginePool
@@ -128,13 +130,13 @@ class Endings:
 
     async def _hand_back(self, attempt: Attempt, pictures: list[Picture]) -> None:
         """Its engine goes: the job waits again, with what is done of it and what is finished."""
-        job, handed = attempt.job, self._tools.handed
+        job, handed, darkroom = attempt.job, self._tools.handed, attempt.darkroom
         async with self._turn_of(attempt) as is_current:
             if not is_current:
                 return
             attempt.is_kept = True  # what it stored is of the job's next attempt
             new = [picture for picture in pictures if picture.index not in attempt.kept.pictures]
-            handed.ended(job.id, new, attempt.logged, attempt.stored, attempt.device_s)
+            handed.ended(job.id, new, darkroom.logged, darkroom.stored, attempt.device_s)
             left_s = self._line.left_s(job)
             await self._line.tell(JobHandedBack(job.id, attempt.device_s, left_s))
 

@@ -24,7 +24,7 @@ from calotype.files.private import write_private_bytes
 from calotype.flow.sweep import discard
 
 if TYPE_CHECKING:
-    from calotype.flow.attempt import Picture
+    from calotype.flow.darkroom import Picture
 
 log = structlog.get_logger("calotype.handed")
 

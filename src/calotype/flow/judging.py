@@ -17,8 +17,8 @@ import structlog
 
 from calotype.core.states import BreakerState
 from calotype.flow.alarm import Alarm
-from calotype.flow.attempt import Finishes
 from calotype.flow.finish import Finished, Raw
+from calotype.flow.tools import Finishes
 from calotype.policy.breaker import BreakerMoved, Breakers, check
 from calotype.safety.errors import SafetyUnavailable
 
@@ -67,6 +67,12 @@ class Judging:
             failing = {name: self._breakers.reason(check(name)) for name in self._failing}
             return await self._try(replace(raw, degraded={**raw.degraded, **failing}))
 
+    def unread(self, error: SafetyUnavailable) -> None:
+        """A check that reads prompts gave no answer, so that none was begun: it counts as well."""
+        name = error.field or PICTURES
+        self._breakers.may_try(check(name), self._clock())  # if it was due, that was the try
+        self._failed(name, error)
+
     def stop(self) -> None:
         """Nothing is tried again by itself."""
         self._alarm.set(None)
@@ -75,9 +81,7 @@ class Judging:
         try:
             finished = await self._finisher.finish(raw)
         except SafetyUnavailable as error:
-            name = error.field or PICTURES
-            self._failing[name] = None
-            self._moved(self._breakers.failed(check(name), error.detail, self._clock()))
+            self._failed(error.field or PICTURES, error)
             raise
         except BaseException:  # cancelled, or not signed: nothing is known of the check
             self._say_nothing()
@@ -87,6 +91,10 @@ class Judging:
             if self._breakers.state(check(name)) is BreakerState.CLOSED:
                 del self._failing[name]
         return finished
+
+    def _failed(self, name: str, error: SafetyUnavailable) -> None:
+        self._failing[name] = None
+        self._moved(self._breakers.failed(check(name), error.detail, self._clock()))
 
     def _say_nothing(self) -> None:
         """A try that was to show whether a check works again told nothing: try again later."""

@@ -15,9 +15,9 @@ from calotype.core import limits
 from calotype.core.events import JobCancelled, JobSettled
 from calotype.core.states import JobState
 from calotype.flow import hopeless
-from calotype.flow.attempt import Tools
 from calotype.flow.endings import Endings
 from calotype.flow.line import LiveLine
+from calotype.flow.tools import Tools
 from calotype.jobs.patience import patiently
 
 log = structlog.get_logger("calotype.dispatch")

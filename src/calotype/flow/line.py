@@ -32,11 +32,13 @@ from calotype.core.messages import CancelRow
 from calotype.core.nouns import Job, Reserve, Spec, Tier
 from calotype.core.states import AttemptState
 from calotype.flow.alarm import Alarm
-from calotype.flow.attempt import Attempt, Machine, Tools
+from calotype.flow.attempt import Attempt
 from calotype.flow.costs import Costs
+from calotype.flow.darkroom import Machine
 from calotype.flow.gate import Gate
 from calotype.flow.known import lines_of
 from calotype.flow.standing import entries_of, standing_of
+from calotype.flow.tools import Tools
 from calotype.flow.turns import Turns
 from calotype.jobs.patience import patiently
 from calotype.policy.pools import Lines

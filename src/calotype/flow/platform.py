@@ -33,7 +33,6 @@ from calotype.delivery.webhooks import SECRET_BYTES
 from calotype.files.private import secret_in
 from calotype.flow import cases, local_key, marked_decoders, notices, review
 from calotype.flow.admit import model_name, spec_of, tier_of
-from calotype.flow.attempt import Tools
 from calotype.flow.catalogue import keep_up, version_for
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.eta import Eta
@@ -52,6 +51,7 @@ from calotype.flow.pools import engines_of
 from calotype.flow.recorder import Recorder
 from calotype.flow.rules import admit_rules, engine_env, line_rules
 from calotype.flow.safeguards import Safeguards
+from calotype.flow.tools import Tools
 from calotype.flow.trials import Trials
 from calotype.jobs.store import JobStore
 from calotype.pool.adapters import AdapterRegistry

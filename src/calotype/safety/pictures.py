@@ -118,7 +118,7 @@ class PictureCheck:
         SafetyUnavailable as ``judge`` does.
         """
         policy = policy or self._setup.policies[self._setup.default]
-        first = tuple(use for use in scored.uses if use.is_first)
+        first = tuple(use for use in scored.uses if use.reads)
 
         def judged() -> Verdict:
             found = self._findings(replace(scored, uses=first), policy)

@@ -153,7 +153,7 @@ class SafetySetup:
         """
         policy, found = policy or self.policies[self.default], {}
         for use in uses:
-            for label, category in self.mapping().get(use.name, {}).items() if use.is_first else ():
+            for label, category in self.mapping().get(use.name, {}).items() if use.reads else ():
                 limit = policy.limit(category, reads=True)
                 if category not in (HARMLESS, MINOR) and limit is not None:
                     found[use.score_name(label)] = limit

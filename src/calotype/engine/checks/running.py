@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -67,7 +67,7 @@ class Checks:
     def expect(self, model: str, uses: Sequence[CheckUse]) -> None:
         """Pictures of this model will come: load their checks meanwhile."""
         self._uses[model] = tuple(uses)
-        for use in sorted(uses, key=lambda it: not it.is_first):  # rows wait for these
+        for use in sorted(uses, key=lambda it: not it.reads):  # rows wait for these
             if use not in self._places:
                 self._places[use] = Places(use, self._device, self._load)
             self._warming += self._places[use].warm()
@@ -77,40 +77,44 @@ class Checks:
         wait(self._warming)
         self._warming.clear()
 
-    def seen(
-        self, model: str, pictures: Sequence[Picture], prompts: Sequence[str] = ()
-    ) -> list[Seen]:
-        """What the model's checks say of each picture; never raises, nor waits past CHECK_S_MAX.
-
-        ``prompts`` are what each picture was asked by, for the checks that read.
-        """
+    def seen(self, model: str, pictures: Sequence[Picture]) -> list[Seen]:
+        """What the model's checks say of each picture; never raises, nor waits past CHECK_S_MAX."""
         found = [Seen() for _ in pictures]
         until_s = time.monotonic() + limits.CHECK_S_MAX
         for use in self._uses.get(model, ()):
-            if not use.is_first:
-                self._ask(use, list(prompts) if use.reads else list(pictures), found, until_s)
+            if not use.reads:
+                self._ask(use, lambda: pictures, found, until_s)
         return found
 
-    def reads_first(self, model: str) -> tuple[str, ...]:
-        """The names of those that read a prompt before its first step."""
-        return tuple(use.name for use in self._uses.get(model, ()) if use.is_first)
+    def has_readers(self, model: str) -> bool:
+        """Whether any of the model's checks reads the prompt, before the first step."""
+        return any(use.reads for use in self._uses.get(model, ()))
 
-    def read(self, model: str, ending: Ending) -> Seen:
-        """What these say of one prompt; never raises, nor waits past RECOGNISER_S_MAX."""
+    def read(self, model: str, prompt: str, ending: Callable[[], Ending]) -> Seen:
+        """What these say of one prompt; never raises, nor waits past CHECK_S_MAX.
+
+        ``ending`` gives what the model's text encoder made of it, or raises.
+        """
         found = Seen()
-        until_s = time.monotonic() + limits.RECOGNISER_S_MAX
+        until_s = time.monotonic() + limits.CHECK_S_MAX
         for use in self._uses.get(model, ()):
-            if use.is_first:
-                self._ask(use, [ending], [found], until_s)
+            if use.reads:
+                is_text = use.kind == CheckKind.TEXT
+                given = (lambda: [prompt]) if is_text else (lambda: [ending()])
+                self._ask(use, given, [found], until_s)
         return found
 
     def _ask(
-        self, use: CheckUse, given: Sequence[Any], found: Sequence[Seen], until_s: float
+        self,
+        use: CheckUse,
+        given: Callable[[], Sequence[Any]],
+        found: Sequence[Seen],
+        until_s: float,
     ) -> None:
         """Have a check say of each what it can."""
         begun_s = time.monotonic()
         try:
-            answers, fault = self._places[use].ask(given, len(found), until_s)
+            answers, fault = self._places[use].ask(given(), len(found), until_s)
         except Exception as error:  # noqa: BLE001 - without its answer pictures are held
             reason = said(error)
             _log(use, f"{reason} ({time.monotonic() - begun_s:.1f} s)")
