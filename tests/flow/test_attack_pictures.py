@@ -1,4 +1,4 @@
-"""Attacks that passed the prompt check are drawn, and their pictures judged as a job's are."""
+"""Attacks' texts are drawn, and their pictures judged as a job's are."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from calotype.core.messages import RowDone
+from calotype.core.messages import RowDone, RowFailed
 from calotype.core.picture_checks import HEAD_FILE
-from calotype.flow import attack_pictures
+from calotype.flow import attack_pictures, easel
 from calotype.flow.attack_pictures import judged
 from calotype.pool.registry import ModelRegistry, embedded_folder
-from calotype.safety.evaluate import tally
+from calotype.safety.evaluate import Attacked
 from calotype.safety.pictures import PictureCheck
 from calotype.safety.setup import ConfiguredCheck, SafetySetup
 from tests.pictures import scene
 from tests.rooms.tiny_checks import recogniser
 
-SCENES = ["a red tent by the sea", "a house on a hill"]
+SCENES = ("a red tent by the sea", "a house on a hill")
 ENV = {"CALOTYPE_ENGINE_THREADS": "1"}
 
 
-def report(**passed: list[str]) -> dict[str, Any]:
-    attacks = {name: tally(len(texts), 5) | {"passed": texts} for name, texts in passed.items()}
-    return {"seed": 0, "attacks": attacks}
+def attacked(texts: tuple[str, ...], passed: int) -> Attacked:
+    """The first so many passed."""
+    return Attacked(texts, tuple(at < passed for at in range(len(texts))))
 
 
 def with_recogniser(folder: Path) -> SafetySetup:
@@ -45,30 +45,50 @@ def with_recogniser(folder: Path) -> SafetySetup:
     return replace(SafetySetup.default_setup(), checks=(mine,))
 
 
-def test_what_passed_is_drawn_and_judged_by_the_model_s_own_checks(tmp_path: Path) -> None:
-    given = report(plain=SCENES, none=[], reworded=SCENES[:1])
-    found = judged(given, with_recogniser(tmp_path), 5, ENV)
-    assert found["pictures"] == 2, "the same text is drawn once"
-    assert found["pictures_passed"] == 2, "scenes of the domain"
-    plain, none = found["attacks"]["plain"], found["attacks"]["none"]
-    assert (plain["drawn"], plain["after"]["count"], plain["combined"]) == (2, 2, 0.4)
-    assert (none["drawn"], none["after"]["of"], none["combined"]) == (0, 0, 0.0)
-    assert found["attacks"]["reworded"]["combined"] == 0.2
-
-
-def test_a_sample_says_how_many_and_both_together_is_an_estimate(
-    monkeypatch: pytest.MonkeyPatch,
+def test_texts_are_drawn_refused_or_not_and_judged_by_the_model_s_own_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = report(plain=["a", "b", "c", "d"])
+    monkeypatch.setattr(attack_pictures, "STEPS", 4)
+    given = {"refused": attacked(SCENES, 0), "passed": attacked(SCENES[:1], 1)}
+    found = judged(given, 0, with_recogniser(tmp_path), 5, ENV)
+    assert found["pictures"] == 2, "the same text is drawn once"
+    refused, passed = found["attacks"]["refused"], found["attacks"]["passed"]
+    assert (refused["after"]["of"], refused["both"]["count"], refused["both"]["of"]) == (2, 0, 2)
+    assert refused["after"]["count"] == 2, "scenes of the domain"
+    assert (passed["both"]["count"], passed["both"]) == (1, passed["after"])
 
-    async def half(texts: list[str], *others: Any) -> set[str]:
-        return set(texts[:1])
 
-    monkeypatch.setattr(attack_pictures, "_let_through", half)
-    found = judged(given, SafetySetup.default_setup(), 2, ENV)
-    plain = found["attacks"]["plain"]
-    assert (plain["drawn"], plain["after"]["count"]) == (2, 1)
-    assert plain["combined"] == pytest.approx(4 / 5 * 1 / 2)
+# Of ten texts: as many as passed the prompt check, and as may be drawn; then how many were drawn,
+# and of how many "both" is.
+@pytest.mark.parametrize(
+    ("passed", "most", "drawn", "both_of"),
+    [
+        (0, 4, {4}, 10),  # none can have passed both
+        (3, 4, range(4, 8), 10),  # all three are drawn beside the sample
+        (9, 4, {4}, 4),  # the sample alone
+        (9, 20, {10}, 10),
+    ],
+)
+def test_what_is_sampled_and_what_is_counted(
+    monkeypatch: pytest.MonkeyPatch, passed: int, most: int, drawn: Any, both_of: int
+) -> None:
+    texts = tuple("abcdefghij")
+
+    async def but_b(drawn: list[str], *others: Any) -> set[str]:
+        return set(drawn) - {"b"}
+
+    monkeypatch.setattr(attack_pictures, "_delivered", but_b)
+    given = {"one": attacked(texts, passed)}
+    found = judged(given, 1, SafetySetup.default_setup(), most, ENV)
+    one = found["attacks"]["one"]
+    assert found["pictures"] in drawn
+    assert found["pictures"] - found["pictures_passed"] in (0, 1)
+    assert (one["after"]["of"], one["both"]["of"]) == (min(most, 10), both_of)
+    if both_of == 10:
+        assert one["both"]["count"] == len(set(texts[:passed]) - {"b"})
+    else:
+        assert one["both"]["count"] <= one["after"]["count"] <= most
+    assert found == judged(given, 1, SafetySetup.default_setup(), most, ENV)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +106,13 @@ def test_a_picture_is_let_through_as_a_job_s_is(scores: dict[str, float], is_all
     drawn = scene(64, 64)
     done = RowDone("r", *drawn.size, {"finite": 1.0} | named, 0.1)
     raw = np.asarray(drawn.convert("RGB")).tobytes()
-    assert attack_pictures._is_allowed(PictureCheck(setup=setup), uses, done, raw) is is_allowed
+    found = easel.judgement(PictureCheck(setup=setup), uses, done, raw)
+    assert found.is_allowed is is_allowed
+    assert found.pixels is not None
+    assert found.pixels.tobytes() == raw
+
+
+def test_what_was_not_drawn_is_not_let_through() -> None:
+    failed = RowFailed("r", "out of memory", retryable=True)
+    found = easel.judgement(PictureCheck(), (), failed, b"")
+    assert (found.is_allowed, found.pixels) == (False, None)

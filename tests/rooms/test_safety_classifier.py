@@ -17,7 +17,7 @@ from calotype.core.nouns import VerdictKind
 from calotype.safety.attacks import splitting
 from calotype.safety.classifier import CHAR_NGRAMS, LABELS, WORD_NGRAMS, TextClassifier
 from calotype.safety.errors import SafetyUnavailable
-from calotype.safety.evaluate import SETS, attack, evaluate, interval, prompts
+from calotype.safety.evaluate import SETS, attack, evaluate, interval, prompts, report
 from calotype.safety.lists import Lists
 from calotype.safety.prompts import PromptCheck
 from calotype.safety.views import views
@@ -159,8 +159,8 @@ def test_every_listed_prompt_of_the_evaluation_is_refused_for_its_category() -> 
     for each in prompts()["listed"]:
         assert each["word"] in each["prompt"]
         assert CHECK.judge(each["prompt"]).category == each["category"]
-    report = evaluate(CHECK)
-    assert all(row["count"] == row["of"] for row in report["listed"].values())
+    measured = evaluate(CHECK)
+    assert all(row["count"] == row["of"] for row in measured["listed"].values())
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -187,14 +187,18 @@ def test_a_search_finds_its_way_past_a_check_that_only_knows_the_word() -> None:
     import random
 
     passed = splitting("a nude x", "nude", lambda text: "nude" not in text, random.Random(1))
-    assert passed is not None
-    assert passed.startswith("a n")
+    assert passed[1]
+    assert passed[0].startswith("a n")
+    last, has_passed = splitting("a nude x", "nude", lambda text: False, random.Random(1))
+    assert not has_passed
+    assert last != "a nude x"
 
 
 def test_no_disguise_passes_and_the_report_is_the_same_again() -> None:
-    report = attack(CHECK, seed=3)
-    assert report == attack(CHECK, seed=3)
-    rows = report["attacks"]
+    found = attack(CHECK, seed=3)
+    assert found == attack(CHECK, seed=3)
+    rows = report(found)
+    assert sum(found["splitting"].passes) == rows["splitting"]["count"]
     for name in ("fullwidth", "Cyrillic", "zero-width space", "spaced", "leet", "emoji-split"):
         assert rows[name]["count"] == 0, rows[name]["passed"]
     assert rows["splitting"]["of"] == len(prompts()["listed"])
@@ -202,9 +206,9 @@ def test_no_disguise_passes_and_the_report_is_the_same_again() -> None:
 
 def test_the_command_line_explains_a_verdict(tmp_path: Path) -> None:
     asked = ["safety", "explain", "a n u d e woman", "--home", str(tmp_path), "--json"]
-    report = json.loads(CliRunner().invoke(app, asked).stdout)
-    assert (report["verdict"], report["category"]) == ("block", "sexual")
-    assert report["checks"][0]["found"][0] == {
+    told = json.loads(CliRunner().invoke(app, asked).stdout)
+    assert (told["verdict"], told["category"]) == ("block", "sexual")
+    assert told["checks"][0]["found"][0] == {
         "list": "sexual", "term": "nude", "view": "letters set apart"
     }  # fmt: skip
-    assert set(report["scores"]["prompt"]) == set(LABELS)
+    assert set(told["scores"]["prompt"]) == set(LABELS)

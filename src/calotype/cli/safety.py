@@ -11,9 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from calotype.cli import safety_export, safety_shadow, safety_thresholds, safety_train
+from calotype.cli import (
+    safety_export,
+    safety_figures,
+    safety_shadow,
+    safety_thresholds,
+    safety_train,
+)
 from calotype.cli.console import AsJson, Home, print_json, print_table
-from calotype.core.limits import ATTACK_PICTURES_MAX
 
 app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_help=True)
 hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, pull, list.", no_args_is_help=True)
@@ -23,8 +28,9 @@ app.command()(safety_train.card)
 app.command()(safety_shadow.shadow)
 app.command()(safety_thresholds.thresholds)
 app.command()(safety_export.export)
-_ENOUGH = 20  # judgements, before times mean anything
-Asked = Annotated[str, typer.Option("--set", help="Of prompts: first, second or third.")]
+app.command("eval")(safety_figures.evaluate)
+app.command()(safety_figures.attack)
+app.command()(safety_figures.bench)
 
 
 @app.callback()
@@ -44,14 +50,6 @@ def _setup(home: Any) -> Any:
     return setup_of(Settings(home=home))
 
 
-def _check(home: Any) -> Any:
-    from calotype.safety.prompts import PromptCheck
-    from calotype.settings import Settings
-
-    terms = Settings(home=home).blocklist
-    return PromptCheck.from_file(terms) if terms else PromptCheck.default()
-
-
 @app.command()
 def explain(
     text: Annotated[str, typer.Argument(help="The prompt.")],
@@ -63,8 +61,12 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say what the check makes of a prompt, by which policy, list, view or score."""
+    from calotype.flow.safeguards import prompt_check
+    from calotype.settings import Settings
+
     policy = _setup(home).policy(tenant, user)
-    report = _check(home).under(policy).explain({"prompt": text, "negative_prompt": negative})
+    check = prompt_check(Settings(home=home)).under(policy)
+    report = check.explain({"prompt": text, "negative_prompt": negative})
     if as_json:
         print_json(report)
         return
@@ -246,91 +248,3 @@ def list_hashes(*, home: Home = None, as_json: AsJson = False) -> None:
             for it in found
         ]
         print_table(["list", "hashes", "a match is"], rows)
-
-
-@app.command("eval")
-def evaluate(*, asked: Asked = "first", home: Home = None, as_json: AsJson = False) -> None:
-    """Measure recall by category, and harmless prompts that are refused."""
-    from calotype.safety.evaluate import evaluate as measured
-
-    report = measured(_check(home), asked)
-    if as_json:
-        print_json(report)
-        return
-    rows = [
-        [kind, name, *_row(row)]
-        for kind in ("listed", "reworded")
-        for name, row in report[kind].items()
-    ]
-    rows.append(["harmless", "looks bad", *_row(report["harmless that look bad"])])
-    print_table(["prompts", "category", "refused", "share", "95 %"], rows, report["version"])
-    for text in report["refused"]:
-        print(f"refused, though harmless: {text}")
-
-
-@app.command()
-def attack(
-    *,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same attacks.")] = 0,
-    asked: Asked = "first",
-    pictures: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=ATTACK_PICTURES_MAX,
-            help="Of each attack that passed, how many the embedded model draws, to be judged.",
-        ),
-    ] = 0,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Attack the prompt check by disguises and searches, and say how often each one passed.
-
-    With --pictures also how often the picture passed, and both together. The embedded model can
-    draw nothing but its own scenes: what passes is one of those, and shows nothing of the wish.
-    """
-    from calotype.safety.evaluate import attack as attacked
-
-    report = attacked(_check(home), seed, asked)
-    if pictures:
-        from calotype.flow.attack_pictures import judged
-        from calotype.flow.rules import engine_env
-        from calotype.settings import Settings
-
-        report = judged(report, _setup(home), pictures, engine_env(Settings(home=home)))
-    if as_json:
-        print_json(report)
-        return
-    rows = [
-        [name, *_row(row), *(_after(row) if pictures else ())]
-        for name, row in report["attacks"].items()
-    ]
-    more = ["picture passed", "both"] if pictures else []
-    print_table(["attack", "passed", "share", "95 %", *more], rows, report["version"])
-
-
-def _after(row: dict[str, Any]) -> list[str]:
-    return [f"{row['after']['count']}/{row['drawn']}", f"{row['combined']:.1%}"]
-
-
-@app.command()
-def bench(
-    *,
-    chars: Annotated[int, typer.Option(min=1, max=2000, help="Characters of a prompt.")] = 1000,
-    rounds: Annotated[int, typer.Option(min=_ENOUGH, help="Prompts judged.")] = 1000,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Time the prompt check on this machine."""
-    from calotype.safety.evaluate import speed
-
-    report = speed(_check(home), chars, rounds)
-    if as_json:
-        print_json(report)
-    else:
-        print_table(["", "ms"], [[name, f"{value:.2f}"] for name, value in report.items()])
-
-
-def _row(row: dict[str, Any]) -> list[str]:
-    share = row["count"] / row["of"] if row["of"] else 0.0
-    return [f"{row['count']}/{row['of']}", f"{share:.1%}", f"{row['low']:.1%} to {row['high']:.1%}"]

@@ -28,6 +28,12 @@ def setup_of(settings: Settings) -> SafetySetup:
     return SafetySetup.from_file(settings.safety_path, registered(settings.models_folder))
 
 
+def prompt_check(settings: Settings) -> PromptCheck:
+    """The check of prompts with the operator's list of words; raises OperatorError."""
+    terms = settings.blocklist
+    return PromptCheck.from_file(terms) if terms else PromptCheck.default()
+
+
 class Safeguards:
     """Made of settings; raises OperatorError for what is wrong in any of their files."""
 
@@ -36,8 +42,7 @@ class Safeguards:
         self.lists = settings.hash_lists
         PictureCheck.from_files(self.lists, self.setup)  # or each picture would find what is wrong
         self.ages = Ages(provider_of(self.setup.age) if self.setup.age else None)
-        terms = settings.blocklist
-        check = PromptCheck.from_file(terms) if terms else PromptCheck.default()
+        check = prompt_check(settings)
         self._prompts = {each.version: check.under(each) for each in self.setup.in_force()}
 
     def policy(self, tenant: str, user: str = "") -> Policy:

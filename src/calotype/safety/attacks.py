@@ -122,33 +122,39 @@ def stacked(word: str, rng: random.Random) -> str:
     return word
 
 
-def splitting(prompt: str, word: str, passes: Passes, rng: random.Random) -> str | None:
-    """The first variant with one to three things put into the word that passes, or None."""
+def splitting(prompt: str, word: str, passes: Passes, rng: random.Random) -> tuple[str, bool]:
+    """The first variant with one to three things put into the word that passes, and True.
+
+    If none does: the last that was tried, and False.
+    """
+    variant = prompt
     for _ in range(QUERIES_MAX):
         letters = list(word)
         for _ in range(rng.randint(1, 3)):
             letters.insert(rng.randrange(1, len(letters)), rng.choice(" .-_*'`~/|+\u200b\u00ad🔥0"))
         variant = prompt.replace(word, "".join(letters))
         if passes(variant):
-            return variant
-    return None
+            return variant, True
+    return variant, False
 
 
-def substituting(prompt: str, word: str, passes: Passes, rng: random.Random) -> str | None:
-    """The first variant with one or two other letters in the word that passes, or None.
+def substituting(prompt: str, word: str, passes: Passes, rng: random.Random) -> tuple[str, bool]:
+    """The same with one or two other letters in the word.
 
     It has to stay near in spelling, or nothing would be left of the word.
     """
+    variant = prompt
     for _ in range(QUERIES_MAX):
-        changed = _edited(word, rng)
+        changed = edited(word, rng)
         if changed != word and fuzz.ratio(word, changed) >= _ALIKE_MIN:
             variant = prompt.replace(word, changed)
             if passes(variant):
-                return variant
-    return None
+                return variant, True
+    return variant, False
 
 
-def _edited(word: str, rng: random.Random) -> str:
+def edited(word: str, rng: random.Random) -> str:
+    """The word with one or two letters changed, put in or left out."""
     letters = list(word)
     for _ in range(rng.randint(1, 2)):
         place = rng.randrange(len(letters))

@@ -13,6 +13,7 @@ import random
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,21 @@ SETS = {
     "third": Path(__file__).with_name("evaluation_third.toml"),
 }
 _STACKED = 20  # pairs of disguises tried on each prompt
-_Search = Callable[[str, str, Callable[[str], bool], random.Random], str | None]
+_Search = Callable[[str, str, Callable[[str], bool], random.Random], tuple[str, bool]]
 _SEARCHES: Mapping[str, _Search] = {"splitting": splitting, "substituting": substituting}
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one attack came to: its texts, of a search the one it ended with, and which passed."""
+
+    texts: tuple[str, ...]
+    passes: tuple[bool, ...]
+
+    @property
+    def passed(self) -> list[str]:
+        """The texts that the prompt check let through."""
+        return [text for text, it_passes in zip(self.texts, self.passes, strict=True) if it_passes]
 
 
 def prompts(name: str = "first") -> dict[str, Any]:
@@ -72,29 +86,43 @@ def evaluate(check: PromptCheck, of: str = "first") -> dict[str, Any]:
     }
 
 
-def attack(check: PromptCheck, seed: int, of: str = "first") -> dict[str, Any]:
-    """How often each attack passed, of how many prompts; the same seed gives the same attacks."""
+def attack(check: PromptCheck, seed: int, of: str = "first") -> dict[str, Attacked]:
+    """What each attack came to on a set's prompts; the same seed gives the same attacks."""
+    asked = prompts(of)
+    reworded = [text for texts in asked["reworded"].values() for text in texts]
+    return attacked(check, asked["listed"], reworded, seed)
+
+
+def attacked(
+    check: PromptCheck, asked: Sequence[Mapping[str, str]], reworded: Sequence[str], seed: int
+) -> dict[str, Attacked]:
+    """The same on prompts of one's own: each a "prompt" and the listed "word" in it."""
     rng = random.Random(seed)  # noqa: S311 - has to come again, not to be a secret
-    asked = prompts(of)["listed"]
     disguises = {**DISGUISES, **MISSPELT}
     found = {
-        name: _passed(check, [_disguised(each, disguise(each["word"])) for each in asked])
+        name: _asked(check, [_disguised(each, disguise(each["word"])) for each in asked])
         for name, disguise in disguises.items()
     }
     pairs = [
         _disguised(each, stacked(each["word"], rng)) for each in asked for _ in range(_STACKED)
     ]
-    found["two disguises"] = _passed(check, pairs)
+    found["two disguises"] = _asked(check, pairs)
     for name, search in _SEARCHES.items():
-        passed = [
+        ends = [
             search(each["prompt"], each["word"], lambda text: _passes(check, text), rng)
             for each in asked
         ]
-        variants = [text for text in passed if text is not None]
-        found[name] = tally(len(variants), len(asked)) | {"passed": variants}
-    reworded = [text for texts in prompts(of)["reworded"].values() for text in texts]
-    found["reworded by hand"] = _passed(check, reworded)
-    return {"version": check.version, "asked": of, "seed": seed, "attacks": found}
+        found[name] = Attacked(tuple(text for text, _ in ends), tuple(it for _, it in ends))
+    found["reworded by hand"] = _asked(check, reworded)
+    return found
+
+
+def report(found: Mapping[str, Attacked]) -> dict[str, dict[str, Any]]:
+    """How often each attack passed, of how many texts, and those that did."""
+    return {
+        name: tally(len(each.passed), len(each.texts)) | {"passed": each.passed}
+        for name, each in found.items()
+    }
 
 
 def speed(check: PromptCheck, chars: int, rounds: int) -> dict[str, float]:
@@ -127,10 +155,9 @@ def _refused(check: PromptCheck, texts: Sequence[str]) -> dict[str, Any]:
     return tally(sum(not _passes(check, text) for text in texts), len(texts))
 
 
-def _passed(check: PromptCheck, texts: Sequence[str]) -> dict[str, Any]:
-    passed = [text for text in texts if _passes(check, text)]
-    return tally(len(passed), len(texts)) | {"passed": passed}
+def _asked(check: PromptCheck, texts: Sequence[str]) -> Attacked:
+    return Attacked(tuple(texts), tuple(_passes(check, text) for text in texts))
 
 
-def _disguised(each: dict[str, str], word: str) -> str:
+def _disguised(each: Mapping[str, str], word: str) -> str:
     return each["prompt"].replace(each["word"], word)
