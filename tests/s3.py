@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,11 @@ class S3:
         name = f"bucket-{self.buckets}"
         httpx.put(f"{self.endpoint}/{name}").raise_for_status()
         return name
+
+    def keys(self, bucket: str) -> list[str]:
+        """What lies in a bucket, by name; no more than 1,000."""
+        answer = httpx.get(f"{self.endpoint}/{bucket}?list-type=2").raise_for_status()
+        return re.findall(r"<Key>([^<]*)</Key>", answer.text)
 
 
 @contextmanager

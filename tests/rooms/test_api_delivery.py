@@ -30,18 +30,35 @@ from tests.s3 import KEYS, S3
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+APART = """adults = ["acme/ada"]
+[tenants]
+acme = "grown"
+[policies.grown]
+extends = "mature"
+[pools.mature]
+engines = 1
+store = "PLACE"
+"""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["folder", "bucket"])
 async def app(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[FastAPI]:
-    more: dict[str, Any] = {}
+    home, place, more = tmp_path_factory.mktemp("home"), "apart", dict[str, Any](engines=2)
+    buckets: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "bucket":
             s3: S3 = request.getfixturevalue("s3")
-            more = {"store_url": f"s3://{s3.new_bucket()}/house", "s3_endpoint": s3.endpoint}
+            buckets = {whose: s3.new_bucket() for whose in ("all", "withdrawn", "pool")}
+            place = f"s3://{buckets['pool']}/curtain"
+            more |= {"store_url": f"s3://{buckets['all']}/house", "s3_endpoint": s3.endpoint}
+            more |= {"quarantine_url": f"s3://{buckets['withdrawn']}"}
             for name, value in KEYS.items():
                 patch.setenv(name, value)
-        async with app_in(tmp_path_factory.mktemp("home"), engine=FAKE, **more) as opened:
+        (home / "safety.toml").write_text(APART.replace("PLACE", place))
+        async with app_in(home, engine=FAKE, **more) as opened:
+            opened.state.buckets = buckets
             yield opened
 
 
@@ -250,7 +267,7 @@ async def test_a_file_that_was_changed_in_the_store_is_not_served(
     name = found.file("png", 0).name
     data = bytearray(await gallery.pictures.get(name))
     data[-1] ^= 1
-    await gallery.pictures._write(name, bytes(data))
+    await gallery.pictures._of(name)._write(name, bytes(data))
     answer = await client.get(image["url"])
     assert answer.status_code == 500
     assert b"\x89PNG" not in answer.content  # an id of a request may have the letters
@@ -341,3 +358,40 @@ async def test_a_tenants_links_can_be_revoked(
     problem(await anyone.get(image["url"]), 401)
     job = (await client.get("/v1/jobs?limit=1")).json()["jobs"][0]
     assert (await anyone.get(job["images"][0]["url"])).status_code == 200
+
+
+# A pool of its own.
+
+
+async def test_what_a_pool_makes_lies_in_its_bucket_alone_and_is_shown_by_this_server(
+    app: FastAPI, anyone: httpx.AsyncClient, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not app.state.buckets:
+        return  # in folders: tests/flow/test_pools.py
+    platform = app.state.platform
+    monkeypatch.setattr(platform.gallery.showing, "_redirect_s", 60)  # as store_redirects has it
+    _, secret = await platform.create_key(tenant="acme", name="hers", user="ada")
+    async with caller(app, {"Authorization": f"Bearer {secret}"}) as ada:
+        image = await image_of(ada, seed=8)
+
+    def new() -> list[str]:
+        """What lies in the pool's bucket; the others have nothing of it."""
+        found = {whose: s3.keys(bucket) for whose, bucket in app.state.buckets.items()}
+        others = found["all"] + found["withdrawn"]
+        assert not [name for name in others if image["id"] in name or "mature" in name]
+        return found["pool"]
+
+    addresses = [*image["urls"].values(), *image["sizes"].values()]
+    for address in addresses:
+        answer = await anyone.get(address)
+        assert answer.status_code == 200, "it is never a redirect"
+        assert answer.headers["cache-control"] == "private, no-store"
+        problem(await anyone.get(address.replace("signature=", "signature=x")), 401)
+    assert len(new()) == len(addresses)
+    assert all("curtain/pictures/mature/" in name and image["id"] in name for name in new())
+    await platform.gallery.removals.withdraw(image["id"], by="operator", reason="looked at")
+    problem(await anyone.get(image["url"]), 404)
+    assert len(new()) == len(addresses)
+    assert all("curtain/quarantine/mature/" in name for name in new())
+    await platform.gallery.removals.delete(image["id"], by="operator")
+    assert new() == []

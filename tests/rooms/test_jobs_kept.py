@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from calotype.core import limits
 from calotype.core.errors import IllegalMove, LeaseLost
-from calotype.core.nouns import Lease, Refusal
+from calotype.core.nouns import Lease, Refusal, Tier
 from calotype.core.states import AttemptState, JobState
 from calotype.flow.standing import standing_of
 from calotype.jobs import reading, tables
@@ -28,8 +28,9 @@ from tests.rooms.test_jobs import ERROR, SPEC, bring_to, pictures, queue
 PREVIEW = "data:image/webp;base64,AAAA"
 
 
-async def running_with_previews(store: JobStore) -> Lease:
-    _, lease = await bring_to(store, JobState.RUNNING)
+async def running_with_previews(store: JobStore, pool: str = "") -> Lease:
+    job = await store.insert("ada", Tier.FAST, replace(SPEC, pool=pool))
+    lease = await store.lease(job.id, "cpu-0")
     for image in (0, 1):
         for step in (1, 2):
             data = {"image": image, "step": step, "steps": 4}
@@ -85,6 +86,17 @@ async def test_a_job_that_succeeds_keeps_its_previews(store: JobStore) -> None:
     lease = await running_with_previews(store)
     await store.succeed(lease, pictures(lease.job_id))
     assert await previewed(store, lease.job_id) == [0, 1]
+
+
+@pytest.mark.parametrize("end", ["succeed", "requeue"])
+async def test_a_pools_job_has_previews_only_while_it_runs(store: JobStore, end: str) -> None:
+    lease = await running_with_previews(store, pool="mature")
+    assert await previewed(store, lease.job_id) == [0, 1]
+    if end == "succeed":
+        await store.succeed(lease, pictures(lease.job_id))
+    else:
+        await store.requeue(lease, "the engine died")
+    assert await previewed(store, lease.job_id) == []
 
 
 # Refusals, and attempts.

@@ -318,6 +318,8 @@ async def _change(
     await write_events(conn, job.id, job.log_length, entries)
     told = [(seq, kind) for seq, (kind, _) in enumerate(entries, start=job.log_length + 1)]
     await webhooks.write(conn, job.id, job.tenant, told, utc_now())
+    if before is JobState.RUNNING and job.spec.get("pool"):
+        await previews.strip(conn, job.id)  # of what a pool makes only its store has pixels
 
 
 async def _end_attempt(
