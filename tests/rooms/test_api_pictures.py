@@ -26,6 +26,7 @@ from calotype.safety.pdq import pdq, to_hex
 from tests.adapters import make_control, make_lora
 from tests.pictures import file_of, mask, picture, png_header
 from tests.rooms.api import FAKE, ULID, app_in, caller, problem, refusal
+from tests.tensors import lora, tensors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -37,7 +38,9 @@ BLOCKED = picture(seed=99)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FastAPI]:
     home = tmp_path_factory.mktemp("home")
-    make_lora(home, "ink", title="In ink", bases=["vignette"])
+    make_lora(home, "ink", title="In ink", bases=["vignette"], triggers=["ink wash", "zwx"])
+    taught = make_lora(home, "taught", bases=["vignette"]) / "lora.safetensors"
+    taught.write_bytes(tensors(lora(), told={"ss_tag_frequency": '{"10_zwx": {"nude": 9}}'}))
     make_lora(home, "quick", bases=["sdxl"], steps=4, guidance=1.0, sampler="lcm")
     make_lora(home, "foreign", bases=["other"])
     make_control(home, "edges", bases=["vignette"], control="canny")
@@ -233,6 +236,19 @@ async def test_adapters_are_listed_and_told_of(client: httpx.AsyncClient) -> Non
     assert told["picture_sha256"] == guide["sha256"]
     [lora] = manifest["loras"]
     assert (lora["name"], lora["weight"], len(lora["build"])) == ("ink", -1.0, 16)
+
+
+async def test_the_words_of_a_lora_are_listed_and_read_with_the_prompt(
+    client: httpx.AsyncClient,
+) -> None:
+    listed = (await client.get("/v1/models")).json()["loras"]
+    words = {each["name"]: each["triggers"] for each in listed}
+    assert (words["ink"], words["quick"]) == (["ink wash", "zwx"], [])
+    assert words["taught"] == ["zwx", "nude"]
+    answer = await client.post("/v1/jobs", json={"prompt": "a tent", "loras": [{"name": "taught"}]})
+    told = problem(answer, 422)
+    assert (told["field"], told["category"]) == ("loras[0].name", "sexual")
+    assert told["detail"] == "The trigger words of the LoRA taught ask for sexual content."
 
 
 async def test_a_lora_fills_in_what_the_caller_leaves_open(client: httpx.AsyncClient) -> None:

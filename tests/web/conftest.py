@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from tests.adapters import make_lora
 from tests.serving import Server, running_server
 from tests.web.install_browser import find
 from tests.web.visits import WAIT_MS, Visit, Visitor
@@ -21,7 +22,9 @@ EXPECT_MS = 60_000  # for what takes no picture: a moment, or longer on a busy m
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     private = {"CALOTYPE_WEBHOOKS_PRIVATE": "true"}  # webhooks' receivers are on this machine
-    with running_server(tmp_path_factory.mktemp("home"), private) as running:
+    home = tmp_path_factory.mktemp("home")
+    make_lora(home, "words", title="With words", bases=["vignette"], triggers=["ink wash", "zwx"])
+    with running_server(home, private) as running:
         yield running
 
 

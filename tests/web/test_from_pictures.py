@@ -126,6 +126,21 @@ def test_a_style_is_added_with_its_weight(page: Page, server: Server) -> None:
     assert [use["weight"] for use in newest(server)["loras"]] == [0.5]
 
 
+def test_the_words_of_a_style_that_is_on_are_added_to_the_prompt(page: Page) -> None:
+    write(page, "a tent,", steps="6")
+    style = page.locator("#loras .lora", has_text="With words")
+    word = style.get_by_role("button", name="zwx")
+    expect(word).to_be_hidden()
+    style.get_by_role("checkbox").check()
+    word.click()
+    expect(page.locator("#prompt")).to_have_value("a tent, zwx")
+    word.click()
+    expect(page.locator("#prompt")).to_have_value("a tent, zwx")
+    page.fill("#prompt", "")
+    style.get_by_role("button", name="ink wash").click()
+    expect(page.locator("#prompt")).to_have_value("ink wash")
+
+
 def test_no_button_of_the_viewer_is_cut_off_on_a_phone(visit: Any) -> None:
     page = visit(viewport=PHONE).page
     expect(page.locator("#bench")).to_be_visible()

@@ -232,7 +232,10 @@ def model_body(model: ModelInfo, aliases: Mapping[str, str]) -> dict[str, Any]:
 
 
 def adapter_body(adapter: AdapterInfo) -> dict[str, Any]:
-    """One LoRA or ControlNet as JSON; ``bases`` are models or families, none: it doesn't say."""
+    """One LoRA or ControlNet as JSON; ``bases`` are models or families, none: it doesn't say.
+
+    ``triggers`` are the words that switch a LoRA on.
+    """
     return {
         "name": adapter.name,
         "title": adapter.title,
@@ -244,6 +247,7 @@ def adapter_body(adapter: AdapterInfo) -> dict[str, Any]:
         "guidance": adapter.guidance,
         "sampler": adapter.sampler.value if adapter.sampler else None,
         "control": adapter.control or None,
+        "triggers": list(adapter.triggers),
     }
 
 

@@ -24,6 +24,12 @@ Config = Annotated[
     str | None,
     typer.Option(help="Of a checkpoint in one file: a model that is here, or a folder like one."),
 ]
+Trigger = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trigger", help="A word that switches a LoRA on, beside those it says; again for more."
+    ),
+]
 
 
 def add(
@@ -34,6 +40,7 @@ def add(
     title: Title = None,
     licence: Annotated[str | None, typer.Option(help="Its licence, if it says none.")] = None,
     config: Config = None,
+    trigger: Trigger = None,
     link: Annotated[
         bool, typer.Option("--link", help="Copy nothing: point at the files where they lie.")
     ] = False,
@@ -56,6 +63,8 @@ def add(
         title=title,
         licence=licence,
         config=_config(catalogue, config),
+        triggers=tuple(trigger or ()),
+        judge=_judge(home),
     )
     added = take_in(catalogue.versions, path, wish, taken=catalogue.taken())
     _tell(added, as_json, _missing(home, catalogue, added))
@@ -73,6 +82,7 @@ def pull(
     kind: KindOption = None,
     title: Title = None,
     config: Config = None,
+    trigger: Trigger = None,
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -92,6 +102,8 @@ def pull(
         title=title,
         is_licence_accepted=True,
         config=_config(catalogue, config),
+        triggers=tuple(trigger or ()),
+        judge=_judge(home),
     )
     added = hub.pull(
         catalogue.versions, found, wish, file=file, taken=catalogue.taken(), report=say
@@ -108,6 +120,15 @@ def _missing(home: Path | None, catalogue: Catalogue, added: Added) -> list[str]
     catalogue.scan()
     info = catalogue.models.get(f"{added.record.name}@{added.record.version}")
     return not_served(home, [info]).get(info.name, [])
+
+
+def _judge(home: Path | None) -> Any:
+    """What a LoRA's words are held against before it is registered."""
+    from calotype.flow.lora_words import check_registrable
+    from calotype.settings import Settings
+
+    settings = Settings(home=home)
+    return lambda lora: check_registrable(settings, lora)
 
 
 def _kind(said: str | None) -> Any:
@@ -133,12 +154,17 @@ def _tell(added: Added, as_json: bool, missing: list[str]) -> None:
     record = added.record
     for each in missing:
         say(f"it isn't served yet: {each}")
+    for reason in added.triggers.unread:
+        say(f"left out of its trigger words: {reason}")
     if as_json:
-        print_json({"is_new": added.is_new, **record.model_dump(mode="json")})
+        told = {"triggers": added.triggers.words}
+        print_json({"is_new": added.is_new, **record.model_dump(mode="json"), **told})
         return
     size = sum(it.bytes for it in record.files.values())
     what = f"{record.kind}/{record.name}@{record.version}"
     if not added.is_new:
         print(f"{what} is registered already: the same content")
-        return
-    print(f"{what}: {len(record.files)} files, {size / 1e6:.1f} MB")
+    else:
+        print(f"{what}: {len(record.files)} files, {size / 1e6:.1f} MB")
+    if added.triggers.words:
+        print(f"trigger words: {', '.join(added.triggers.words)}")

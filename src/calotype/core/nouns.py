@@ -379,6 +379,8 @@ class AdapterInfo:
     sampler: Sampler | None = None
     control: str = ""  # what guides a ControlNet, e.g. "canny"
     parameters: int = 0  # numbers in its weights; 0: not known
+    triggers: tuple[str, ...] = ()  # words that switch a LoRA on, as its maker or operator say
+    triggers_unread: tuple[str, ...] = ()  # what was said of them and can't be read, and why
 
     def suits(self, model: ModelInfo) -> bool:
         """Whether it says that it was made for this model; one that says nothing may be tried."""

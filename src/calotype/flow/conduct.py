@@ -7,16 +7,17 @@ nor the score by which it was found.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import structlog
 
 from calotype.core.conduct import Strike, Suspension
 from calotype.core.errors import Suspended
-from calotype.core.nouns import Job, Key, Spec, Verdict, VerdictKind
+from calotype.core.nouns import AdapterInfo, Job, Key, Spec, Verdict, VerdictKind
 from calotype.core.references import plain
 from calotype.core.reviews import Withheld
+from calotype.flow import lora_words
 from calotype.flow.cases import CaseBook
 from calotype.flow.finish import Finished, Raw
 from calotype.flow.follow_up import refusal
@@ -50,15 +51,28 @@ class Conductor:
         """The same of a job that was let in before, when an attempt of it would begin."""
         await patiently(lambda: self._check(job.tenant, job.user))
 
-    async def check_words(self, key: Key, spec: Spec, guards: Safeguards) -> None:
-        """Raise Refused for what a job's texts ask for, all read together; it counts."""
-        texts = _texts(spec)
-        verdict = guards.prompts(key.tenant, key.user).judge_fields(texts)
-        if verdict.kind is VerdictKind.ALLOW:
-            return
-        log.warning("prompt_refused", category=verdict.category, check=verdict.check)
-        await self._refused(key.tenant, key.user, verdict, TEXT, _text(texts))
-        raise refusal(verdict)
+    async def check_words(
+        self, key: Key, spec: Spec, guards: Safeguards, loras: Sequence[AdapterInfo] = ()
+    ) -> None:
+        """Raise Refused for what a job's texts ask for, all read together; it counts.
+
+        The words of its ``loras`` are read too. What is refused for them alone, or for them and
+        the texts together, counts against nobody: a maker's tags aren't what a person said. If it
+        is a case it is kept as one, for people to look at.
+        """
+        texts, check = _texts(spec), guards.prompts(key.tenant, key.user)
+        verdict = check.judge_fields(texts)
+        if verdict.kind is not VerdictKind.ALLOW:
+            log.warning("prompt_refused", category=verdict.category, check=verdict.check)
+            await self._refused(key.tenant, key.user, verdict, TEXT, _text(texts))
+            raise refusal(verdict)
+        lora_words.check(check, loras)
+        together = lora_words.judge_together(check, texts, loras)
+        if together is not None:
+            log.warning("lora_refused", category=together.category, check=together.check)
+            texts["trigger_words"] = ", ".join(lora_words.of(loras))
+            await self._keep(key.tenant, key.user, together, TEXT, _text(texts))
+            raise refusal(together)
 
     async def refuse(self, job: Job, verdict: Verdict) -> None:
         """Follow up what an engine's check of words refused; again it counts nothing twice."""
@@ -112,11 +126,24 @@ class Conductor:
         job_id: str | None = None,
         index: int | None = None,
     ) -> None:
+        await self._keep(tenant, user, verdict, kind, data, job_id=job_id, index=index)
+        await self._strike(tenant, user, verdict, job_id, index)
+
+    async def _keep(
+        self,
+        tenant: str,
+        user: str,
+        verdict: Verdict,
+        kind: str,
+        data: bytes,
+        *,
+        job_id: str | None = None,
+        index: int | None = None,
+    ) -> None:
         if self._rules.is_case(verdict.category):
             await self._cases.open(
                 kind, tenant, user, verdict=verdict, data=data, job_id=job_id, index=index
             )
-        await self._strike(tenant, user, verdict, job_id, index)
 
     async def _check(self, tenant: str, user: str) -> None:
         held = await self._store.people.strikes.suspended(tenant, user)

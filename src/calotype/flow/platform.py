@@ -112,6 +112,7 @@ class Platform:
         inputs = self.gallery.inputs
         self._lookup = Lookup(store, inputs, self._adapters)
         larder = Larder(self._adapters, inputs)
+        guards.know(larder.named)
         self._recorder = Recorder(settings.record) if settings.record else None
         self.people = People(settings, store, self._finisher, self.gallery, guards)
         self._trials = Trials(settings.trials_folder, store, guards)
@@ -247,7 +248,7 @@ class Platform:
         spec, tier = spec_of(ask, chosen.info, found), tier_of(ask)
         spec = replace(spec, model_asked=chosen.asked, is_canary=chosen.is_canary, pool=pool)
         self._dispatcher.warmth.check(chosen.info, (*found.loras, *found.controls), pool=pool)
-        await self.people.conductor.check_words(key, spec, self._safeguards)
+        await self.people.conductor.check_words(key, spec, self._safeguards, found.loras)
         if held := await self._store.quarantine.find(spec):
             raise Quarantined(
                 f"the same job ended its engines before, and isn't run again: {held.reason}",

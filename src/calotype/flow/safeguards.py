@@ -7,10 +7,11 @@ that find what its policies need found.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from calotype.core.errors import ModelBroken
-from calotype.core.nouns import Job, ModelInfo
+from calotype.core.nouns import AdapterInfo, Job, ModelInfo, Spec
 from calotype.flow.ages import Ages
 from calotype.flow.pools import PoolMissing
 from calotype.flow.registered import registered
@@ -43,6 +44,7 @@ class Safeguards:
         PictureCheck.from_files(self.lists, self.setup)  # or each picture would find what is wrong
         self.ages = Ages(provider_of(self.setup.age) if self.setup.age else None)
         check = prompt_check(settings)
+        self._adapters_of: Callable[[Spec], Sequence[AdapterInfo]] = lambda _: ()
         self._prompts = {each.version: check.under(each) for each in self.setup.in_force()}
 
     def policy(self, tenant: str, user: str = "") -> Policy:
@@ -85,7 +87,12 @@ class Safeguards:
 
     def _names_minor(self, job: Job) -> bool:
         texts = {"prompt": job.spec.prompt, "loras": ", ".join(it.name for it in job.spec.loras)}
-        return self.prompts(job.tenant, job.user).names_minor(texts)
+        beside = [word for each in self._adapters_of(job.spec) for word in each.triggers]
+        return self.prompts(job.tenant, job.user).names_minor(texts, beside)
+
+    def know(self, adapters_of: Callable[[Spec], Sequence[AdapterInfo]]) -> None:
+        """Have it know the adapters of jobs, whose words are read with the jobs' own."""
+        self._adapters_of = adapters_of
 
     def prompts(self, tenant: str, user: str = "") -> PromptCheck:
         """The prompt check by that policy."""

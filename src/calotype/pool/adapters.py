@@ -25,7 +25,8 @@ from calotype.pool.kinds import ADAPTERS, WORDS
 from calotype.pool.parts import CONFIG, part_files, tensors_in
 from calotype.pool.recognise import CONTROLS, LORA_FILE, has_lora
 from calotype.pool.shelf import Choice, Entry, Read, Shelf
-from calotype.pool.versions import Versions
+from calotype.pool.triggers import Told, beside, in_header, together, with_recorded
+from calotype.pool.versions import Record, Versions
 
 _FOLDERS = {AdapterKind.LORA: "loras", AdapterKind.CONTROL: "controlnets"}
 
@@ -146,6 +147,7 @@ def read_adapter(
     folder = path if path.is_dir() else None
     told: dict[str, Any] = read_card(folder).model_dump() if folder else {}
     title, said = told.pop("title", None), told.pop("bases", [])
+    triggers = Told(tuple(told.pop("triggers", ())))
     if kind is AdapterKind.CONTROL:
         header = Header(tensors_in(path), {}, 0)
         place, whole = path, part_files(ADAPTERS[kind], path)
@@ -153,6 +155,7 @@ def read_adapter(
     else:
         place = path / LORA_FILE if folder else path
         whole, header = [place], _lora_header(place)
+        triggers = together(triggers, in_header(header.told), beside(place))
         family = lora_family(header)
         fitting = suited(lora_shapes(header), [family] if family else [], bases)
     return AdapterInfo(
@@ -164,6 +167,8 @@ def read_adapter(
         parameters=sum(tensor.numbers for tensor in header.tensors.values()),
         title=title or name,
         bases=tuple(said) or fitting,
+        triggers=triggers.words,
+        triggers_unread=triggers.unread,
         **({"licence": "unknown"} | told),
     )
 
@@ -192,7 +197,8 @@ def _bases_of_control(
 
 
 def _reader(kind: AdapterKind, bases: Sequence[Base], hashes: FileHashes) -> Read[AdapterInfo]:
-    def read(name: str, folder: Path) -> AdapterInfo:
-        return read_adapter(kind, name, folder, hashes, bases)
+    def read(name: str, folder: Path, record: Record) -> AdapterInfo:
+        info = read_adapter(kind, name, folder, hashes, bases)
+        return with_recorded(info, Told(tuple(record.triggers)))
 
     return read

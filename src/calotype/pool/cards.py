@@ -12,12 +12,13 @@ from calotype.core.errors import ModelBroken
 from calotype.core.nouns import Sampler
 from calotype.files.weights import read_json
 from calotype.pool.files import CARD
+from calotype.pool.triggers import why_no_word
 
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Card(BaseModel):
-    """Its fields; what concerns sampling is for adapters."""
+    """Its fields; what concerns sampling is for adapters, triggers are LoRAs'."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -28,6 +29,9 @@ class Card(BaseModel):
     guidance: float | None = Field(default=None, ge=limits.GUIDANCE_MIN, le=limits.GUIDANCE_MAX)
     sampler: Annotated[Sampler, Field(strict=False)] | None = None
     control: Annotated[str, Field(max_length=40)] = ""
+    triggers: Annotated[list[str], Field(max_length=limits.LORA_TRIGGERS_MAX)] = Field(
+        default_factory=list
+    )
 
 
 def read_card(folder: Path) -> Card:
@@ -36,8 +40,12 @@ def read_card(folder: Path) -> Card:
     if not file.exists():
         return Card()
     try:
-        return Card.model_validate(read_json(file))
+        card = Card.model_validate(read_json(file))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ModelBroken(f"{CARD}: {field}: {first['msg']}", field=field) from error
+    for word in card.triggers:
+        if why := why_no_word(word):
+            raise ModelBroken(f"{CARD}: triggers: {why}", field="triggers")
+    return card

@@ -10,8 +10,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from typing import Literal
 from calotype.core import limits
 from calotype.core.errors import InvalidInput, ModelBroken, OperatorError
 from calotype.core.families import SINGLE_FILE
+from calotype.core.nouns import AdapterInfo, ModelInfo
 from calotype.core.references import check_name
 from calotype.core.weights import SUFFIX
 from calotype.files.headers import read_header
@@ -29,11 +30,13 @@ from calotype.pool.files import FileHashes
 from calotype.pool.fitting import layer_shapes
 from calotype.pool.folders import INDEX, base_in, family_in, model_files, read_folder
 from calotype.pool.kinds import ADAPTERS, WORDS, ModelKind
-from calotype.pool.parts import read_part
-from calotype.pool.recognise import Found, recognise
+from calotype.pool.parts import PartInfo, read_part
+from calotype.pool.recognise import LORA_FILE, Found, recognise
+from calotype.pool.triggers import Told, beside, together, why_no_word, with_recorded
 from calotype.pool.versions import FileRecord, Record, Versions
 
 Mode = Literal["copy", "hard-link", "link"]
+Judge = Callable[[AdapterInfo], None]
 READ_ONLY = 0o444  # nobody changes such a file, so an engine may map it (engine.weights)
 _BLOCK_BYTES = 1 << 20
 
@@ -50,6 +53,8 @@ class Wish:
     is_licence_accepted: bool = False
     source: str | None = None  # else its path
     config: Path | None = None  # a folder in diffusers' layout, for a checkpoint in one file
+    triggers: tuple[str, ...] = ()  # words that switch a LoRA on, beside those it says itself
+    judge: Judge = lambda _: None  # raises for an adapter that may not be registered
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Added:
 
     record: Record
     is_new: bool  # False: just this was registered before
+    triggers: Told = field(default_factory=Told)  # of a LoRA, all that is said
 
 
 def take_in(
@@ -83,6 +89,7 @@ def take_in(
             field="name",
             limit="a name that is free",
         )
+    said = _said(found, wish)
     files = dict(found.files) | _configuration(found, wish.config)
     _check_room(versions.root, files.values(), wish.mode)
     try:
@@ -92,12 +99,14 @@ def take_in(
                 target: _place(source, stage / target, wish.mode, hashes)
                 for target, source in sorted(files.items())
             }
-            version = _build(found.kind, stage, hashes)
+            info = _read(found.kind, stage, hashes)
+            if isinstance(info, AdapterInfo):
+                wish.judge(with_recorded(replace(info, name=name, title=wish.title or ""), said))
             parts = hashes.parts_of(stage / SINGLE_FILE)
             record = Record(
                 kind=found.kind,
                 name=name,
-                version=version,
+                version=info.build,
                 added_at=datetime.now(UTC)
                 .isoformat(timespec="microseconds")
                 .replace("+00:00", "Z"),
@@ -108,6 +117,7 @@ def take_in(
                 is_licence_accepted=wish.is_licence_accepted,
                 files=recorded,
                 parts={part: digest.hex() for part, digest in parts.items()},
+                triggers=list(said.words),
             )
             is_new = versions.put(stage, record)
     except OSError as error:
@@ -115,7 +125,37 @@ def take_in(
     if not is_new:
         folder = versions.folder(record.kind, name, record.version)
         record = versions.record(record.kind, name, folder)
-    return Added(record, is_new)
+        said = replace(said, words=tuple(record.triggers))
+        if new := {*wish.triggers} - {*record.triggers}:
+            raise InvalidInput(
+                f"{name}@{record.version} is registered already, without {', '.join(sorted(new))}:"
+                " a version's words are a part of it",
+                field="trigger",
+                limit=record.triggers,
+            )
+    if not isinstance(info, AdapterInfo):
+        return Added(record, is_new)
+    told = with_recorded(info, said)
+    return Added(record, is_new, Told(told.triggers, told.triggers_unread))
+
+
+def _said(found: Found, wish: Wish) -> Told:
+    """What is said of a LoRA's words outside its files; raises InvalidInput."""
+    if found.kind is not ModelKind.LORA:
+        if wish.triggers:
+            raise InvalidInput(
+                f"a {WORDS[found.kind]} has no words that switch it on",
+                field="trigger",
+                limit="lora",
+            )
+        return Told()
+    most = limits.LORA_TRIGGERS_MAX
+    if len(wish.triggers) > most:
+        raise InvalidInput(f"{len(wish.triggers)} trigger words", field="trigger", limit=most)
+    for word in wish.triggers:
+        if why := why_no_word(word):
+            raise InvalidInput(why, field="trigger", limit=limits.LORA_TRIGGER_CHARS_MAX)
+    return together(Told(wish.triggers), beside(found.files[LORA_FILE]))
 
 
 def _name_of(path: Path) -> str:
@@ -223,14 +263,14 @@ def _copy(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _build(kind: ModelKind, folder: Path, hashes: FileHashes) -> str:
-    """The build of what was staged, which reads it as it will be read; raises ModelBroken."""
+def _read(kind: ModelKind, folder: Path, hashes: FileHashes) -> ModelInfo | AdapterInfo | PartInfo:
+    """What was staged, as it will be read; raises ModelBroken."""
     if kind is ModelKind.BASE:
-        return read_folder(folder, hashes).build
+        return read_folder(folder, hashes)
     for adapter, of_kind in ADAPTERS.items():
         if kind is of_kind:
-            return read_adapter(adapter, folder.name, folder, hashes).build
-    return read_part(kind, folder.name, folder, hashes).build
+            return read_adapter(adapter, folder.name, folder, hashes)
+    return read_part(kind, folder.name, folder, hashes)
 
 
 def _refused(error: OSError, root: Path) -> OperatorError:

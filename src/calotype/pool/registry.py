@@ -72,7 +72,7 @@ class ModelRegistry:
         shelf.take_versions(
             self.versions,
             self._hashes,
-            lambda name, folder: self._equip(
+            lambda name, folder, _: self._equip(
                 read_folder(folder, self._hashes, name=name, device=self._device)
             ),
         )
@@ -89,7 +89,7 @@ class ModelRegistry:
             part_shelf.take_versions(
                 self.versions,
                 self._hashes,
-                lambda name, folder, kind=kind: read_part(  # type: ignore[misc]
+                lambda name, folder, _, kind=kind: read_part(  # type: ignore[misc]
                     kind, name, folder, self._hashes, bases
                 ),
             )

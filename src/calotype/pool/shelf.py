@@ -25,7 +25,8 @@ from calotype.pool.parts import PartInfo
 from calotype.pool.versions import IMMUTABLE, Record, Versions
 
 Info = TypeVar("Info", ModelInfo, AdapterInfo, PartInfo)
-Read = Callable[[str, Path], Info]  # what is in a folder, under this name; raises ModelBroken
+# What is in a folder, under this name, with what is recorded of it; raises ModelBroken.
+Read = Callable[[str, Path, Record], Info]
 
 _SHOWN_CHARS = 100  # of a name that somebody typed
 
@@ -77,7 +78,7 @@ class Shelf(Generic[Info]):
                     raise ModelBroken(f"there is another {WORDS[self.kind]} named {name!r}")
                 record = versions.record(self.kind, name, folder)
                 versions.check(folder, record, hashes)
-                info = read(own, folder)
+                info = read(own, folder, record)
                 if hashes.is_exact and info.build != record.version:
                     raise ModelBroken(f"{IMMUTABLE}: other files than were registered")
             except ModelBroken as error:

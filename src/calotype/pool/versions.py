@@ -61,6 +61,9 @@ class Record(BaseModel):
     is_licence_accepted: bool = False
     files: dict[str, FileRecord] = Field(min_length=1)  # by path in the folder
     parts: dict[str, str] = Field(default_factory=dict)  # digests of those in one file, by name
+    triggers: list[str] = Field(  # of a LoRA: beside what its file says
+        default_factory=list, max_length=limits.LORA_TRIGGERS_MAX
+    )
 
 
 class Versions:

@@ -10,8 +10,9 @@ Fails closed: whatever goes wrong in a check is SafetyUnavailable, never "allow"
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ RULES = 3  # version of the rules below, and of the views
 BLOCKLIST, ENTITIES, CLASSIFIER = "blocklist", "entities", "classifier"
 NEGATIVE = "negative_prompt"
 FOLDED_CHARS_MAX = 8_000  # of one field, as the views have it
+_WORDS_KEPT = 4_096  # that came with something, of which is remembered what they hold
 _SEAM_WORDS = 6  # of each side, where a phrase may lie across the end of one field
 
 _DETAILS = {
@@ -63,6 +65,7 @@ class PromptCheck:
         self.policy = ""  # its version, where it is by one
         collisions = Collisions.shipped()
         self._matcher = phrase_matcher(lists, collisions)
+        self._in_word = functools.lru_cache(_WORDS_KEPT)(self._hits_of)
         text = f"{RULES} {lists.version} {collisions.version} {classifier.version}"
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -93,22 +96,40 @@ class PromptCheck:
         """BLOCK with a category, or ALLOW, for one field by itself; see ``judge_fields``."""
         return self.judge_fields({field: prompt})
 
-    def judge_fields(self, fields: Mapping[str, str]) -> Verdict:
+    def judge_fields(self, fields: Mapping[str, str], beside: Iterable[str] = ()) -> Verdict:
         """BLOCK with a category, or ALLOW, for all that one job says, by field, in its order.
 
         In the field "negative_prompt" the words of the lists are welcome (they steer away from
         what they name), but taking clothes away isn't. All other fields are read together, and a
         word or phrase that lies across the end of one is found. Sexual content involving minors
-        is refused in any field and can't be turned off.
+        is refused in any field and can't be turned off. ``beside`` are words that nobody typed and
+        that are meant all the same, as a LoRA's: see ``judge_beside``.
 
         Raises SafetyUnavailable if any check fails: nothing is allowed for want of an answer.
         """
-        found = self.findings(fields)
+        found = self.findings(fields, beside)
+        return self._verdict(found, lambda field: f"The {field.replace('_', ' ')} asks")
+
+    def finds(self, words: Iterable[str]) -> bool:
+        """Whether any list has something of these; raises SafetyUnavailable."""
+        return answered("prompt", lambda: bool(self._beside(words)))
+
+    def judge_beside(self, words: Iterable[str], *, field: str, said: str) -> Verdict:
+        """The same for words that come with something, each by itself and all together.
+
+        By the lists alone: tags aren't the sentences that the classifier learnt. ``said`` is whose
+        words they are, for people, with the verb: "The trigger words of the LoRA ink ask".
+
+        Raises SafetyUnavailable.
+        """
+        found = answered("prompt", lambda: self._found_beside(self._beside(words), field))
+        return self._verdict(found, lambda _: said)
+
+    def _verdict(self, found: Sequence[Finding], said: Callable[[str], str]) -> Verdict:
         if not found:
             return Verdict(VerdictKind.ALLOW, "prompt", self.version, policy=self.policy)
         first = found[0]
-        where = first.field.replace("_", " ")
-        detail = f"The {where} asks for {_DETAILS[first.category]}."
+        detail = f"{said(first.field)} for {_DETAILS[first.category]}."
         return Verdict(
             VerdictKind.BLOCK,
             first.check,
@@ -120,11 +141,11 @@ class PromptCheck:
             self.policy,
         )
 
-    def findings(self, fields: Mapping[str, str]) -> list[Finding]:
+    def findings(self, fields: Mapping[str, str], beside: Iterable[str] = ()) -> list[Finding]:
         """Every reason to refuse, the one that is told first; raises as ``judge_fields`` does."""
-        return answered("prompt", lambda: self._findings(fields))
+        return answered("prompt", lambda: self._findings(fields, beside))
 
-    def names_minor(self, fields: Mapping[str, str]) -> bool:
+    def names_minor(self, fields: Mapping[str, str], beside: Iterable[str] = ()) -> bool:
         """Whether what is asked for has a minor in it, harmless though it be.
 
         Raises SafetyUnavailable if that can't be told.
@@ -133,9 +154,9 @@ class PromptCheck:
             "prompt",
             lambda: any(
                 hit.name in ("minors", ALWAYS)
-                for field, text in fields.items()
-                if field != NEGATIVE
-                for hit in self._matcher.hits(_seen(field, text))
+                for hit in self._beside(beside).union(
+                    *(self._hits_of(text) for field, text in fields.items() if field != NEGATIVE)
+                )
             ),
         )
 
@@ -168,11 +189,22 @@ class PromptCheck:
             },
         }
 
-    def _findings(self, fields: Mapping[str, str]) -> list[Finding]:
+    def _beside(self, words: Iterable[str]) -> set[Hit]:
+        """What is found in words that are each by themselves."""
+        return set[Hit]().union(*map(self._in_word, words))
+
+    def _hits_of(self, text: str) -> frozenset[Hit]:
+        return frozenset(self._matcher.hits(_seen("words", text)))
+
+    def _found_beside(self, hits: set[Hit], field: str) -> list[Finding]:
+        found = [*self._minors(hits, set(), field), *self._listed(hits, field)]
+        return self._in_force([*found, *_harassing(hits, field)])
+
+    def _findings(self, fields: Mapping[str, str], beside: Iterable[str]) -> list[Finding]:
         seen = {field: _seen(field, text) for field, text in fields.items()}
         hits = {field: self._matcher.hits(view) for field, view in seen.items()}
         asked = [field for field in fields if field != NEGATIVE]
-        wanted = set[Hit]().union(*(hits[field] for field in asked))
+        wanted = self._beside(beside).union(*(hits[field] for field in asked))
         across = self._across(seen)
         unwanted = hits.get(NEGATIVE, set())
         first = asked[0] if asked else NEGATIVE
@@ -183,9 +215,10 @@ class PromptCheck:
             found += self._listed(hits[field], field)
             found += self._scored(seen[field], field, hits[field] | wanted)
         found += self._listed(across, first)
-        degrading = {*LISTED, "suggestive", "degrading"}
-        if harassed := _together(wanted | across, {"figures"}, degrading):
-            found.append(Finding("harassment", ENTITIES, first, 1.0, harassed))
+        return self._in_force([*found, *_harassing(wanted | across, first)])
+
+    def _in_force(self, found: Iterable[Finding]) -> list[Finding]:
+        """Those that the policy doesn't leave out, in the order in which they are told."""
         kept = [each for each in found if each.category not in self._off]
         return sorted(kept, key=lambda each: CATEGORIES.index(each.category))
 
@@ -248,6 +281,13 @@ def _seen(field: str, text: str) -> Views:
             limit=FOLDED_CHARS_MAX,
         )
     return seen
+
+
+def _harassing(hits: set[Hit], field: str) -> list[Finding]:
+    """A name beside what harms or degrades whoever has it."""
+    degrading = {*LISTED, "suggestive", "degrading"}
+    both = _together(hits, {"figures"}, degrading)
+    return [Finding("harassment", ENTITIES, field, 1.0, both)] if both else []
 
 
 def _only(hits: set[Hit], name: str) -> set[Hit]:

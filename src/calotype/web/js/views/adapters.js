@@ -1,4 +1,5 @@
-// The LoRAs that suit the chosen model: switched on one by one, each with its weight.
+// The LoRAs that suit the chosen model: switched on one by one, each with its weight, and the words
+// that it was taught by.
 
 import { byId, h, reconcile, say } from "../dom.js";
 
@@ -12,16 +13,16 @@ export class Adapters {
   #loras = [];
   #cards = new Map(); // by name
 
-  /** `onChange()` follows each change. */
-  constructor({ onChange }) {
-    this.onChange = onChange;
+  /** `onChange()` follows each change, `onWord(word)` a word that was pressed. */
+  constructor({ onChange, onWord }) {
+    [this.onChange, this.onWord] = [onChange, onWord];
   }
 
   /** Offer these (bodies of /v1/models) for this model; what is on and still suits stays on. */
   offer(loras, model) {
     this.#loras = loras.filter((each) => suits(each, model));
     const names = this.#loras.map((each) => each.name);
-    const make = (name) => new Card(this.#loras.find((each) => each.name === name), this.onChange);
+    const make = (name) => new Card(this.#loras.find((each) => each.name === name), this);
     reconcile(byId("loras"), this.#cards, names, make);
     byId("loras-field").hidden = names.length === 0;
   }
@@ -49,7 +50,7 @@ export class Adapters {
 }
 
 class Card {
-  constructor(lora, onChange) {
+  constructor(lora, { onChange, onWord }) {
     this.name = lora.name;
     const [id, label] = [`lora-${lora.name}`, lora.title || lora.name];
     this.check = h("input", { type: "checkbox", id, oninput: () => this.#tell(onChange) });
@@ -58,12 +59,21 @@ class Card {
       ...{ "aria-label": `${label}: weight`, oninput: () => this.#tell(onChange) },
     });
     this.said = h("output", { class: "facts" });
+    const words = lora.triggers.map((word) =>
+      h("button", { type: "button", onclick: () => onWord(word) }, word),
+    );
+    this.words = h(
+      "div",
+      { class: "lora-words", role: "group", "aria-label": `${label}: words for the prompt` },
+      ...words,
+    );
     this.root = h(
       "div",
       { class: "lora" },
       h("label", { for: id, title: lora.licence }, this.check, h("span", {}, label)),
       this.weight,
       this.said,
+      words.length ? this.words : null,
     );
     this.#show();
   }
@@ -86,7 +96,7 @@ class Card {
   }
 
   #show() {
-    this.weight.hidden = this.said.hidden = !this.check.checked;
+    this.weight.hidden = this.said.hidden = this.words.hidden = !this.check.checked;
     const { min, max, value } = this.weight;
     this.weight.style.setProperty("--share", (value - min) / (max - min));
     say(this.said, Number(value).toFixed(2));

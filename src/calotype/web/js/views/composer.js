@@ -24,7 +24,7 @@ export class Composer {
   constructor({ onSubmit, send, look }) {
     this.onSubmit = onSubmit;
     const onChange = () => this.#describe();
-    this.adapters = new Adapters({ onChange });
+    this.adapters = new Adapters({ onChange, onWord: (word) => this.#add(word) });
     this.attachment = new Attachment({
       ...{ send, look },
       onChange: () => {
@@ -106,6 +106,18 @@ export class Composer {
     byId("prompt").value = prompt;
     this.#grow(byId("prompt"));
     this.#submit();
+  }
+
+  // A word at the prompt's end, unless it is there.
+  #add(word) {
+    const prompt = byId("prompt");
+    const written = prompt.value.trim().replace(/,$/, "");
+    if (!written.toLowerCase().includes(word.toLowerCase())) {
+      prompt.value = written ? `${written}, ${word}` : word;
+    }
+    this.#clear("prompt");
+    this.#grow(prompt);
+    prompt.focus();
   }
 
   focus() {
