@@ -21,6 +21,8 @@ from transformers import (
     CLIPVisionConfig,
     Dinov2Config,
     Dinov2Model,
+    ResNetConfig,
+    ResNetModel,
     SiglipVisionConfig,
     SiglipVisionModel,
 )
@@ -91,6 +93,14 @@ def vit(folder: Path) -> Path:
     return folder
 
 
+def resnet(folder: Path) -> Path:
+    """Convolutions: a width for each stage, and a pooled row that has a height and a width."""
+    torch.manual_seed(1)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetModel(config).save_pretrained(folder)
+    return _seeing(folder, "ViTImageProcessor")
+
+
 def embedded(folder: Path) -> Path:
     return embedded_encoder()
 
@@ -100,7 +110,7 @@ def _seeing(folder: Path, kind: str, **said: Any) -> Path:
     return folder
 
 
-ENCODERS = {it.__name__: it for it in (embedded, clip, siglip, dinov2, vit)}
+ENCODERS = {it.__name__: it for it in (embedded, clip, siglip, dinov2, vit, resnet)}
 
 
 def trained(encoder: Path, folder: Path) -> CheckUse:

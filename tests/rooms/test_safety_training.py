@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from calotype.core import limits
 from calotype.core.errors import InvalidInput
+from calotype.safety.evaluate import interval
 from calotype.safety.training import course, labelled, parts, probe
 from calotype.safety.training.card import page
 from calotype.safety.training.labelled import Labelled
@@ -203,7 +204,8 @@ def test_a_threshold_refuses_no_more_harmless_ones_than_it_may(
     is_harmless = np.arange(len(chances)) < len(harmless)
     limit = probe.threshold(chances, is_harmless, share)
     assert 0.0 < limit < 1.0
-    assert (chances[is_harmless] >= limit).sum() <= int(share * len(harmless))
+    refused = int((chances[is_harmless] >= limit).sum())
+    assert refused == 0 or interval(refused, len(harmless))[1] < share, "shown, as for prompts"
 
 
 def test_a_threshold_lies_between_what_it_tells_apart() -> None:
@@ -238,7 +240,7 @@ def test_chances_are_calibrated_and_thresholds_keep_what_they_promise() -> None:
     assert chances.mean(axis=0) == pytest.approx(shares, abs=0.03)
     past = [chances[:, labels.index(it)] >= made.thresholds[it] for it in ("bad", "worse")]
     refused = np.any(past, axis=0)[held.wanted == 1].mean()
-    assert 0.005 < refused < 0.1
+    assert 0.0 < refused < 0.05
     again = probe.fit(rows(900, 1), rows(900, 2), labels, harmless, false_positives=0.05, seed=0)
     assert again.weight.tobytes() == made.weight.tobytes()
     assert dict(again.thresholds) == dict(made.thresholds)

@@ -29,7 +29,7 @@ def train(
         ),
     ] = None,
     false_positives: Annotated[
-        float, typer.Option(help="Share of harmless pictures that may be refused, 0 to 1.")
+        float, typer.Option(help="Share of harmless pictures; fewer are refused, 0 to 1.")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same check.")] = 0,
     licence: Annotated[

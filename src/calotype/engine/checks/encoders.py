@@ -1,9 +1,9 @@
 """Frozen encoders: what makes a picture a row of numbers, for a linear probe to be trained on.
 
 Two kinds: the convolutions of the shipped domain check, which are always there, and any vision
-model of transformers in a folder (CLIP's and SigLIP's halves that see, ViT, DINOv2). An encoder is
-packed into the folder of the check that was trained on it, so that a check is whole by itself.
-Only safetensors, only files that are there, no code out of a folder.
+model of transformers in a folder (CLIP's and SigLIP's halves that see, ViT, DINOv2, ResNet). An
+encoder is packed into the folder of the check that was trained on it, so that a check is whole by
+itself. Only safetensors, only files that are there, no code out of a folder.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class VisionEncoder:
     ) -> None:
         self.network, self.processor = network.eval().to(device), processor
         self._is_pooled, self._device = is_pooled, device
-        self._width = int(network.config.hidden_size)
+        self._width = _width(network)
 
     @property
     def said(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class VisionEncoder:
         """See ``Encoder``; pictures are brought to size by the encoder's own processor."""
         given = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         seen = self.network(pixel_values=given.to(self._device))
-        found = seen.pooler_output if self._is_pooled else seen.last_hidden_state.mean(1)
+        found = seen.pooler_output.flatten(1) if self._is_pooled else seen.last_hidden_state.mean(1)
         return found.float().cpu()
 
 
@@ -179,8 +179,15 @@ def _pools(network: Any, processor: Any) -> bool:
 
     black = np.zeros((32, 32, 3), np.uint8)
     seen = network(pixel_values=processor(images=[black], return_tensors="pt")["pixel_values"])
-    pooled = getattr(seen, "pooler_output", None)
-    return pooled is not None and tuple(pooled.shape) == (1, int(network.config.hidden_size))
+    pooled, width = getattr(seen, "pooler_output", None), _width(network)
+    return pooled is not None and tuple(pooled.shape) in ((1, width), (1, width, 1, 1))
+
+
+def _width(network: Any) -> int:
+    """Of its rows; convolutions have a width for each stage, of which the last counts."""
+    config = network.config
+    sizes = getattr(config, "hidden_sizes", None) or [getattr(config, "hidden_size", 0)]
+    return int(sizes[-1])
 
 
 def _of_allowed_width(encoder: Encoder, folder: Path) -> Encoder:

@@ -37,9 +37,10 @@ SHA-256 over labels and files: `{data["sha256"]}`.
 
 ## Thresholds
 
-Set so that at most {card["false_positives"]:.2%} of the harmless pictures
-({", ".join(card["harmless"])}) of the calibration part are refused. There the check says 0.5:
-chances are told by their odds against the threshold's.
+Set by the harmless pictures ({", ".join(card["harmless"])}) of the calibration part: so that
+Wilson's 95 % interval of the share refused is under {card["false_positives"]:.2%}, or so that none
+is refused, where they are too few to show that. There the check says 0.5: chances are told by their
+odds against the threshold's.
 
 | label | chance |
 |---|---|

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calotype.core.errors import OperatorError
+from calotype.safety.thresholds import allowed
 
 Floats = NDArray[np.float64]
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # of the regression (its C); the best on the calibration part
@@ -62,7 +63,8 @@ def fit(
     false_positives: float,
     seed: int,
 ) -> Probe:
-    """Learn, calibrate, and set the thresholds so that this share of harmless ones is refused.
+    """Learn, calibrate, and set the thresholds so that less than this share of harmless ones is
+    refused.
 
     The share (0..1) is divided evenly among bad labels. Raises OperatorError if it doesn't settle.
     """
@@ -102,12 +104,14 @@ def fit(
 
 
 def threshold(chances: Floats, is_harmless: NDArray[np.bool_], share: float) -> float:
-    """The chance from which on at most this share of the harmless ones is refused.
+    """The chance from which on less than this share of harmless pictures is refused, as shown.
 
-    Halfway, by logit, between the highest of those that pass and the next higher chance of any.
+    By the rule of ``safety.thresholds``: the upper end of Wilson's 95 % interval is under the
+    share, or none of these is refused, where they are too few to show it. Halfway, by logit,
+    between the highest of those that pass and the next higher chance of any.
     """
     ordered = np.sort(chances[is_harmless])[::-1]
-    passing = ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+    passing = ordered[min(allowed(len(ordered), share), len(ordered) - 1)]
     above = chances[chances > passing]
     next_one = float(above.min()) if above.size else 1.0 - _EDGE
     middle = (_logit(float(passing)) + _logit(next_one)) / 2
