@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import stat
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,7 +118,25 @@ def test_a_case_is_shown_to_two_people_and_sent_by_one_who_says_so(tmp_path: Pat
     assert asked.returncode == 1, "nobody said yes"
     away = here(tmp_path, "reports", "send", case, *key, "--yes", env=env)
     assert (away.returncode, "no answer" in away.stderr) == (1, True)
-    assert "retracted" in here(tmp_path, "reports", "retract", case, *key, env=env).stdout
+    listed = here(tmp_path, "reports", "list")
+    assert "without a number" not in listed.stderr, "nobody was reached"
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # it takes what comes, and says nothing
+        env["CALOTYPE_REPORTS_URL"] = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+
+        def hang_up() -> None:
+            deaf.accept()[0].close()
+
+        hung = threading.Thread(target=hang_up)
+        hung.start()
+        silent = here(tmp_path, "reports", "send", case, *key, "--yes", env=env)
+        hung.join()
+    assert (silent.returncode, "no answer" in silent.stderr) == (1, True)
+    told = f"its reference is {case}-2; ask the service to retract it"
+    retracted = here(tmp_path, "reports", "retract", case, *key, env=env)
+    assert ("retracted" in retracted.stdout, told in retracted.stderr) == (True, True)
+    assert told in here(tmp_path, "reports", "list").stderr
+    [said] = json.loads(here(tmp_path, "reports", "list", "--json").stdout)["cases"]
+    assert [it["reference"] for it in said["unnumbered"]] == [f"{case}-2"]
 
 
 def test_strikes_are_listed_and_lifted_with_a_reason(tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ async def test_caches_are_told_of_what_another_process_took_away_once_it_is_show
 
     house.cache.answer = asked_again
     await delivery.find(image.id)
-    beside = Removals(house.store, house.pictures, house.apart, lambda _: None, house.identity)
+    none = lambda _: None  # noqa: E731 - an argument
+    beside = Removals(
+        *(house.store, house.pictures, house.apart, none, house.identity), removal_log=house.log
+    )
     await beside.delete(image.id, by="operator")
     assert delivery.known(image.id) is not None
     await house.removals(delivery.forget).take_up()

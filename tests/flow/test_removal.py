@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from calotype.core import limits
 from calotype.core.errors import Conflict, NotFound, OperatorError
 from calotype.core.ids import new_id
 from calotype.core.nouns import Image, ImageFile, Tier
@@ -21,7 +22,8 @@ from calotype.delivery.names import stored_name
 from calotype.delivery.store import Damaged, PictureStore
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
-from calotype.flow.sweep import sweep_apart
+from calotype.flow.removal_log import RemovalLog
+from calotype.flow.sweep import sweep, sweep_apart
 from calotype.jobs.files import Removal, RemovalKind
 from calotype.jobs.store import JobStore
 from calotype.provenance import certificates, receipts
@@ -42,6 +44,7 @@ class House:
     apart: PictureStore
     identity: SigningIdentity
     cache: Receiver
+    log: RemovalLog
     forgotten: list[str] = field(default_factory=list)
 
     def removals(self, forget: Callable[[str], None] | None = None, **kept_days: float) -> Removals:
@@ -51,6 +54,7 @@ class House:
             self.apart,
             forget or self.forgotten.append,
             self.identity,
+            removal_log=self.log,
             purges=Purges(self.cache.url, {"Authorization": "Bearer secret"}),
             kept_days={Tier(tier): days for tier, days in kept_days.items()},
         )
@@ -76,7 +80,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     identity = certificates.ensure_development(tmp_path / "signing", now=datetime.now(UTC))
     pictures, apart = (PictureStore.local(tmp_path / name) for name in ("pictures", "apart"))
     async with receiving() as cache:
-        yield House(store, pictures, apart, identity, cache)
+        log = RemovalLog(tmp_path / "removals")
+        yield House(store, pictures, apart, identity, cache, log)
     await store.close()
 
 
@@ -101,6 +106,24 @@ async def test_what_a_crash_left_undone_is_done_by_the_next_start(
     receipt = await house.removals().receipt(image.id, tenant="ada")
     told = receipts.check(receipt, anchors_pem=house.identity.anchors_pem)
     assert told["files"] == [{"form": "png", "side": 0, "sha256": image.sha256}]
+
+
+async def test_what_a_crash_kept_from_being_moved_apart_is_not_swept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await house.made()
+
+    async def killed(name: str, data: bytes) -> None:
+        raise OperatorError("the server was killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.apart, "put", killed)
+        with pytest.raises(OperatorError):
+            await house.removals().withdraw(image.id, by="operator", reason="to look at it")
+    assert await sweep(house.store, house.pictures) == 0
+    await house.removals().take_up()
+    assert await house.apart.exists(image.files[0].name)
+    assert not await house.pictures.exists(image.files[0].name)
 
 
 async def test_a_tier_keeps_its_pictures_as_long_as_it_says(house: House) -> None:
@@ -228,6 +251,51 @@ async def test_what_was_withdrawn_outlives_a_restored_backup_and_another_databas
     assert await sweep_apart(house.store, house.pictures, house.apart) == 1
     assert not await house.apart.exists(name)
     assert all([await house.apart.exists(each) for each in others])
+
+
+async def test_the_log_outside_has_what_was_taken_away_before_anybody_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = [await house.made() for _ in range(3)]
+    removals, seen = house.removals(), list[str]()
+    end = house.store.files.end
+
+    async def ending(image_id: str, receipt: object) -> None:
+        seen.append(image_id)
+        assert image_id in house.log.standing()
+        await end(image_id, receipt)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store.files, "end", ending)
+        await removals.withdraw(one.id, by="operator", reason="to look at it")
+        await removals.delete(two.id, by="key k")
+    assert seen == [one.id, two.id]
+    with pytest.raises(Conflict):
+        await removals.release(two.id)
+    await removals.withdraw(three.id, by="operator", reason="")
+    await removals.release(three.id)
+    assert {name: it.kind for name, it in house.log.standing().items()} == {
+        one.id: RemovalKind.WITHDRAWN,
+        two.id: RemovalKind.DELETED,
+    }
+    assert house.log.standing()[one.id].reason == "to look at it"
+    assert await house.removals(fast=1e-9).expire() == 1, "what expires is due again by itself"
+    assert len(house.log.standing()) == 2
+
+
+def test_a_line_that_a_crash_left_half_hides_no_other(tmp_path: Path) -> None:
+    log, file = RemovalLog(tmp_path), tmp_path / f"{datetime.now(UTC).year}.jsonl"
+    log.add("img_1", RemovalKind.WITHDRAWN, "operator", "first")
+    with file.open("a") as half:
+        half.write('\n{"image": "img_2", "ki')
+    log.add("img_3", RemovalKind.DELETED, "operator", "third")
+    log.released("img_3")
+    assert {*log.standing()} == {"img_1", "img_3"}, "what was deleted stays so"
+    assert file.stat().st_mode & 0o777 == 0o600
+    old = tmp_path / f"{datetime.now(UTC).year - limits.REMOVALS_KEPT_YEARS - 1}.jsonl"
+    file.rename(old)
+    assert log.standing() == {}
+    assert not old.exists()
 
 
 def test_headers_of_a_purge_are_read_or_refused() -> None:

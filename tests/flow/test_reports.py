@@ -28,7 +28,7 @@ from calotype.flow.reports import Reports
 from calotype.flow.sealed import sealed_parts
 from calotype.jobs.cases import PICTURE, SENT, TEXT, Case
 from calotype.jobs.store import JobStore
-from calotype.safety.cybertipline import NoAnswer, ReportFailed
+from calotype.safety.cybertipline import NoAnswer, NotReached, ReportFailed
 from calotype.settings import REPORTS_TEST_HOST, Settings
 from tests.cybertipline import PASSWORD, USER, Service, serving
 from tests.laid import lay
@@ -154,6 +154,35 @@ async def test_a_process_that_dies_between_two_calls_goes_on_by_the_reports_numb
     done = await desk.reports.send(case.id, ADA)
     assert desk.service.finished() == [done.report_id]
     assert len(desk.service.reports[done.report_id].files) == 1
+
+
+async def test_a_report_whose_number_never_came_is_told_by_our_reference(desk: Desk) -> None:
+    case = await desk.case()
+    for way, call in (("crash_after", 0), ("crash_before", 1)):
+        setattr(desk.service, way, call)
+        with pytest.raises(NoAnswer):
+            await desk.reports.send(case.id, ADA)
+    done = await desk.reports.send(case.id, ADA)
+    lost = await desk.reports.unnumbered(case.id)
+    assert [(it.reference, it.host) for it in lost] == [
+        (f"{case.id}-{at}", desk.service.url) for at in (1, 2)
+    ]
+    [orphan] = [number for number, it in desk.service.reports.items() if it.state == "open"]
+    assert lost[0].reference in desk.service.reports[orphan].document
+    assert f"{case.id}-3." in desk.service.reports[done.report_id].document
+
+
+async def test_what_was_refused_or_reached_nobody_left_nothing_open(desk: Desk) -> None:
+    case, given = await desk.case(), desk.settings
+    assert given.reports_login is not None
+    given.reports_login.write_text("usr123\nwrong\n")
+    with pytest.raises(ReportFailed, match="401"):
+        await desk.reports.send(case.id, ADA)
+    desk.settings = given.model_copy(update={"reports_url": "http://127.0.0.1:9"})
+    with pytest.raises(NotReached):
+        await desk.reports.send(case.id, ADA)
+    assert await desk.reports.unnumbered(case.id) == []
+    assert (await desk.store.people.cases.get(case.id)).begun == ""
 
 
 async def test_words_alone_are_reported_without_a_file(desk: Desk) -> None:

@@ -18,7 +18,7 @@ from calotype.cli.home import with_store
 if TYPE_CHECKING:
     from calotype.core.nouns import Key
     from calotype.flow.cases import CaseBook
-    from calotype.flow.reports import Reports
+    from calotype.flow.reports import Reports, Unnumbered
     from calotype.jobs.cases import Case
     from calotype.jobs.store import JobStore
 
@@ -36,9 +36,17 @@ app = typer.Typer(
 @app.command("list")
 def list_cases(*, as_json: AsJson = False, home: Home = None) -> None:
     """List the cases, how far the report of each has come, and until when it is kept."""
-    found = with_store(home, lambda store: store.people.cases.every())
+
+    async def every(
+        store: JobStore, reports: Reports, book: CaseBook
+    ) -> list[tuple[Case, list[Unnumbered]]]:
+        cases = await store.people.cases.every()
+        return [(case, await reports.unnumbered(case.id)) for case in cases]
+
+    told = _with(home, every)
+    found = [case for case, _ in told]
     if as_json:
-        print_json({"cases": [_body(case) for case in found]})
+        print_json({"cases": [_body(case) | _open(others) for case, others in told]})
         return
     print_table(
         ("id", "kind", "category", "account", "job", "report", "kept until"),
@@ -50,6 +58,8 @@ def list_cases(*, as_json: AsJson = False, home: Home = None) -> None:
             for it in found
         ],
     )
+    for case, others in told:
+        _tell(case.id, others)
 
 
 @app.command()
@@ -83,7 +93,8 @@ def show(
             write_private_bytes(sealed, data)
         return {
             **_body(found),
-            "document": reports.document(found).decode(),
+            **_open(await reports.unnumbered(case)),
+            "document": (await reports.document(found)).decode(),
             "trail": [
                 {"at": it.at.isoformat(), "kind": it.kind, "by": it.by, "said": it.data}
                 for it in trail
@@ -120,11 +131,13 @@ def send(
 def retract(*, case: Id, key_file: KeyFile = None, home: Home = None) -> None:
     """Take a report back before it is finished, or have it never sent."""
 
-    async def work(store: JobStore, reports: Reports, book: CaseBook) -> Case:
-        return await reports.retract(case, await _key(store, key_file, "Your key"))
+    async def work(store: JobStore, reports: Reports, book: CaseBook) -> list[Unnumbered]:
+        await reports.retract(case, await _key(store, key_file, "Your key"))
+        return await reports.unnumbered(case)
 
-    _with(home, work)
+    others = _with(home, work)
     print(f"The report of {case} is retracted.")
+    _tell(case, others)
 
 
 async def _key(store: JobStore, path: Path | None, whose: str) -> Key:
@@ -150,6 +163,24 @@ def _with(home: Path | None, work: Callable[[JobStore, Reports, CaseBook], Await
         return await work(store, Reports(settings, store, book), book)
 
     return with_store(home, run)
+
+
+def _tell(case: str, others: list[Unnumbered]) -> None:
+    """Of reports that the service may have, and that only it can retract now."""
+    for it in others:
+        say(
+            f"{case}: a report may be open at {it.host} without a number, since "
+            f"{it.at.isoformat(timespec='minutes')}: its reference is {it.reference}; ask the "
+            "service to retract it"
+        )
+
+
+def _open(others: list[Unnumbered]) -> dict[str, Any]:
+    return {
+        "unnumbered": [
+            {"reference": it.reference, "host": it.host, "at": it.at.isoformat()} for it in others
+        ]
+    }
 
 
 def _body(case: Case) -> dict[str, Any]:

@@ -36,6 +36,7 @@ PICTURES_PER_TENANT_MAX = 1_000  # kept at one time
 PICTURE_BYTES_PER_TENANT_MAX = 2 * 1024**3
 PICTURE_KEPT_S = 7 * 24 * 3600.0  # after it was last sent or named by a job
 PICTURE_SWEEP_S = 3_600.0  # between two looks for those that are kept no longer
+REMOVALS_KEPT_YEARS = 3  # for which a database that is restored is told what was taken away since
 
 # What the registry of models takes.
 HEADER_BYTES_MAX = 16 * 1024 * 1024  # of a safetensors file: names, shapes and what it tells

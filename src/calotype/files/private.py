@@ -23,6 +23,25 @@ def write_private_bytes(path: Path, content: bytes) -> None:
         draft.replace(path)
 
 
+def append_private(path: Path, line: str) -> None:
+    """Add a line to a file, made where there is none; once it returns, a power cut leaves it there.
+
+    A half line that a crash left stays by itself. Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, f"\n{line}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def secret_in(path: Path, size: int) -> bytes:
     """The secret in ``path``: ``size`` random bytes, made where there is no file yet.
 

@@ -22,6 +22,7 @@ from calotype.flow.pictures import InputPictures
 from calotype.flow.pools import with_pools
 from calotype.flow.purges import Purges, headers_of
 from calotype.flow.removal import Removals
+from calotype.flow.removal_log import RemovalLog
 from calotype.flow.showing import Showing
 from calotype.flow.sweep import sweep, sweep_apart
 from calotype.flow.verify import Origin, origin_of
@@ -67,9 +68,11 @@ class Gallery:
         self._looking, self._look_waits = asyncio.Semaphore(limits.VERIFIES_AT_ONCE_MAX), 0
 
     async def open(self) -> None:
-        """Reach the stores, and delete the files that no record names. Raises OperatorError."""
+        """Reach the stores, take away what was taken away before this database's backup, and
+        delete the files that no record names. Raises OperatorError."""
         for store in (self.pictures, self._apart):
             await store.check()
+        await self.removals.take_again()
         await sweep(self._store, self.pictures)
         await sweep_apart(self._store, self.pictures, self._apart)
         await self.inputs.sweep()
@@ -142,6 +145,7 @@ def removals(
         apart,
         forget or (lambda image_id: None),
         identity,
+        removal_log=RemovalLog(settings.removals_folder),
         purges=Purges(url, headers, wait_s=wait_s) if url else None,
         kept_days=settings.kept_days,
     )

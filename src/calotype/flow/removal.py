@@ -14,10 +14,11 @@ from typing import Any
 import structlog
 
 from calotype.core import limits
-from calotype.core.errors import CalotypeError, InternalError, NotFound
+from calotype.core.errors import CalotypeError, InternalError, NotFound, OnHold
 from calotype.core.nouns import ImageFile, Tier
 from calotype.delivery.store import PictureStore
 from calotype.flow.purges import Purges
+from calotype.flow.removal_log import RemovalLog, Taken
 from calotype.flow.sweep import discard
 from calotype.jobs.files import Removal, RemovalKind
 from calotype.jobs.store import JobStore
@@ -25,6 +26,8 @@ from calotype.provenance import receipts
 from calotype.provenance.certificates import SigningIdentity
 
 log = structlog.get_logger("calotype.removal")
+
+WITHDRAWN = RemovalKind.WITHDRAWN
 
 
 class Removals:
@@ -38,16 +41,18 @@ class Removals:
         forget: Callable[[str], None],
         identity: SigningIdentity,
         *,
+        removal_log: RemovalLog,
         purges: Purges | None = None,
         kept_days: Mapping[Tier, float] | None = None,
     ) -> None:
         """``apart`` is where withdrawn pictures lie; nothing is ever served from there.
 
-        ``forget`` is told of each picture about which something changed.
+        ``forget`` is told of each picture about which something changed. What ``removal_log`` has
+        lasts, whatever becomes of the database.
         """
         self._store, self._pictures, self._apart = store, pictures, apart
         self._forget, self._identity, self._purges = forget, identity, purges
-        self._kept_days = dict(kept_days or {})
+        self._kept_days, self._log = dict(kept_days or {}), removal_log
 
     async def delete(
         self, image_id: str, *, by: str, reason: str = "", tenant: str | None = None
@@ -61,7 +66,7 @@ class Removals:
 
     async def withdraw(self, image_id: str, *, by: str, reason: str) -> Removal:
         """Take a picture out of delivery, and keep it apart. Raises NotFound."""
-        removal = await self._take(image_id, RemovalKind.WITHDRAWN, by, reason, None)
+        removal = await self._take(image_id, WITHDRAWN, by, reason, None)
         if removal.ended_at is None:
             await self._end(removal)
         return removal
@@ -79,6 +84,8 @@ class Removals:
             for name in sorted(set(copied) - await self._store.files.named(copied)):
                 await discard(self._pictures, name)
             raise
+        # Not before: a crash between leaves it withdrawn, at the next start.
+        await asyncio.to_thread(self._log.released, image_id)
         self._forget(image_id)
         for file in removal.files:
             await self._apart.delete(file.name)
@@ -89,6 +96,29 @@ class Removals:
         if removal.receipt is None:
             raise NotFound("the picture isn't deleted for good", field="image_id", limit="deleted")
         return removal.receipt
+
+    async def take_again(self) -> int:
+        """Take away what was taken away before, and return how many; before anything is delivered.
+
+        A database that was restored from before it knows nothing of it. Raises OperatorError.
+        """
+        standing, count = await asyncio.to_thread(self._log.standing), 0
+        names, most = sorted(standing), limits.EXPIRED_AT_ONCE_MAX
+        for ids in (names[at : at + most] for at in range(0, len(names), most)):
+            for image_id, kind in (await self._store.files.state_of(ids)).items():
+                taken = standing[image_id]
+                if kind is None or (kind, taken.kind) == (WITHDRAWN, RemovalKind.DELETED):
+                    await self._take_again(image_id, taken)
+                    count += 1
+        if count:
+            log.warning("pictures_taken_away_again", count=count)
+        return count
+
+    async def _take_again(self, image_id: str, taken: Taken) -> None:
+        try:
+            await self._take(image_id, taken.kind, taken.by, taken.reason)
+        except OnHold:  # it was deleted after its hold, of which this database knows no end
+            await self._take(image_id, WITHDRAWN, taken.by, taken.reason)
 
     async def take_up(self) -> None:
         """Go on with what was stopped half way."""
@@ -147,10 +177,12 @@ class Removals:
         """
         if removal.receipt is not None:
             return removal.receipt
-        if removal.kind is RemovalKind.WITHDRAWN:
+        told = removal.image_id, removal.kind, removal.by, removal.reason
+        await asyncio.to_thread(self._log.add, *told)  # before anybody is told that it is done
+        if removal.kind is WITHDRAWN:
             for file in removal.files:
                 await _moved(file, self._pictures, self._apart)
-        is_for_good = removal.kind is not RemovalKind.WITHDRAWN
+        is_for_good = removal.kind is not WITHDRAWN
         for file in removal.files:
             await _deleted(file, self._pictures)
             if is_for_good:

@@ -4,7 +4,8 @@ Before each call it is written down that it is made, after it what was answered.
 it half way, it goes on by the report's number, and in the end there is exactly one finished report:
 
 - without an answer to ``/submit`` there is no number; it is opened anew. What was opened then is
-  never finished, and an unfinished report isn't one.
+  never finished, and an unfinished report isn't one. The service lists none, so a person is told of
+  it (``unnumbered``), with the reference of ours that its document has.
 - without an answer to ``/upload`` nobody knows whether the file is there: the report is retracted
   and begun anew, or it could be there twice.
 - ``/fileinfo`` and ``/finish`` are made again: the service says if it is finished already.
@@ -15,6 +16,8 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -25,7 +28,14 @@ from calotype.core.states import ReportState
 from calotype.flow.cases import CaseBook, check_scope, person_of
 from calotype.jobs.cases import PICTURE, SENT, TEXT, Case
 from calotype.jobs.store import JobStore
-from calotype.safety.cybertipline import CyberTipline, Found, file_xml, report_xml
+from calotype.safety.cybertipline import (
+    CyberTipline,
+    Found,
+    NotReached,
+    ReportFailed,
+    file_xml,
+    report_xml,
+)
 from calotype.settings import Settings
 
 log = structlog.get_logger("calotype.reports")
@@ -33,18 +43,39 @@ log = structlog.get_logger("calotype.reports")
 SUBMIT, UPLOAD, DESCRIBE, FINISH, RETRACT = "submit", "upload", "fileinfo", "finish", "retract"
 
 
+@dataclass(frozen=True)
+class Unnumbered:
+    """A report that may be open at the service, and whose number never came."""
+
+    reference: str
+    host: str
+    at: datetime
+
+
 class Reports:
     """Sends reports and takes them back, for a person who says so."""
 
     def __init__(self, settings: Settings, store: JobStore, book: CaseBook) -> None:
         self._settings, self._cases, self._book = settings, store.people.cases, book
+        self._audit = store.people.audit
 
     @property
     def url(self) -> str:
         """Where reports are sent."""
         return self._settings.reports_url
 
-    def document(self, case: Case, words: str = "") -> bytes:
+    async def unnumbered(self, case_id: str) -> list[Unnumbered]:
+        """What may be open at the service beside the report that has a number, oldest first."""
+        found: list[Unnumbered] = []
+        for entry in await self._audit.of(case_id):
+            if entry.kind == f"{SUBMIT}_begun":
+                reference = entry.data.get("reference", "none")
+                found.append(Unnumbered(reference, entry.data["host"], entry.at))
+            elif entry.kind in (ReportState.SUBMITTED.value, f"{SUBMIT}_refused"):
+                found.pop()
+        return found
+
+    async def document(self, case: Case, words: str = "") -> bytes:
         """What ``/submit`` would be given of a case."""
         return report_xml(
             Found(
@@ -56,6 +87,7 @@ class Reports:
                     f"{case.policy}; SHA-256 of what is kept: {case.file_sha256}. "
                     f"{_WHAT[case.kind]}"
                 ),
+                reference=await self._reference(case.id),
                 words=words,
             )
         )
@@ -131,14 +163,22 @@ class Reports:
                 )
 
     async def _submit(self, service: CyberTipline, case: Case, by: str) -> Case:
-        await self._cases.begin(case.id, SUBMIT, host=self.url, by=by)
-        words = ""
-        if case.kind == TEXT:
-            words = (await self._book.unsealed(case)).decode()
-        report_id = await service.submit(self.document(case, words))
+        words = (await self._book.unsealed(case)).decode() if case.kind == TEXT else ""
+        document, reference = await self.document(case, words), await self._reference(case.id)
+        await self._cases.begin(case.id, SUBMIT, host=self.url, by=by, reference=reference)
+        try:
+            report_id = await service.submit(document)
+        except (ReportFailed, NotReached) as error:
+            await self._cases.refused(case.id, SUBMIT, by=by, reason=error.detail)
+            raise
         return await self._cases.answered(
             case.id, ReportState.SUBMITTED, by=by, report_id=report_id
         )
+
+    async def _reference(self, case_id: str) -> str:
+        """Ours of the report that is opened next: each has another."""
+        trail = await self._audit.of(case_id)
+        return f"{case_id}-{1 + sum(entry.kind == f'{SUBMIT}_begun' for entry in trail)}"
 
     def _login(self) -> tuple[str, str]:
         """User and password of the service. Raises OperatorError."""

@@ -22,11 +22,14 @@ log = structlog.get_logger("calotype.sweep")
 
 
 async def sweep(store: JobStore, pictures: PictureStore) -> int:
-    """Delete the files that no image has, and return how many; before anything makes new ones."""
+    """Delete the files that no image has, and return how many; before anything makes new ones.
+
+    Not those of a withdrawn picture, which a crash may have kept from being moved apart.
+    """
     await pictures.delete_drafts()
-    swept = left = 0
+    withdrawn, swept, left = await store.files.withdrawn(), 0, 0
     async for page in pictures.names():
-        unnamed = set(page) - await store.files.named(page)
+        unnamed = set(page) - await store.files.named(page) - withdrawn
         ours = await _of_known(store, unnamed)
         for name in sorted(ours):
             await discard(pictures, name)

@@ -85,10 +85,14 @@ class Cases:
             rows = await conn.execute(select(cases).order_by(cases.c.opened_at, cases.c.id))
             return [_case_of(row) for row in rows]
 
-    async def begin(self, case_id: str, call: str, *, host: str, by: str) -> Case:
+    async def begin(self, case_id: str, call: str, *, host: str, by: str, **more: str) -> Case:
         """Note that a call is about to be made; until ``answered`` nobody knows how it went."""
-        said = {"call": call, "host": host}
+        said = {"call": call, "host": host, **more}
         return await self._note(case_id, f"{call}_begun", by, said, begun=call, host=host)
+
+    async def refused(self, case_id: str, call: str, *, by: str, reason: str) -> Case:
+        """Note that the call that was begun has changed nothing at the service."""
+        return await self._note(case_id, f"{call}_refused", by, {"reason": reason}, begun="")
 
     async def answered(self, case_id: str, after: ReportState, *, by: str, **values: Any) -> Case:
         """Note the answer of the call that was begun, and what it brought. Raises IllegalMove."""

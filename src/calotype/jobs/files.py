@@ -141,6 +141,16 @@ class PictureFiles:
                 found |= {each["sha256"] for each in taken}
         return found
 
+    async def state_of(self, image_ids: Collection[str]) -> dict[str, RemovalKind | None]:
+        """How each of these pictures was taken away (None: it is there); unknown ones left out."""
+        images, removals = tables.images, tables.removals
+        joined = images.outerjoin(removals, removals.c.image_id == images.c.id)
+        query = select(images.c.id, removals.c.kind).select_from(joined)
+        query = query.where(images.c.id.in_(image_ids))
+        async with self._database.reading() as conn:
+            rows = (await conn.execute(query)).all()
+        return {row.id: RemovalKind(row.kind) if row.kind else None for row in rows}
+
     async def withdrawn(self) -> set[str]:
         """Names in the store of all that lies apart."""
         removals = tables.removals

@@ -48,6 +48,10 @@ class NoAnswer(OperatorError):
     title: ClassVar[str] = "The reporting service gave no answer"
 
 
+class NotReached(NoAnswer):
+    """There was no connection, so the call wasn't made."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a report tells."""
@@ -56,12 +60,14 @@ class Found:
     account: str  # who asked for it, as this installation names them
     reporter: str  # e-mail address of who reports
     details: str  # which check found what
+    reference: str  # ours, by which the report can be found there should its number never come
     words: str = ""  # what was asked for, where that is all there is
 
 
 def report_xml(found: Found) -> bytes:
     """The document of ``/submit``."""
-    more = f"{found.details}\n\n{found.words}" if found.words else found.details
+    more = f"Our reference: {found.reference}. {found.details}"
+    more += f"\n\n{found.words}" if found.words else ""
     return _document(
         "report",
         f"""<incidentSummary>
@@ -148,7 +154,10 @@ class CyberTipline:
                     if len(body) > limits.REPORT_ANSWER_BYTES_MAX:
                         raise NoAnswer(f"{call}: the answer is too long", field=call)
         except httpx.HTTPError as error:
-            raise NoAnswer(f"{call}: no answer from {self.url}: {error!r}", field=call) from error
+            is_away = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            raise (NotReached if is_away else NoAnswer)(
+                f"{call}: no answer from {self.url}: {error!r}", field=call
+            ) from error
         if answer.status_code in (401, 403):
             raise ReportFailed(call, str(answer.status_code), "user and password aren't taken")
         return _answered(call, body)

@@ -26,6 +26,11 @@ class Places:
         return self.home / "quarantine"
 
     @property
+    def removals_folder(self) -> Path:
+        """What was withdrawn or deleted, outside the database: not to be restored with it."""
+        return self.home / "removals"
+
+    @property
     def inputs_folder(self) -> Path:
         """Where the pictures lie that people sent, for their jobs to begin from."""
         return self.home / "inputs"
