@@ -44,32 +44,29 @@ def running(folder: Path, server: str, http: str = "") -> Iterator[str]:
     program = find()
     if program is None:
         raise RuntimeError("no nginx: run `python -m tests.nginx` (`make test` does)")
-    port = _free_port()
-    config = folder / "nginx.conf"
-    config.write_text(CONFIG.format(folder=folder, port=port, server=server, http=http))
-    command = [program, "-c", str(config), "-p", str(folder), "-e", str(folder / "start.log")]
-    if os.geteuid() == 0:  # its workers would change to a user that may not read our folder
-        command += ["-g", "user root;"]
-    with subprocess.Popen(command) as process:
-        try:
-            _wait_until_open(port, process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        port, fd = listener.getsockname()[1], listener.fileno()
+        config = folder / "nginx.conf"
+        config.write_text(CONFIG.format(folder=folder, port=port, server=server, http=http))
+        command = [program, "-c", str(config), "-p", str(folder), "-e", str(folder / "start.log")]
+        if os.geteuid() == 0:  # its workers would change to a user that may not read our folder
+            command += ["-g", "user root;"]
+        # As when one nginx takes another's place: it listens on the socket it is handed, so that
+        # nobody else can have had the port meanwhile.
+        env = {**os.environ, "NGINX": f"{fd};"}
+        with subprocess.Popen(command, env=env, pass_fds=[fd]) as process:
+            try:
+                _wait_until_up(folder / "nginx.pid", process)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_open(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_up(pid: Path, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + START_S_MAX
     while time.monotonic() < until and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if pid.exists():  # written when all is read and open
+            return
         time.sleep(0.05)
     raise RuntimeError(f"nginx didn't start ({process.poll()})")
 

@@ -116,6 +116,11 @@ class StubPool(EnginePool):
         self.down.discard(engine)
         await self.say(EngineWarm(models, rows_max), engine)
 
+    async def come(self, engine: str) -> None:
+        """Another engine, ready for work."""
+        self.engines.append(engine)
+        await self.warm(engine=engine)
+
     async def lose(self, engine: str = "engine-0") -> None:
         self.down.add(engine)
         await self.say(EngineLost("it was killed", -9), engine)

@@ -48,6 +48,17 @@ async def handed_back(bench: Bench, spec: Spec = WAIT) -> Job:
     return await bench.state(job, JobState.QUEUED)
 
 
+async def half_handed_back(bench: Bench) -> Job:
+    """The same of two images, of which one was finished."""
+    job = await waits(bench, TWO)
+    first, (engine, row) = next(iter(bench.pool.waiting.items()))
+    del bench.pool.waiting[first]
+    await bench.pool._steps(engine, row, 2)
+    await eventually(lambda: bench.events(job, "image_finished"))
+    await bench.dispatcher.give_notice("engine-0", SHORT_S)
+    return await bench.state(job, JobState.QUEUED)
+
+
 def last_row(bench: Bench) -> RunRow:
     return [message for _, message in bench.pool.sent if isinstance(message, RunRow)][-1]
 
@@ -67,8 +78,7 @@ async def test_a_job_goes_on_at_the_step_where_its_engine_left_it(tmp_path: Path
             "images": [{"image": 0, "step": 1, "steps": 4}],
         }
         assert kept_files(bench) == [f"{job.id}-0.safetensors"]
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         job = await bench.ended(job)
         assert job.state is JobState.SUCCEEDED
         assert last_row(bench).parked_bytes == 1
@@ -84,8 +94,7 @@ async def test_both_engines_are_paid_and_no_step_twice(tmp_path: Path) -> None:
         job = await handed_back(bench)
         assert virtual_s(bench, "ada") == 0.0, "a restart would begin it from nothing"
         assert bench.dispatcher._line.left_s(job) == pytest.approx(0.75 * whole_s)
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await bench.ended(job)
         await eventually(lambda: bench.gate.ends)
         assert virtual_s(bench, "ada") == pytest.approx(PARKED_S + DEVICE_S)
@@ -96,8 +105,7 @@ async def test_one_that_fails_after_it_was_handed_back_pays_nothing(tmp_path: Pa
     async with running_bench(tmp_path) as bench:
         job = await handed_back(bench)
         bench.pool.holds_parked = True
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await bench.state(job, JobState.RUNNING)
         await eventually(lambda: bench.pool.waiting)
         broken = RowFailed(last_row(bench).row, "no such file", retryable=False)
@@ -111,17 +119,10 @@ async def test_one_that_fails_after_it_was_handed_back_pays_nothing(tmp_path: Pa
 
 async def test_a_picture_that_was_finished_is_not_made_again(tmp_path: Path) -> None:
     async with running_bench(tmp_path) as bench:
-        job = await waits(bench, TWO)
-        first, (engine, row) = next(iter(bench.pool.waiting.items()))
-        del bench.pool.waiting[first]
-        await bench.pool._steps(engine, row, 2)
-        await eventually(lambda: bench.events(job, "image_finished"))
-        await bench.dispatcher.give_notice("engine-0", SHORT_S)
-        await bench.state(job, JobState.QUEUED)
+        job = await half_handed_back(bench)
         assert len(bench.files()) == 2, "its picture's two files stay"
         rows_before = len(bench.pool.rows(RunRow))
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         job = await bench.ended(job)
         assert [image.index for image in job.images] == [0, 1]
         assert len(bench.pool.rows(RunRow)) == rows_before + 1
@@ -152,8 +153,7 @@ async def test_what_cannot_be_kept_begins_again_and_says_so(
         assert image == {
             "image": 0, "step": 0, "steps": 4, "not_kept": "more than 0 bytes would be kept",
         }  # fmt: skip
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await eventually(lambda: bench.pool.waiting)
         assert last_row(bench).parked_bytes == 0
         await bench.pool.finish_rows()
@@ -166,8 +166,7 @@ async def test_a_kept_row_that_is_too_much_for_one_message_begins_again(
     async with running_bench(tmp_path) as bench:
         await handed_back(bench)
         monkeypatch.setattr(limits, "ENGINE_MESSAGE_BYTES_MAX", 0)
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await eventually(lambda: bench.pool.waiting)
         assert last_row(bench).parked_bytes == 0
 
@@ -176,8 +175,7 @@ async def test_a_kept_row_whose_file_is_gone_begins_again(tmp_path: Path) -> Non
     async with running_bench(tmp_path) as bench:
         job = await handed_back(bench)
         (tmp_path / "handed" / f"{job.id}-0.safetensors").unlink()
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await eventually(lambda: bench.pool.waiting)
         await bench.pool.finish_rows()
         assert (await bench.ended(job)).state is JobState.SUCCEEDED
@@ -188,13 +186,7 @@ async def test_a_job_that_is_cancelled_meanwhile_pays_for_what_was_done_and_leav
     tmp_path: Path,
 ) -> None:
     async with running_bench(tmp_path) as bench:
-        job = await waits(bench, TWO)
-        first, (engine, row) = next(iter(bench.pool.waiting.items()))
-        del bench.pool.waiting[first]
-        await bench.pool._steps(engine, row, 2)
-        await eventually(lambda: bench.events(job, "image_finished"))
-        await bench.dispatcher.give_notice("engine-0", SHORT_S)
-        await bench.state(job, JobState.QUEUED)
+        job = await half_handed_back(bench)
         await bench.dispatcher.cancel(job.id, by="caller")
         await eventually(lambda: bench.gate.ends)
         assert [paid_s for _, paid_s in bench.gate.ends] == pytest.approx([DEVICE_S + PARKED_S])
@@ -215,15 +207,13 @@ async def test_an_engine_that_goes_before_it_handed_back_costs_no_attempt(tmp_pa
 async def test_a_later_engine_that_dies_loses_only_its_own_part(tmp_path: Path) -> None:
     async with running_bench(tmp_path) as bench:
         job = await handed_back(bench)
-        bench.pool.engines.append("engine-1")
         bench.pool.holds_parked = True
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await eventually(lambda: bench.pool.waiting)
         await bench.pool.lose("engine-1")
         await bench.state(job, JobState.QUEUED)
         bench.pool.holds_parked = False
-        bench.pool.engines.append("engine-2")
-        await bench.pool.warm(engine="engine-2")
+        await bench.pool.come("engine-2")
         job = await bench.ended(job)
         assert last_row(bench).parked_bytes == 1, "it begins where engine-0 left it"
         tries = {AttemptState.HANDED_BACK: 1, AttemptState.LOST: 1, AttemptState.DONE: 1}
@@ -235,12 +225,11 @@ async def test_a_later_engine_that_dies_loses_only_its_own_part(tmp_path: Path) 
 async def test_an_attempt_that_fails_begins_from_nothing(tmp_path: Path) -> None:
     async with running_bench(tmp_path) as bench:
         await handed_back(bench)
-        bench.pool.engines += ["engine-1", "engine-2"]
         bench.pool.holds_parked = True
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await eventually(lambda: bench.pool.waiting)
         bench.pool.waiting.clear()
-        await bench.pool.warm(engine="engine-2")
+        await bench.pool.come("engine-2")
         await bench.pool.say(RowFailed(last_row(bench).row, "it broke", True), "engine-1")
         await eventually(lambda: bench.pool.waiting)
         assert kept_files(bench) == []
@@ -251,8 +240,7 @@ async def test_a_job_that_cannot_be_judged_begins_from_nothing(tmp_path: Path) -
     async with running_bench(tmp_path) as bench:
         job = await handed_back(bench)
         bench.finisher.answer = unavailable
-        bench.pool.engines.append("engine-1")
-        await bench.pool.warm(engine="engine-1")
+        await bench.pool.come("engine-1")
         await bench.state(job, JobState.PENDING_SAFETY)
         assert kept_files(bench) == []
 
@@ -288,15 +276,13 @@ async def test_a_row_is_handed_on_again_and_again(tmp_path: Path) -> None:
         job = await handed_back(bench)
         for number in range(1, limits.ATTEMPTS_TOTAL_MAX + 2):
             name = f"engine-{number}"
-            bench.pool.engines.append(name)
             bench.pool.holds_parked = True
-            await bench.pool.warm(engine=name)
+            await bench.pool.come(name)
             await eventually(lambda: bench.pool.waiting)
             await bench.dispatcher.give_notice(name, SHORT_S)
             await bench.state(job, JobState.QUEUED)
         bench.pool.holds_parked = False
-        bench.pool.engines.append("last")
-        await bench.pool.warm(engine="last")
+        await bench.pool.come("last")
         assert (await bench.ended(job)).state is JobState.SUCCEEDED
 
 

@@ -64,8 +64,8 @@ def test_a_job_that_failed_has_its_model_loaded_elsewhere() -> None:
     assert not pool.jobs
 
 
-def test_a_job_that_failed_goes_back_where_no_other_engine_can_load_its_model() -> None:
-    """Where it failed it may still succeed; the other would keep it waiting for ever."""
+def failed_on_the_only_one_that_can_load_it() -> Pool:
+    """Two engines: a job failed on the first, and the second couldn't load its model."""
     pool = Pool(needs("m"))
     pool.up("e0", models=("m",))
     pool.failing.add(("e1", "m"))
@@ -76,19 +76,18 @@ def test_a_job_that_failed_goes_back_where_no_other_engine_can_load_its_model() 
     pool.tell(AttemptFailed("j", "out of memory", is_retryable=True))
     assert pool.running == {}, "the other one is tried first"
     pool.run(until=10.0)
+    return pool
+
+
+def test_a_job_that_failed_goes_back_where_no_other_engine_can_load_its_model() -> None:
+    """Where it failed it may still succeed; the other would keep it waiting for ever."""
+    pool = failed_on_the_only_one_that_can_load_it()
     assert [load.engine for load in pool.loads] == ["e1"]
     assert pool.running == {"j": "e0"}
 
 
 def test_an_engine_that_can_load_it_after_all_is_one_to_wait_for_again() -> None:
-    pool = Pool(needs("m"))
-    pool.up("e0", models=("m",))
-    pool.failing.add(("e1", "m"))
-    pool.up("e1")
-    pool.tell(queued("j", model="m"))
-    pool.running.clear()
-    pool.tell(AttemptFailed("j", "out of memory", is_retryable=True))
-    pool.run(until=10.0)
+    pool = failed_on_the_only_one_that_can_load_it()
     pool.failing.clear()
     kind = Kind("m", avoid=("e0",))
     assert pool.line._fleet.in_force(kind) == Kind("m")
