@@ -25,8 +25,8 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 
 from calotype.core.messages import LoadModel
-from calotype.core.picture_checks import HEAD_FILE
-from calotype.engine.checks.recogniser import CONFIG
+from calotype.core.picture_checks import HEAD_FILE, INDEX_FILE
+from calotype.engine.checks.recogniser import ARCHITECTURE, CONFIG
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
 from calotype.pool.registry import ModelRegistry
@@ -138,8 +138,12 @@ def main() -> None:
     limits = thresholds(head.chances(reader.rows([*everyday, *held.harmless])))
     figures = measured(reader, head, limits, held, rng)
     asked.out.mkdir(parents=True)
-    save_file({"head.weight": head.weight, "head.bias": head.bias}, asked.out / HEAD_FILE)
+    layer = {"head.weight": head.weight, "head.bias": head.bias}
+    save_file(layer, asked.out / HEAD_FILE)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(layer, HEAD_FILE)}
+    (asked.out / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n")
     said = {
+        "architectures": [ARCHITECTURE],
         "id2label": {str(at): label for at, label in enumerate(LABELS)},
         "thresholds": limits,
         "text_encoders": reader.encoders,

@@ -171,8 +171,11 @@ async def test_what_both_said_is_recorded_by_the_policy_of_who_asked(
     current, then = {"bad": 0.1, "harmless": 0.9}, {"bad": 0.2, "harmless": 0.8}
     for job in jobs.values():
         row = f"{job.id}/1/2"
-        trials.hear(TrialSeen(row, "own", "b" * 16, current, then, took_s=0.01))
-    trials.hear(TrialSeen(row, "own", "b" * 16, current, {}, failed="out of memory"))
+        trials.hear(
+            TrialSeen(row, "own", "b" * 16, current, then, took_s=0.01, current_build=version)
+        )
+    failed = TrialSeen(row, "own", "b" * 16, current, {}, failed="out of memory")
+    trials.hear(replace(failed, current_build=version))
     await trials.record()
     found = list(TrialRecord(home / "trials").read("own"))
     assert [each.job for each in found[:2]] == [jobs["acme"].id, jobs["other"].id]

@@ -33,7 +33,8 @@ async def test_a_job_becomes_a_stored_picture(bench: Bench) -> None:
     assert bench.files() == [f"{job.images[0].id}.png", f"{job.images[0].id}.webp"]
     assert await bench.previews(job) == 1
     [told] = await bench.events(job, "image_finished")
-    assert told.data == {"image": 0, "id": job.images[0].id, "verdict": "allow"}
+    judged = {"verdict": "allow", "check": "stub", "version": "1", "policy": ""}
+    assert told.data == {"image": 0, "id": job.images[0].id, **judged}
 
 
 async def test_a_prompt_that_was_cut_is_told_with_the_first_step(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from calotype.core.messages import CancelRow, RowRefused, RunRow
 from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.core.states import JobState
 from calotype.flow.words import WordsRefused, refused
+from calotype.safety.builds import KnownBuilds
 from calotype.safety.errors import SafetyUnavailable
 from calotype.safety.pictures import PictureCheck
 from calotype.safety.policies import shipped
@@ -34,6 +35,7 @@ def setup_of(kind: CheckKind, models: tuple[str, ...] = ()) -> SafetySetup:
 SETUP = setup_of(CheckKind.RECOGNISER, (MODEL.name,))
 SETUPS = [SETUP, setup_of(CheckKind.TEXT)]
 MINE = replace(MODEL, checks=SETUP.uses("", MODEL.name))
+BUILDS = {"wishes": "0"}  # the version that answers
 
 
 def scores(harm: float, young: float = 0.0) -> dict[str, float]:
@@ -52,7 +54,12 @@ async def bench(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
 
 
 def says(bench: Bench, harm: float, **more: object) -> None:
-    bench.pool.refusal = lambda row: RowRefused(row.row, scores(harm), **more)  # type: ignore[arg-type]
+    bench.pool.refusal = lambda row: RowRefused(
+        row.row,
+        scores(harm),
+        builds=BUILDS,
+        **more,  # type: ignore[arg-type]
+    )
 
 
 async def test_a_row_is_sent_with_the_policy_s_limits_of_what_reads_first(bench: Bench) -> None:
@@ -142,14 +149,30 @@ def test_what_an_engine_refused_is_judged_again_by_the_policy_of_now(
 ) -> None:
     check = PictureCheck(setup=SETUP)
     try:
-        found = refused(RowRefused("r", told), MINE, check, None)
+        found = refused(
+            RowRefused("r", told, builds=BUILDS), MINE, check, None, known=KnownBuilds()
+        )
     except SafetyUnavailable as error:
         found = error
     assert type(found) is outcome
 
 
 def test_where_a_place_is_down_half_is_enough() -> None:
-    check, told = PictureCheck(setup=SETUP), RowRefused("r", scores(0.3))
-    assert isinstance(refused(told, MINE, check, None), InternalError)
-    found = refused(replace(told, degraded={"wishes": "down"}), MINE, check, None)
+    check, told = PictureCheck(setup=SETUP), RowRefused("r", scores(0.3), builds=BUILDS)
+    known = KnownBuilds()
+    assert isinstance(refused(told, MINE, check, None, known=known), InternalError)
+    told = replace(told, degraded={"wishes": "down"})
+    assert isinstance(refused(told, MINE, check, None, known=known), WordsRefused)
+
+
+def test_what_a_version_said_that_nobody_knows_is_no_answer() -> None:
+    check, told = PictureCheck(setup=SETUP), RowRefused("r", scores(0.9), builds={"wishes": "1"})
+    with pytest.raises(SafetyUnavailable, match="version 1, which isn't in force"):
+        refused(told, MINE, check, None, known=KnownBuilds())
+    with pytest.raises(SafetyUnavailable, match="doesn't name"):
+        refused(replace(told, builds={}), MINE, check, None, known=KnownBuilds())
+    known = KnownBuilds()
+    known.know([replace(use, build="1") for use in MINE.checks])
+    found = refused(told, MINE, check, None, known=known)
     assert isinstance(found, WordsRefused)
+    assert found.verdict.version.endswith("-1"), "it names the version that answered"

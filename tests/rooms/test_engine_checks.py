@@ -206,7 +206,7 @@ def test_one_that_hangs_is_left_and_nothing_is_judged_until_it_is_back(
     assert "come back" in one.failed[use.name]
     go_on.set()
     checks.settle()
-    [place] = checks._places[use]._places
+    [place] = checks._places[use.name]._places
     assert place._asked is not None
     place._asked.result(120)
     monkeypatch.setattr(limits, "CHECK_S_MAX", 30.0)

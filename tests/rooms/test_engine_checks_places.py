@@ -96,7 +96,7 @@ def test_a_second_that_is_down_is_told_though_the_first_answers_until_it_is_mend
     assert twice.name in one(checks).degraded, "it isn't tried again so soon"
     monkeypatch.setattr(limits, "BREAKER_OPEN_S_MIN", 0.0)
     one(checks)  # and with this one it is, beside
-    asked = checks._places[twice]._places[1]._asked
+    asked = checks._places[twice.name]._places[1]._asked
     assert asked is not None
     asked.result(120)
     assert not one(checks).degraded
@@ -146,7 +146,7 @@ def test_the_second_answers_for_a_first_that_hangs_and_at_once_while_it_does(
     assert again.scores == seen.scores
     assert made[0].asked == 1, "it isn't asked while it hangs"
     go_on.set()
-    asked = checks._places[twice]._places[0]._asked
+    asked = checks._places[twice.name]._places[0]._asked
     assert asked is not None
     asked.result(120)
     assert not one(checks).degraded, "it is back"
@@ -181,7 +181,7 @@ def test_a_first_that_fails_again_and_again_rests(twice: CheckUse) -> None:
         assert "CUDA error" in one(checks).degraded[twice.name]
     assert made[0].asked == limits.BREAKER_FAILURES_MAX
     made[0].fails = False
-    places = checks._places[twice]
+    places = checks._places[twice.name]
     places._breakers._breakers[places._keys[0]].until = 0.0  # its time has come
     assert not one(checks).degraded
 

@@ -39,7 +39,7 @@ from calotype.core.picture_checks import (
 from calotype.engine.checks.base import CheckBroken
 from calotype.engine.checks.encoders import open_encoder, pack
 from calotype.engine.checks.probe import ProbeCheck
-from calotype.engine.checks.running import load_check
+from calotype.engine.checks.running import Seen, load_check
 from calotype.engine.checks.trials import Trials
 from calotype.flow.training import embedded_encoder
 from calotype.pool.embedder import Embedder
@@ -272,6 +272,11 @@ def trial(use: CheckUse, share: float = 1.0, **changes: Any) -> Trial:
     return Trial(**said)
 
 
+def asked(scores: dict[str, float] | None = None) -> Seen:
+    """What the checks in force said; the one that is tried was among them."""
+    return Seen(scores or {}, builds={"own": "a" * 16})
+
+
 class Heard:
     """What trials say, and the trials."""
 
@@ -281,7 +286,7 @@ class Heard:
 
     def offer(self, *rows: str, scores: dict[str, float] | None = None) -> list[TrialSeen]:
         for row in rows:
-            self.trials.offer("model", row, picture("bad", 1), scores or {})
+            self.trials.offer("model", row, asked(scores), picture("bad", 1))
         self.trials.settle()
         said, self.said[:] = [*self.said], []
         return said
@@ -299,7 +304,8 @@ def test_a_trial_is_told_beside_what_the_check_in_force_said(probe: CheckUse) ->
     [said] = heard.offer("job_1/1/1", scores={"own:bad": 0.2})
     assert said.current == {}  # half an answer is none
     assert list(heard.trials.tensors())
-    heard.trials.offer("other", "job_1/1/1", picture("bad", 1), {})
+    heard.trials.offer("model", "job_1/1/1", Seen(), picture("bad", 1))  # it wasn't asked
+    heard.trials.offer("other", "job_1/1/1", asked(), picture("bad", 1))
     assert heard.said == []
 
 
@@ -369,7 +375,7 @@ def test_one_that_hangs_holds_up_nobody(probe: CheckUse) -> None:
     heard.trials.expect("model", [trial(probe)])
     count = limits.TRIALS_HELD_MAX + 6
     for at in range(count):
-        heard.trials.offer("model", f"job_{at}/1/0", picture("bad", 1), {})
+        heard.trials.offer("model", f"job_{at}/1/0", asked(), picture("bad", 1))
     assert 5 <= len(heard.said) <= 6  # one may have been taken out by then
     assert {each.failed for each in heard.said} == {"it is still at earlier pictures"}
     go_on.set()

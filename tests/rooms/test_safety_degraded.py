@@ -73,8 +73,8 @@ def test_in_part_down_a_threshold_is_half_of_itself_and_the_verdict_says_so() ->
     assert judged(scores).kind is VerdictKind.ALLOW
     strict = judged(scores, is_degraded=True)
     assert (strict.kind, strict.category) == (VerdictKind.BLOCK, "sexual")
-    assert strict.version == JUDGE.version + STRICT
-    assert judged(scores).version == JUDGE.version
+    assert strict.version == f"{JUDGE.version}-{USE.build}{STRICT}", "and the check's own"
+    assert judged(scores).version == f"{JUDGE.version}-{USE.build}"
     assert judged(fine(), is_degraded=True).kind is VerdictKind.ALLOW
 
 

@@ -86,7 +86,7 @@ def test_a_policy_for_adults_is_for_those_who_were_verified(tmp_path: Path) -> N
         (CHECK.replace('"classifier"', '"recogniser"'), "names the models"),
         (CHECK.replace('"looks"', '"looks"\nmodels = ["tiny"]'), "only a recogniser"),
         (CHECK.replace('path = "looks"', 'model = "looks"\nmodels = ["tiny"]').replace(
-            '"classifier"', '"recogniser"'), "has a path"),
+            '"classifier"', '"recogniser"'), "no classifier"),
         ("not toml", "can't be read"),
     ],
 )  # fmt: skip

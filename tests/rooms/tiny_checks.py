@@ -34,6 +34,7 @@ from transformers import (
 from calotype.core.picture_checks import HEAD_FILE, LABELS, CheckKind, CheckUse
 from calotype.engine.checks.domain import WEIGHTS, DomainNet
 from calotype.engine.checks.encoders import DomainEncoder, pack
+from calotype.engine.checks.recogniser import ARCHITECTURE
 
 SIDE = 28  # pixels, of what these networks look at
 TINY: dict[str, Any] = {
@@ -226,7 +227,12 @@ def recogniser(
     save_file(head, folder / HEAD_FILE)
     names = {str(at): label for at, label in enumerate(labels)}
     thresholds = dict.fromkeys(labels, 0.6)
-    config = {"id2label": names, "thresholds": thresholds, "text_encoders": encoders}
+    config = {
+        "architectures": [ARCHITECTURE],
+        "id2label": names,
+        "thresholds": thresholds,
+        "text_encoders": encoders,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     return use(folder, CheckKind.RECOGNISER, labels)
 

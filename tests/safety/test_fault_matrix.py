@@ -6,8 +6,10 @@ the real judging, dispatcher and stores.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,16 @@ import pytest
 import torch
 
 from calotype.core import limits
-from calotype.core.messages import RowDone
+from calotype.core.messages import CheckSettled, LoadModel, RowDone, UseChecks
 from calotype.core.nouns import Verdict
 from calotype.core.picture_checks import CheckKind, CheckUse
 from calotype.core.states import JobState
 from calotype.engine.checks.base import Picture
 from calotype.engine.checks.recogniser import Ending
 from calotype.engine.checks.running import Checks, Seen, load_check
+from calotype.engine.checks.swaps import Swaps
+from calotype.engine.checks.trials import Trials
+from calotype.engine.room import Room
 from calotype.flow.finish import Raw
 from calotype.safety import pictures as judging
 from calotype.safety.hash_lists import HashList, KnownPictures
@@ -42,13 +47,26 @@ MEANINGS = {"normal": "harmless", "nsfw": "sexual", "special": "sexual", "concep
             "dangerous": "illegal", "outside": "outside", "unsafe": "unsafe", "sexual": "sexual",
             "violence": "violence", "fine": "harmless",
             "harm": "sexual"}  # fmt: skip
+GO_ON = threading.Event()  # to what hangs
 LOOKS = CheckUse("looks", CheckKind.CLASSIFIER.value, "/nowhere", "0", ("nsfw",))  # it is well
 
 
 @pytest.fixture
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SAFETY_RETRY_S", 30.0)
-    monkeypatch.setattr(limits, "CHECK_S_MAX", 0.3)
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Says that a fault is waited for, by which limit; what hangs goes on afterwards."""
+
+    def short(fault: str, limit: str) -> None:
+        if fault == "timeout":  # of others the reason has to be theirs
+            monkeypatch.setattr(limits, limit, 0.1)
+
+    GO_ON.clear()
+    yield short
+    GO_ON.set()
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +89,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[CheckKind, Path]:
 Fault = Callable[[Any], None]  # into a loaded check
 
 
-def times_out(check: Any) -> None:
+def hangs(check: Any) -> None:
+    """Until the test is over: no time is too short for it."""
     scores = check.scores
 
-    def slow(given: Sequence[Picture]) -> Any:
-        time.sleep(2 * limits.CHECK_S_MAX)
+    def hanging(given: Sequence[Picture]) -> Any:
+        assert GO_ON.wait(120)
         return scores(given)
 
-    check.scores = slow
+    check.scores = hanging
 
 
 def out_of_memory(check: Any) -> None:
@@ -110,7 +129,7 @@ def _network(check: Any) -> Any:
 
 
 FAULTS: dict[str, Fault] = {
-    "timeout": times_out,
+    "timeout": hangs,
     "out of memory": out_of_memory,
     "NaN": not_numbers,
     "wrong label count": wrong_labels,
@@ -161,14 +180,75 @@ async def nothing_is_to_be_had(bench: Bench, answer: Callable[[Raw], Verdict], c
 @pytest.mark.parametrize("fault", list(FAULTS))
 @pytest.mark.parametrize("kind", list(MAKE))
 async def test_a_fault_of_a_check_in_the_engine_delivers_nothing(
-    folders: dict[CheckKind, Path], tmp_path: Path, kind: CheckKind, fault: str
+    folders: dict[CheckKind, Path],
+    tmp_path: Path,
+    kind: CheckKind,
+    fault: str,
+    hung: Callable[[str, str], None],
 ) -> None:
     use = _use(kind, folders[kind])
+    hung(fault, "CHECK_S_MAX")
     said = seen(use, FAULTS[fault])
     assert said.scores == {}
     assert use.name in said.failed
     async with running_bench(tmp_path) as bench:
         await nothing_is_to_be_had(bench, judged(use, said), use.name)
+
+
+# Another version that is to take its place.
+
+
+def settled(use: CheckUse, other: CheckUse, fault: Fault) -> tuple[CheckSettled, Seen]:
+    """What becomes of it, with a fault of its own, and what is said of a picture then."""
+
+    def load(one: CheckUse, device: torch.device) -> Any:
+        check = load_check(one, device)
+        if one == other:
+            fault(check)
+        return check
+
+    told: list[Any] = []
+    checks = Checks(torch.device("cpu"), load)
+    trials = Trials(torch.device("cpu"), told.append, load)
+    swaps = Swaps(checks, trials, Room(), send=told.append, wake=lambda: None)
+    swaps.expect(LoadModel("tiny", "/nowhere", "0", checks=(use,)))
+    checks.settle()
+    swaps.ask(UseChecks((other,)))
+    swaps.settle()
+    [said] = told
+    if use.reads:
+        return said, checks.read("tiny", "the image", lambda: Ending(torch.ones(32), ()))
+    return said, checks.seen("tiny", [canary(size=64)])[0]
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("kind", list(MAKE))
+def test_a_fault_in_the_proof_of_another_version_leaves_the_old_one_in_force(
+    folders: dict[CheckKind, Path], kind: CheckKind, fault: str, hung: Callable[[str, str], None]
+) -> None:
+    use = _use(kind, folders[kind])
+    hung(fault, "CHECK_PROOF_S_MAX")
+    said, seen = settled(use, replace(use, build="1"), FAULTS[fault])
+    assert (said.wanted, said.build) == ("1", use.build)
+    assert said.why_not
+    assert seen.builds == {use.name: use.build}
+    assert seen.scores
+    assert not seen.failed
+
+
+@pytest.mark.parametrize("kind", list(MAKE))
+def test_corrupt_weights_of_another_version_leave_the_old_one_in_force(
+    folders: dict[CheckKind, Path], tmp_path: Path, kind: CheckKind
+) -> None:
+    use, other = _use(kind, folders[kind]), tmp_path / "other"
+    shutil.copytree(folders[kind], other)
+    [weights, *_] = sorted(other.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    said, seen = settled(use, replace(use, path=str(other), build="1"), lambda check: None)
+    assert said.build == use.build
+    assert said.why_not
+    assert seen.builds == {use.name: use.build}
+    assert not seen.failed
 
 
 @pytest.mark.parametrize("kind", list(MAKE))

@@ -222,11 +222,41 @@ def test_a_full_disk_ends_the_recording_and_not_the_server() -> None:
     recorder.close()
 
 
+def test_a_recording_from_before_a_field_came_is_read_with_what_it_meant_then(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "line.jsonl"
+    record(path)
+    text = path.read_text()
+    for field in (
+        *(
+            '"pool": ""',
+            '"adapters": []',
+            '"reserves": []',
+            '"staging_bytes": 0',
+            '"rows_spare": 0',
+        ),
+        *('"deaths": 0', '"why": "turn"'),  # the last of decisions
+    ):
+        assert f", {field}" in text
+        text = text.replace(f", {field}", "")
+    path.write_text(text)
+    assert replay(path)["identical"]
+    later = text.replace('"rows_max": 1', '"rows_max": 2')  # what is said goes on to count
+    path.write_text(later)
+    assert replay(path)["difference"]["line"] == 4, "the second job has room, too"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ('"type": "EngineUp"', '"type": "EngineFell"', "line 3, field event: its type is none of"),
-        ('"engine": "e"', '"motor": "e"', "line 3, field event.engine: unknown or missing"),
+        ('"engine": "e"', '"motor": "e"', "line 3, field event.motor: unknown in EngineUp"),
+        (
+            '"rows_max": 1, ',
+            "",
+            "line 3, field event.rows_max: missing in EngineUp: recordings are",
+        ),
         ('"tier": "turbo"', '"tier": "slow"', "line 2, field event: 'slow' is not a valid Tier"),
         ('"now": ', '"now": "soon", "then": ', "line 2, field now: 'soon' is no number"),
         ('"line": "began"', '"line": "begun"', "line 1, field line: 'begun' is none of"),

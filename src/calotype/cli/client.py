@@ -105,6 +105,14 @@ class Client:
         """Look at a job."""
         return self._json("GET", f"/v1/jobs/{job_id}")
 
+    def readiness(self) -> dict[str, Any]:
+        """What it says of its readiness, ready or not."""
+        try:
+            body: dict[str, Any] = self._http.get("/readyz").json()
+        except httpx.TransportError as error:
+            raise Unreachable(self.server.url, error) from error
+        return body
+
     def where(self) -> dict[str, Any]:
         """Ask which models are on which engine."""
         return self._json("GET", "/v1/models/where")

@@ -42,7 +42,7 @@ def alias(
             target = _version(catalogue, named, version or "")
             state.point(named.kind, named.name, named.word, target, "set")
 
-    _change(catalogue, named, change, as_json)
+    _change(catalogue, named, change, home, as_json=as_json)
 
 
 def promote(
@@ -54,7 +54,11 @@ def promote(
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Let an alias stand for another version from now on; `rollback` goes back."""
+    """Let an alias stand for another version from now on; `rollback` goes back.
+
+    A server that runs goes by it within seconds; of a check of pictures or prompts each engine
+    proves the version first (`safety checks` says how that went).
+    """
     from calotype.core.errors import InvalidInput
 
     catalogue, named = _named_alias(reference, home)
@@ -71,7 +75,7 @@ def promote(
         target = canary if version is None else _version(catalogue, named, version)
         state.point(named.kind, named.name, named.word, target, "promoted")
 
-    _change(catalogue, named, change, as_json)
+    _change(catalogue, named, change, home, as_json=as_json)
 
 
 def rollback(reference: AliasReference, *, as_json: AsJson = False, home: Home = None) -> None:
@@ -81,7 +85,8 @@ def rollback(reference: AliasReference, *, as_json: AsJson = False, home: Home =
         catalogue,
         named,
         lambda state: state.roll_back(named.kind, named.name, named.word),
-        as_json,
+        home,
+        as_json=as_json,
     )
 
 
@@ -102,7 +107,7 @@ def canary(
         target = _version(catalogue, named, version) if version is not None else ""
         state.try_out(named.kind, named.name, named.word, target, share)
 
-    _change(catalogue, named, change, as_json)
+    _change(catalogue, named, change, home, as_json=as_json)
 
 
 def pin(reference: Reference, *, as_json: AsJson = False, home: Home = None) -> None:
@@ -154,7 +159,7 @@ def _pin(reference: str, as_json: bool, home: Any, *, is_pinned: bool) -> None:
         others = [it for it in state.pinned if it != own]
         state.pinned = [*others, own] if is_pinned else others
 
-    _change(catalogue, named, change, as_json)
+    _change(catalogue, named, change, home, as_json=as_json)
 
 
 def _named_alias(reference: str, home: Any, *, is_new: bool = False) -> tuple[Catalogue, Named]:
@@ -181,12 +186,19 @@ def _version(catalogue: Catalogue, named: Named, said: str) -> str:
     return str(own.partition("@")[2])
 
 
-def _change(catalogue: Catalogue, named: Named, change: Any, as_json: bool) -> None:
+def _change(catalogue: Catalogue, named: Named, change: Any, home: Any, *, as_json: bool) -> None:
     """Change aliases and pins, and tell what they are now."""
+    from calotype.flow.registered import check_promotion
     from calotype.pool.aliases import changing
+    from calotype.pool.kinds import ModelKind
+    from calotype.settings import Settings
 
     with changing(catalogue.versions.root) as state:
+        before = {word: it.version for word, it in state.of(named.kind, named.name).items()}
         change(state)
+        after = {word: it.version for word, it in state.of(named.kind, named.name).items()}
+        if named.kind is ModelKind.CLASSIFIER:
+            check_promotion(Settings(home=home), named.name, before, after)
         aliases = {word: it.model_dump() for word, it in state.of(named.kind, named.name).items()}
         pinned = [it for it in state.pinned if it.startswith(f"{named.kind}/{named.name}")]
     if as_json:

@@ -1,6 +1,6 @@
 """``calotype safety``: what the checks say and why, how well they do, and what there is of them.
 
-All of it works on the lists, policies and classifiers of this installation, without a server.
+It works on the lists, policies and classifiers of this installation, without a server.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from calotype.cli import (
+    safety_checks,
     safety_export,
     safety_figures,
     safety_shadow,
@@ -23,6 +24,7 @@ from calotype.cli.console import AsJson, Home, print_json, print_table
 app = typer.Typer(help="What the checks say, and how well they do.", no_args_is_help=True)
 hashes = typer.Typer(help="Lists of known pictures, by PDQ: add, pull, list.", no_args_is_help=True)
 app.add_typer(hashes, name="hashes")
+app.command()(safety_checks.checks)
 app.command()(safety_train.train)
 app.command()(safety_train.card)
 app.command()(safety_shadow.shadow)
@@ -116,38 +118,6 @@ def policies(*, home: Home = None, as_json: AsJson = False) -> None:
         for each in found
     ]
     print_table(["policy", "on", "pool", "for", "blocks from"], rows)
-
-
-@app.command()
-def checks(*, home: Home = None, as_json: AsJson = False) -> None:
-    """List the picture checks, and what a model that can draw anything still lacks."""
-    setup = _setup(home)
-    found = [
-        {
-            "name": each.use.name,
-            "kind": each.use.kind,
-            "build": each.use.build,
-            "path": each.use.path,
-            "categories": dict(each.categories),
-        }
-        for each in (*setup.domains.values(), *setup.checks)
-    ]
-    missing = setup.missing("")
-    if as_json:
-        print_json({"checks": found, "missing": missing})
-        return
-    rows = [
-        [
-            each["name"],
-            each["kind"],
-            each["build"],
-            ", ".join(f"{label}: {category}" for label, category in each["categories"].items()),
-        ]
-        for each in found
-    ]
-    print_table(["check", "kind", "build", "labels"], rows)
-    for each in missing:
-        print(f"a model that can draw anything isn't served: {each}")
 
 
 @hashes.command("add")

@@ -159,6 +159,11 @@ CHECKED_AT_ONCE_MAX = 8  # pictures that the checks look at together
 CHECKS_HELD_MAX = 8  # decoded pictures that wait for them; past it decoding waits
 CHECK_S_MAX = 60.0  # for all checks of the pictures that an engine has them look at together, and
 # for all that read the prompt of one before its first step
+CHECK_PROOF_S_MAX = 300.0  # for another version of a check to be loaded and proven
+CHECK_DEATHS_MAX = 2  # engines that may end while they prove a version, before it is given up
+CHECK_AGAIN_S = 60.0  # between two tries of a version that an engine had no room for
+CHECK_NOTES_HELD_MAX = 1_000  # of what became of versions, not yet in the audit trail
+CHECK_BUILDS_MAX = 8  # versions of a check whose answers a server takes: of pictures under way
 TEXT_TOKENS_MAX = 512  # that a check reads of a prompt at once; a longer one is read in windows ...
 TEXT_WINDOWS_MAX = 64  # ... that overlap by half, and of no more than these
 CHECKS_DOWN_S_MAX = 600.0  # a required check that is down for longer: new jobs are refused

@@ -137,6 +137,19 @@ class ParkRow:
 
 
 @dataclass(frozen=True)
+class UseChecks:
+    """Have these versions of checks judge from now on, and these be tried beside them.
+
+    A version that isn't the one in force is loaded beside it and proven, and takes its place
+    between two pictures; for each check a CheckSettled says how that went. Asked again, what
+    couldn't be done is tried again.
+    """
+
+    checks: tuple[CheckUse, ...]
+    trials: tuple[Trial, ...] = ()
+
+
+@dataclass(frozen=True)
 class Stop:
     """End the process after the step that runs."""
 
@@ -270,6 +283,18 @@ class RowDone:
     device_s: float  # this row's share of the forward passes, encode and decode
     unchecked: dict[str, str] = field(default_factory=dict)  # picture checks that failed: why
     degraded: dict[str, str] = field(default_factory=dict)  # those with a place down: why
+    builds: dict[str, str] = field(default_factory=dict)  # which version of each check answered
+
+
+@dataclass(frozen=True)
+class CheckSettled:
+    """Which version of a check is in force here, now that another was asked for, or the same."""
+
+    name: str
+    wanted: str  # build that was asked for
+    build: str  # that is in force; "" if no model here needs the check
+    why_not: str = ""  # why it isn't the one that was asked for
+    is_full: bool = False  # nothing is wrong with that, but there is no room for both now
 
 
 @dataclass(frozen=True)
@@ -283,6 +308,7 @@ class TrialSeen:
     scores: dict[str, float]  # the same of the one on trial
     failed: str = ""  # why it said nothing
     took_s: float = 0.0
+    current_build: str = ""  # of the check in force, if it said something
 
 
 @dataclass(frozen=True)
@@ -302,6 +328,7 @@ class RowRefused:
     scores: dict[str, float]
     unchecked: dict[str, str] = field(default_factory=dict)  # checks that failed: why
     degraded: dict[str, str] = field(default_factory=dict)  # those with a place down: why
+    builds: dict[str, str] = field(default_factory=dict)  # which version of each check answered
 
 
 Message = (
@@ -311,6 +338,7 @@ Message = (
     | RunRow
     | CancelRow
     | ParkRow
+    | UseChecks
     | Stop
     | EngineReady
     | Heartbeat
@@ -326,5 +354,6 @@ Message = (
     | RowDone
     | RowFailed
     | RowRefused
+    | CheckSettled
     | TrialSeen
 )

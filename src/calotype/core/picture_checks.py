@@ -40,6 +40,7 @@ LABELS = {
 
 # The files of a probe's weights, beside its configuration; a recogniser has the second.
 ENCODER_FILE, HEAD_FILE = "encoder.safetensors", "head.safetensors"
+INDEX_FILE = "model.safetensors.index.json"  # which names them, for the registry
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ decoded. The failure of either is that row's only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calotype.core.messages import Message, RowDone, RowFailed
 from calotype.engine.checks.base import Picture
-from calotype.engine.checks.running import Checks
+from calotype.engine.checks.running import Checks, Seen
 from calotype.engine.passes import Passes
 from calotype.engine.previews import pixels, scores
 from calotype.engine.rows import Row
@@ -36,9 +36,9 @@ class Answers:
         passes: Passes,
         checks: Checks,
         clock: Callable[[], float],
-        offer: Callable[[str, str, Picture, Mapping[str, float]], None] = lambda *seen: None,
+        offer: Callable[[str, str, Seen, Picture], None] = lambda *seen: None,
     ) -> None:
-        """``offer`` is told of each picture that was seen: model, row, pixels, scores."""
+        """``offer`` is told of each picture that was seen: model, row, what was said, pixels."""
         self._passes, self._checks, self._clock, self._offer = passes, checks, clock, offer
 
     def made(self, row: Row) -> Made | Answer:
@@ -64,12 +64,13 @@ class Answers:
         answers: list[Answer] = []
         for made, seen in zip(every, found, strict=True):
             command, read = made.row.command, made.row.read
-            self._offer(model, command.row, made.picture, seen.scores)
+            self._offer(model, command.row, seen, made.picture)
             made.row.device_s += share_s
             scores = made.scores | read.scores | seen.scores
             done = RowDone(
                 *(command.row, command.width, command.height, scores, made.row.device_s),
                 *(read.failed | seen.failed, read.degraded | seen.degraded),
+                builds=read.builds | seen.builds,
             )
             answers.append((done, made.picture.tobytes()))
         return answers

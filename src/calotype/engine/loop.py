@@ -32,12 +32,15 @@ from calotype.core.messages import (
     RunRow,
     StepDone,
     UnloadModel,
+    UseChecks,
 )
 from calotype.core.nouns import TIER_WEIGHTS, Tier
 from calotype.engine.accounts import Accounts
 from calotype.engine.admission import Admission
 from calotype.engine.answers import Answers
+from calotype.engine.checks.places import said
 from calotype.engine.checks.running import Checks, load_check
+from calotype.engine.checks.swaps import Swaps
 from calotype.engine.checks.trials import Trials
 from calotype.engine.curves import CurveStore
 from calotype.engine.decoding import Decoding
@@ -107,8 +110,9 @@ class Engine:
         models.left = self._admission.controls.forget
         self._rows: dict[str, Row] = {}
         self._checks = Checks(device)
-        self._reading = Reading(self._checks, wake)
         self._trials = Trials(device, send, load_check)
+        self._reading = Reading(self._checks, self._trials.offer_words, wake)
+        self._swaps = Swaps(self._checks, self._trials, room, send=send, wake=wake)
         self._answers = answers = Answers(
             self._passes, self._checks, self._clock, self._trials.offer
         )
@@ -120,7 +124,7 @@ class Engine:
             self._admission,
             checks=lambda: [*self._checks.tensors(), *self._trials.tensors()],
             rows=self._all_rows,
-            loading=lambda: self._warming.bytes,
+            loading=lambda: self._warming.bytes + self._swaps.bytes,
         )
         room.lines, room.is_busy = self.accounts.lines, lambda: bool(self._all_rows())
         room.join(encodings)
@@ -147,13 +151,14 @@ class Engine:
         """Obey one command, its frame's bytes beside it; what goes wrong is reported."""
         with torch.inference_mode():
             if isinstance(command, LoadModel):
-                self._checks.expect(command.name, command.checks)
-                self._trials.expect(command.name, command.trials)
+                self._swaps.expect(command)
             if isinstance(command, LoadModel | UnloadModel | DropCopy):
                 self._warming.ask(command)
                 self._step_models()
             elif isinstance(command, RunRow):
                 self._take_in(command, blob)
+            elif isinstance(command, UseChecks):
+                self._swaps.ask(command)
             elif isinstance(command, ParkRow):
                 self._park(command.row)
             elif isinstance(command, CancelRow):
@@ -226,14 +231,14 @@ class Engine:
         curve = self._shortage.smaller(rows, chosen.bucket, error)
         if curve is None:
             for row in rows:
-                self._fail(row.command.row, f"the pass failed: {_said(error)}", retryable=True)
+                self._fail(row.command.row, f"the pass failed: {said(error)}", retryable=True)
             return
         for row in [row for row in self._rows.values() if row.key == chosen.key]:
             self._policy.drop(row.command.row)
             self._add(row, curve)
         command, bucket = rows[0].command, chosen.bucket
-        size, said = (command.width, command.height), _said(error)
-        self._send(MemoryShort(command.model, *size, bucket, curve.buckets, said))
+        size = (command.width, command.height)
+        self._send(MemoryShort(command.model, *size, bucket, curve.buckets, said(error)))
 
     def _absorb(self, row: Row, output: torch.Tensor, *, may_show: bool) -> None:
         """Take the row's step; its failure ends that row only."""
@@ -243,7 +248,7 @@ class Engine:
             expected = row.absorb(output)
         except Exception as error:  # noqa: BLE001 - the other rows go on
             retryable = not isinstance(error, NotFinite)  # the same numbers run away again
-            self._fail(command.row, _said(error), retryable=retryable)
+            self._fail(command.row, said(error), retryable=retryable)
             return
         preview = self._preview(row, expected) if may_show else b""
         row.device_s += self._clock() - begun_s
@@ -259,7 +264,7 @@ class Engine:
             previewer, is_coarse = self._models.previewer(row.command.model), row.command.is_coarse
             return previewer.preview(expected, is_coarse=is_coarse)
         except Exception as error:  # noqa: BLE001 - it is left out, and the log says so
-            print(f"no preview of {row.command.row}: {_said(error)}", file=sys.stderr, flush=True)
+            print(f"no preview of {row.command.row}: {said(error)}", file=sys.stderr, flush=True)
             return b""
 
     def _take_in(self, command: RunRow, blob: bytes) -> None:
@@ -284,13 +289,13 @@ class Engine:
     def _park(self, name: str) -> None:
         """Hand a row back as it is. Not one that is through: its answer comes, or has come."""
         if (row := self._rows.get(name) or self._reading.get(name)) is not None:
-            said, raw = park(row)
+            parked, raw = park(row)
         elif name in self._admission:
-            said, raw = RowParked(name, 0, 0, 0.0), b""
+            parked, raw = RowParked(name, 0, 0, 0.0), b""
         else:
             return
         self._drop(name)
-        self._send(said, raw)
+        self._send(parked, raw)
 
     def _settle_in(self, settled: Iterable[tuple[RunRow, Row | Exception]]) -> None:
         """Begin the rows that wait no longer; refuse those that waited in vain."""
@@ -335,6 +340,8 @@ class Engine:
 
     def _step_models(self) -> None:
         self._settle_models(self._warming.step())
+        if self._swaps.step():
+            self.accounts.changed()
 
     def _settle_models(self, names: Iterable[str]) -> None:
         """Begin the rows that waited for these, which came or couldn't be loaded."""
@@ -375,10 +382,9 @@ class Engine:
 
     def _refuse(self, row: str, error: Exception) -> None:
         """A wrong request or file is wrong at the next attempt, too; what is full may have room."""
-        if isinstance(error, CallerError | OperatorError):
-            self._fail(row, error.detail, retryable=isinstance(error, TooMany | Conflict))
-        else:
-            self._fail(row, _said(error), retryable=True)
+        is_wrong = isinstance(error, CallerError | OperatorError)
+        retryable = not is_wrong or isinstance(error, TooMany | Conflict)
+        self._fail(row, said(error), retryable=retryable)
 
     def _drop(self, row: str) -> None:
         self._policy.drop(row)
@@ -392,7 +398,3 @@ class Engine:
 def _preview_due(row: Row) -> int:
     """Of the step that it takes next."""
     return preview_due(row.steps_done + 1, row.steps, row.previewed)
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:500]

@@ -21,11 +21,18 @@ from calotype.engine.rows import Row
 class Reading:
     """Rows whose prompts are being read. All methods are for the loop's thread.
 
-    ``wake`` is called from the reading thread when a row waits no longer.
+    ``offer`` is told of each prompt that was read: model, row, what was said, the prompt, and what
+    gives the text encoder's embedding of it; ``wake``, when a row waits no longer. Both are called
+    from the reading thread.
     """
 
-    def __init__(self, checks: Checks, wake: Callable[[], None]) -> None:
-        self._checks, self._wake = checks, wake
+    def __init__(
+        self,
+        checks: Checks,
+        offer: Callable[[str, str, Seen, str, Callable[[], Ending]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._checks, self._offer, self._wake = checks, offer, wake
         self._thread = ThreadPoolExecutor(1, "reading")  # starts with the first row
         self._read: dict[str, tuple[Row, Future[Seen]]] = {}
 
@@ -77,7 +84,10 @@ class Reading:
         def ending() -> Ending:
             return Ending(row.model.ending(row.conditions[-1]), row.model.contents)
 
-        return self._checks.read(row.command.model, row.command.prompt, ending)
+        command = row.command
+        seen = self._checks.read(command.model, command.prompt, ending)
+        self._offer(command.model, command.row, seen, command.prompt, ending)
+        return seen
 
 
 def _refusal(row: Row) -> RowRefused | None:
@@ -87,4 +97,4 @@ def _refusal(row: Row) -> RowRefused | None:
     )
     if not seen.failed and not is_past:
         return None
-    return RowRefused(command.row, seen.scores, seen.failed, seen.degraded)
+    return RowRefused(command.row, seen.scores, seen.failed, seen.degraded, seen.builds)

@@ -233,7 +233,8 @@ class Attempt:
     def _not_begun(self, told: RowRefused) -> Exception:
         tools = self.tools
         try:
-            return refused(told, self.model, tools.check, tools.policy_of(self.job))
+            policy, known = tools.policy_of(self.job), tools.versions.builds
+            return refused(told, self.model, tools.check, policy, known=known)
         except SafetyUnavailable as error:
             tools.unread(error)
             return error

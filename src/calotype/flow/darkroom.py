@@ -10,7 +10,7 @@ from calotype.core.errors import InternalError
 from calotype.core.hash_log import LogEntry
 from calotype.core.ids import new_id
 from calotype.core.messages import RowDone
-from calotype.core.nouns import Image, ImageFile, Job, Lease, ModelInfo, Verdict, VerdictKind
+from calotype.core.nouns import Image, ImageFile, Job, Lease, ModelInfo, VerdictKind
 from calotype.core.reviews import Withheld
 from calotype.delivery.names import stored_name
 from calotype.flow.finish import Finished, Raw
@@ -65,14 +65,16 @@ class Darkroom:
             pixels_sha256="",
             made_with=ingredients.made_with(self.job.spec),
         )
+        answered = self.model.checks, done.builds, done.unchecked
+        uses, unchecked = self.tools.versions.builds.judged(*answered)
         raw = Raw(
             pixels,
             done.width,
             done.height,
             done.scores,
             manifest,
-            uses=self.model.checks,
-            unchecked=done.unchecked,
+            uses=uses,
+            unchecked=unchecked,
             degraded=done.degraded,
             policy=self.tools.policy_of(self.job),
             pool=self.job.spec.pool,
@@ -81,6 +83,7 @@ class Darkroom:
         finished = await self.tools.finisher.finish(raw)
         verdict = finished.verdict
         data: dict[str, object] = {"image": index, "id": image_id, "verdict": verdict.kind.value}
+        data |= {"check": verdict.check, "version": verdict.version, "policy": verdict.policy}
         if verdict.kind is VerdictKind.ALLOW:
             image = await self._store(image_id, index, done, finished)
             await self.tell("image_finished", data)
@@ -88,7 +91,8 @@ class Darkroom:
         withheld = await self.tools.people.withhold(self.job, index, raw, finished)
         # First, so that whoever is told of the refusal finds no preview any more.
         await patiently(lambda: self._withhold(index, finished))
-        await self.tell("image_finished", data | _reason(verdict))
+        data |= {"category": verdict.category, "detail": verdict.detail}
+        await self.tell("image_finished", data)
         return Picture(index, None, withheld)
 
     async def _withhold(self, index: int, finished: Finished) -> None:
@@ -128,13 +132,3 @@ class Darkroom:
         spec, tier = self.job.spec, self.job.tier.value
         name = stored_name(tier, image_id, sha256, form, pool=spec.pool)
         return ImageFile(form, 0, name, sha256, len(data))
-
-
-def _reason(verdict: Verdict) -> dict[str, object]:
-    return {
-        "category": verdict.category,
-        "check": verdict.check,
-        "version": verdict.version,
-        "policy": verdict.policy,
-        "detail": verdict.detail,
-    }

@@ -55,7 +55,7 @@ class Dispatcher:
         self._registry = registry
         self.warmth = Warmth(self._line, pool, registry, tools.store, tools.larder)
         self._line.load = self.warmth.load
-        self._engines = Engines(self._line, pool, self.warmth, tools.tried)
+        self._engines = Engines(self._line, pool, self.warmth, tools.tried, tools.versions)
         self._endings = Endings(self._line, tools, pool, registry, self._engines)
         self._leases = LeaseKeeper(self._line, self._endings, tools)
         self._etas = Etas(self._line, pool, tools.store.keep, lambda: self._judging.failing)

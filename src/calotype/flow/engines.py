@@ -22,6 +22,7 @@ from calotype.core.events import (
     PolicyEvent,
 )
 from calotype.core.messages import (
+    CheckSettled,
     MemoryLies,
     MemoryShort,
     ModelUnloaded,
@@ -36,6 +37,7 @@ from calotype.core.messages import (
 from calotype.flow.attempt import Attempt
 from calotype.flow.line import LiveLine
 from calotype.flow.notices import Notices
+from calotype.flow.tools import WatchesVersions
 from calotype.flow.warm import Warmth, seen
 from calotype.policy.slowness import Slowness
 from calotype.pool.pool import EnginePool
@@ -60,11 +62,13 @@ class Engines:
         line: LiveLine,
         pool: EnginePool,
         warmth: Warmth,
-        tried: Callable[[TrialSeen], None] = lambda seen: None,
+        tried: Callable[[TrialSeen], None],
+        versions: WatchesVersions,
     ) -> None:
-        """``tried`` is told what checks on trial say; it mustn't wait or raise."""
+        """``tried`` is told what checks on trial say; it mustn't wait or raise. ``versions`` is
+        told of engines, and of what they say of checks' versions."""
         self._line, self._pool, self._warmth = line, pool, warmth
-        self._tried = tried
+        self._tried, self._versions = tried, versions
         self._slowness = Slowness()
         self.notices = Notices(line, pool)
 
@@ -73,6 +77,7 @@ class Engines:
         async for report in self._pool.reports():
             match report.message:
                 case EngineWarm() as warm:
+                    await self._versions.warm(report.engine)
                     coming = partial(self._warm, report.engine, warm)
                     if not self.notices.hold_back(report.engine, coming):
                         await coming()
@@ -80,6 +85,7 @@ class Engines:
                     log.error("engine_lost", engine=report.engine, reason=reason)
                     self._warmth.gone(report.engine)
                     self.notices.gone(report.engine)
+                    self._versions.gone(report.engine)
                     await self._tell(EngineGone(report.engine, reason))
                 case EngineSuspect(reason=reason):
                     log.warning("engine_suspect", engine=report.engine, reason=reason)
@@ -97,6 +103,8 @@ class Engines:
                     await self._deliver(report)
                 case TrialSeen() as told:
                     self._tried(told)
+                case CheckSettled() as settled:
+                    self._versions.heard(report.engine, settled)
                 case _:
                     log.warning("report_ignored", report=type(report.message).__name__)
 

@@ -10,6 +10,7 @@ from typing import Any
 from calotype.core.errors import ModelBroken, NotFound
 from calotype.core.nouns import AdapterInfo, AdapterKind, ModelInfo
 from calotype.core.states import EngineState
+from calotype.flow.check_versions import CheckVersions
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.hopeless import unloadable
 from calotype.flow.safeguards import Safeguards
@@ -31,9 +32,11 @@ class Installation:
         store: JobStore,
         pool: EnginePool,
         dispatcher: Dispatcher,
+        versions: CheckVersions,
     ) -> None:
         self._registry, self._adapters, self._safeguards = models, adapters, safeguards
         self._store, self._pool, self._dispatcher = store, pool, dispatcher
+        self._versions = versions
 
     @property
     def default_model(self) -> str:
@@ -94,6 +97,7 @@ class Installation:
             "fault": fault,
             "database_away": self._store.is_away,
             "checks_failing": checks_failing,
+            "checks": self._versions.told(),
             "engines": engines,
             "models": [model.name for model in self.models()],
             "models_broken": self._registry.broken(),

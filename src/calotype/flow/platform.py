@@ -34,6 +34,7 @@ from calotype.files.private import secret_in
 from calotype.flow import cases, local_key, marked_decoders, notices, review
 from calotype.flow.admit import model_name, spec_of, tier_of
 from calotype.flow.catalogue import keep_up, version_for
+from calotype.flow.check_versions import CheckVersions
 from calotype.flow.dispatch import Dispatcher
 from calotype.flow.eta import Eta
 from calotype.flow.finish import Finisher
@@ -108,6 +109,7 @@ class Platform:
             log_folder=settings.logs_folder,
             pace=Pace(heartbeat_s=settings.heartbeat_s),
             apart=engines_of(pools, settings.engines),
+            equip=guards.equipped,
         )
         inputs = self.gallery.inputs
         self._lookup = Lookup(store, inputs, self._adapters)
@@ -116,6 +118,7 @@ class Platform:
         self._recorder = Recorder(settings.record) if settings.record else None
         self.people = People(settings, store, self._finisher, self.gallery, guards)
         self._trials = Trials(settings.trials_folder, store, guards)
+        self._versions = CheckVersions(settings, guards, self._pool, store.people.audit.note)
         tools = Tools(
             store,
             self._finisher,
@@ -127,6 +130,7 @@ class Platform:
             Handed(settings.home / "handed", self.gallery.pictures),
             people=self.people.conductor,
             check=PictureCheck(setup=guards.setup),
+            versions=self._versions,
         )
         self._once = Once(store, kept_s=settings.idempotency_kept_s)
         self._sweeping: list[asyncio.Task[None]] = []
@@ -138,6 +142,7 @@ class Platform:
             store=store,
             pool=self._pool,
             dispatcher=self._dispatcher,
+            versions=self._versions,
         )
         self.new_key: str | None = None  # the secret of the local key, if this start made it
 
@@ -177,6 +182,7 @@ class Platform:
             platform.hooks.send_for_ever(),
             platform._once.forget_for_ever(),
             platform._trials.record_for_ever(),
+            platform._versions.keep_up(),
             keep_up(catalogue, platform._dispatcher.models_seen),
         )
         platform._sweeping = [asyncio.create_task(each) for each in sweeps]

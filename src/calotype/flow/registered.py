@@ -1,25 +1,52 @@
 """What a check of pictures is that safety.toml names in the registry: its files, verified.
 
-Read once, when a server or a command starts; an alias that moves meanwhile counts from the next
-start on, as all that safety.toml says does.
+Read when a server or a command starts; a server that runs looks whether aliases have moved
+(``check_versions``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
 from calotype.core.errors import ModelBroken, OperatorError
+from calotype.core.picture_checks import CheckUse
 from calotype.core.references import STABLE, reference
-from calotype.pool.aliases import Canary
+from calotype.pool.aliases import STATE_FILE, Canary, read_state
 from calotype.pool.kinds import ModelKind
 from calotype.pool.versions import ROOT, Versions
+from calotype.safety.configuration import said_in
 from calotype.safety.setup import Find, Registered
+from calotype.safety.succession import check_successor
+from calotype.settings import Settings
 
 log = structlog.get_logger("calotype.safety")
 
 _KIND = ModelKind.CLASSIFIER
+
+
+def stamp_of(models_folder: Path) -> tuple[int, int]:
+    """Another whenever the registry was changed: its file's size, and when it was written."""
+    try:
+        about = (models_folder / ROOT / STATE_FILE).stat()
+    except OSError:  # none yet
+        return 0, 0
+    return about.st_size, about.st_mtime_ns
+
+
+def stands_for(models_folder: Path) -> dict[str, tuple[str, str, float]]:
+    """What each alias of a check stands for: its version, its canary and the canary's share.
+
+    Raises OperatorError if that can't be read.
+    """
+    found = {}
+    for name, aliases in read_state(models_folder / ROOT).aliases.items():
+        for word, alias in aliases.items() if name.startswith(f"{_KIND}/") else ():
+            canary = alias.canary or Canary.model_construct(version="", share=0.0)
+            found[f"{name}@{word}"] = alias.version, canary.version, canary.share
+    return found
 
 
 def registered(models_folder: Path) -> Find:
@@ -46,6 +73,26 @@ def registered(models_folder: Path) -> Find:
         return Registered(*_verified(versions, asked.name, matching[0]))
 
     return find
+
+
+def check_promotion(
+    settings: Settings, name: str, before: Mapping[str, str], after: Mapping[str, str]
+) -> None:
+    """Refuse that a check's aliases stand for versions that aren't the same check any more.
+
+    ``before`` and ``after``: versions by alias. Raises OperatorError, as a server would that runs.
+    """
+    versions = Versions(settings.models_folder / ROOT)
+    for check, said in said_in(settings.safety_path).checks.items():
+        asked = reference(said.model)
+        word = asked.at or STABLE
+        if asked.name != name or word not in before or before[word] == after.get(word):
+            continue
+        now, then = (
+            CheckUse(check, said.kind.value, str(folder), folder.name, tuple(said.categories))
+            for folder in (versions.folder(_KIND, name, it) for it in (before[word], after[word]))
+        )
+        check_successor(now, then)
 
 
 def _trial(versions: Versions, name: str, canary: Canary | None) -> tuple[tuple[str, str], float]:

@@ -1,4 +1,4 @@
-"""An installation's safety, wired: read once at the start, used by all who judge.
+"""An installation's safety, wired: read at the start, used by all who judge.
 
 Which policy applies to whom, the prompt check by each, the lists of known pictures, and whether a
 model may be served: one that can draw anything isn't until its pictures are looked at by checks
@@ -45,7 +45,19 @@ class Safeguards:
         self.ages = Ages(provider_of(self.setup.age) if self.setup.age else None)
         check = prompt_check(settings)
         self._adapters_of: Callable[[Spec], Sequence[AdapterInfo]] = lambda _: ()
+        self._check = check
         self._prompts = {each.version: check.under(each) for each in self.setup.in_force()}
+
+    def adopt(self, setup: SafetySetup) -> tuple[str, ...]:
+        """Go by this from the next request and picture on; if who has which policy, or what one
+        says, has changed, the versions in force now."""
+        before, in_force = self.setup, setup.in_force()
+        self._prompts = {each.version: self._check.under(each) for each in in_force}
+        self.setup = setup
+        parts = ("policies", "default", "tenants", "adults")
+        if all(getattr(before, part) == getattr(setup, part) for part in parts):
+            return ()
+        return tuple(dict.fromkeys(each.version for each in in_force))
 
     def policy(self, tenant: str, user: str = "") -> Policy:
         """The policy by which a person's prompts and pictures are judged."""
@@ -99,7 +111,7 @@ class Safeguards:
         return self._prompts[self.policy(tenant, user).version]
 
     def equipped(self, model: ModelInfo) -> ModelInfo:
-        """The model with the checks that its pictures have to pass."""
+        """The model with the checks that its pictures have to pass, as they are in force."""
         uses, trials = self.setup.uses(model.domain, model.name), self.setup.trials
         return replace(model, checks=uses, trials=trials)
 

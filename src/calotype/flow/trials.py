@@ -67,7 +67,6 @@ class Trials:
         self._record, self._store, self._guards = TrialRecord(folder), store, guards
         self._heard: deque[TrialSeen] = deque()
         self.dropped = 0  # since it was last told of
-        self._current = {use.name: use.build for use in guards.setup.uses("")}
         self._meanings = guards.setup.mapping()
 
     def hear(self, seen: TrialSeen) -> None:
@@ -109,17 +108,17 @@ class Trials:
         job_id, _, index = seen.row.split("/")
         job: Job = await self._store.get(job_id)
         policy = await asyncio.to_thread(self._guards.policy_of, job)
-        meanings = self._meanings.get(seen.check, {})
+        meanings, reading = self._meanings.get(seen.check, {}), self._guards.setup.reading
         return TrialVerdict(
             check=seen.check,
-            current=self._current.get(seen.check, ""),
+            current=seen.current_build,
             build=seen.build,
             model=job.spec.model,
             job=job_id,
             image=int(index),
             policy=policy.version,
-            now=category(seen.current, meanings, policy),
-            then=category(seen.scores, meanings, policy),
+            now=category(seen.current, meanings, policy, reads=seen.check in reading),
+            then=category(seen.scores, meanings, policy, reads=seen.check in reading),
             scores=seen.scores,
             failed=seen.failed,
             took_s=round(seen.took_s, 4),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from calotype.core.errors import InternalError
 from calotype.core.messages import RowRefused
 from calotype.core.nouns import ModelInfo, Verdict, VerdictKind
+from calotype.safety.builds import KnownBuilds
 from calotype.safety.pictures import PictureCheck, Scored
 from calotype.safety.policies import Policy
 
@@ -18,14 +19,21 @@ class WordsRefused(Exception):
 
 
 def refused(
-    told: RowRefused, model: ModelInfo, check: PictureCheck, policy: Policy | None
+    told: RowRefused,
+    model: ModelInfo,
+    check: PictureCheck,
+    policy: Policy | None,
+    *,
+    known: KnownBuilds,
 ) -> Exception:
     """Why the engine didn't begin a row, judged by the policy as it is now, as what to raise.
 
     InternalError if nothing speaks against it any more: it is to be tried again. Raises
-    SafetyUnavailable where the engine's check gave no answer.
+    SafetyUnavailable where the engine's check gave no answer, or not one of the ``known`` versions.
     """
-    scored = Scored(told.scores, model.checks, told.unchecked, is_degraded=bool(told.degraded))
+    reading = [use for use in model.checks if use.reads]
+    uses, unchecked = known.judged(reading, told.builds, told.unchecked)
+    scored = Scored(told.scores, uses, unchecked, is_degraded=bool(told.degraded))
     verdict = check.judge_read(scored, policy)
     if verdict.kind is VerdictKind.ALLOW:
         return InternalError("its engine didn't begin it, by a policy that was another")

@@ -8,15 +8,20 @@ One JSON object a line, as a recording server writes them:
 
 ``at_s`` is seconds since the recording began, ``now`` what the policy was given. Words of people
 (prompts) are in none of them; names of tenants and users are.
+
+A recording of a release that didn't have a field yet is read with the field's default, which means
+what was done then; written again for comparison it is left out, too. Other recordings that lack a
+field, or have one that is unknown here, are refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import Any
 
+from calotype import __version__
 from calotype.core.decisions import Decision
 from calotype.core.errors import InvalidInput
 from calotype.core.events import PolicyEvent
@@ -24,6 +29,7 @@ from calotype.core.nouns import Component, Job, Reserve, Tier
 from calotype.policy.pools import Lines
 from calotype.policy.rules import Rules
 
+READ_SINCE = "0.1.0"  # the first release whose recordings have all that has no default
 OURS = '{"line": '  # how lines begin that are no jobs of a trace
 _EVENTS: dict[str, type[Any]] = {kind.__name__: kind for kind in PolicyEvent.__args__}
 # Fields of events that hold nouns: JSON brings them as lists of objects.
@@ -100,7 +106,7 @@ class Replay:
         decisions = self._line.on(event, now)
         self.events += 1
         self.decisions += len(decisions)
-        again = told(at_s, now, event, decisions)
+        again = _told_like(body, at_s, now, event=event, decisions=decisions)
         return None if again == text else Difference(number, text, again)
 
 
@@ -123,8 +129,14 @@ def _event(number: int, body: Mapping[str, Any]) -> PolicyEvent:
         raise _wrong(number, "event", f"its type is none of {', '.join(_EVENTS)}")
     kind = _EVENTS[told_["type"]]
     values = {name: value for name, value in told_.items() if name != "type"}
-    if unknown := values.keys() ^ {one.name for one in fields(kind)}:
-        raise _wrong(number, f"event.{min(unknown)}", f"unknown or missing in {kind.__name__}")
+    known = {one.name: _has_default(one) for one in fields(kind)}
+    if unknown := values.keys() - known.keys():
+        why = f"unknown in {kind.__name__}: a later release than {__version__} has recorded it"
+        raise _wrong(number, f"event.{min(unknown)}", why)
+    needed = {name for name, has_default in known.items() if not has_default}
+    if missing := needed - values.keys():
+        why = f"missing in {kind.__name__}: recordings are read from release {READ_SINCE} on"
+        raise _wrong(number, f"event.{min(missing)}", why)
     try:
         if "tier" in values:
             values["tier"] = Tier(values["tier"])
@@ -156,6 +168,39 @@ def _object(number: int, text: str) -> dict[str, Any]:
 
 def _wrong(number: int, field: str, what: str) -> InvalidInput:
     return InvalidInput(f"line {number}, field {field}: {what}", field=field)
+
+
+def _told_like(
+    body: Mapping[str, Any],
+    at_s: float,
+    now: float,
+    *,
+    event: PolicyEvent,
+    decisions: Sequence[Decision],
+) -> str:
+    """The line as ``told`` writes it, without what it lacked in ``body`` and is at its default."""
+    said = body.get("decided")
+    before = (
+        said if isinstance(said, list) and len(said) == len(decisions) else [{}] * len(decisions)
+    )
+    again = {"line": "told", "at_s": at_s, "now": now, "event": _like(body["event"], event)}
+    return _text(
+        {**again, "decided": [_like(*pair) for pair in zip(before, decisions, strict=True)]}
+    )
+
+
+def _like(before: Any, fact: PolicyEvent | Decision) -> dict[str, Any]:
+    typed = _typed(fact)
+    if not isinstance(before, dict) or before.get("type") != typed["type"]:
+        return typed
+    for one in fields(fact):
+        if one.name not in before and _has_default(one) and typed[one.name] == one.default:
+            del typed[one.name]
+    return typed
+
+
+def _has_default(one: Field[Any]) -> bool:
+    return one.default is not MISSING
 
 
 def _typed(fact: PolicyEvent | Decision) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from calotype.core.errors import InternalError
 from calotype.core.messages import (
     CancelRow,
+    CheckSettled,
     EngineReady,
     Heartbeat,
     LoadProgress,
@@ -67,7 +68,7 @@ class Keeper:
         self._state = EngineState.DEAD
         self._since = datetime.now(UTC)
         self._reason = ""
-        self._models = Models(name, launch.models, launch.pinned)
+        self._models = Models(name, launch.models, launch.pinned, launch.equip)
         self._stopping = asyncio.Event()
         self._restarting = asyncio.Event()  # of the process that runs
         self._process: EngineProcess | None = None
@@ -218,7 +219,7 @@ class Keeper:
                     await self._emit(said)
                 if isinstance(message, ModelLoaded | ModelFailed):
                     await self._load_next(process)
-            case MemoryLies() | MemoryShort() | TrialSeen():
+            case MemoryLies() | MemoryShort() | CheckSettled() | TrialSeen():
                 await self._emit(message)
             case RowStarted() | StepDone() | RowParked() | RowDone() | RowFailed() | RowRefused():
                 await self._emit(message, blob)

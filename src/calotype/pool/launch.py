@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +69,7 @@ class Launch:
     log: Path | None  # where its output goes; None: where ours goes
     models: tuple[ModelInfo, ...]
     pinned: tuple[str, ...] = ()  # names of those that are loaded first, and stay
+    equip: Callable[[ModelInfo], ModelInfo] = lambda model: model  # with its checks of the moment
 
 
 @dataclass

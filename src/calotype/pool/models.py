@@ -7,7 +7,7 @@ reports. What is known of the process itself is the keeper's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from calotype.core import limits
@@ -38,9 +38,16 @@ from calotype.pool.reports import (
 class Models:
     """Of one engine, through all its lives."""
 
-    def __init__(self, engine: str, models: Sequence[ModelInfo], pinned: tuple[str, ...]) -> None:
-        """``pinned`` are names of models that are loaded first, and stay."""
-        self._engine, self._pinned = engine, pinned
+    def __init__(
+        self,
+        engine: str,
+        models: Sequence[ModelInfo],
+        pinned: tuple[str, ...],
+        equip: Callable[[ModelInfo], ModelInfo] = lambda model: model,
+    ) -> None:
+        """``pinned`` are names of models that are loaded first, and stay; ``equip`` gives a model
+        the checks that are in force when it is loaded."""
+        self._engine, self._pinned, self._equip = engine, pinned, equip
         self._loading = Loading(engine, models, pinned)
         self.begin(Life())
 
@@ -77,7 +84,7 @@ class Models:
                 self._loading.leaves(name)
                 await process.write(UnloadModel(name, name in order.stage), wait=False)
             if not self._loading.is_there(order):
-                command = load_command(order.model)
+                command = load_command(self._equip(order.model))
                 self._life.sent(command, _now())
                 await process.write(command, wait=False)
                 return True

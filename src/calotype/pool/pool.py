@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class EnginePool:
         log_folder: Path | None = None,
         pace: Pace | None = None,
         apart: Mapping[str, str] | None = None,
+        equip: Callable[[ModelInfo], ModelInfo] = lambda model: model,
     ) -> None:
         """Nothing is started yet.
 
@@ -46,7 +47,8 @@ class EnginePool:
         and others when it is told to. ``env`` is added to our environment; of the GPUs that
         CUDA_VISIBLE_DEVICES names in it, or of all, each engine sees one. ``command`` is run with
         ``--fd N`` behind it. What an engine prints goes to ``log_folder/<engine>.log``, or where
-        our own output goes. ``apart`` says which engines are of a pool, by name.
+        our own output goes. ``apart`` says which engines are of a pool, by name. ``equip`` gives a
+        model the checks that are in force when it is loaded.
         """
         pace, self._apart = pace or Pace(), dict(apart or {})
         env = {
@@ -68,6 +70,7 @@ class EnginePool:
                 log=log_folder / f"{name}.log" if log_folder else None,
                 models=tuple(models),
                 pinned=tuple(pinned),
+                equip=equip,
             )
             self._keepers[name] = Keeper(name, launch, pace, self._emit)
         self._tasks: list[asyncio.Task[None]] = []

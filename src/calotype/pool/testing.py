@@ -12,8 +12,11 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 - ``garbage``: bytes that are no frame
 - ``preview``: 64 KiB of preview with every step
 - ``doubtful``, ``offending``: its checks score 0.4, or 0.9, in place of 0
+- ``unproven``: its checks' answers name versions that nobody knows
 - ``slow``: from the next row on, every step takes ten times as long
 
+A version of a check whose folder has a file ``broken`` in it fails its proof, one with ``full``
+finds no room, one with ``crash`` ends the engine, and one with ``hang`` is never done.
 A row that is handed back is the number of its steps, in digits. One that brings a source gives it
 back as its picture, after its share of the steps.
 ``CALOTYPE_FAKE_STEP_S`` is a step's time in seconds (0.001). A model can be "loaded" if its folder
@@ -35,13 +38,14 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calotype.core import frames, limits, messages
 from calotype.core.frames import BLOB_HEAD_BYTES, HEAD_BYTES
 from calotype.core.messages import (
     CancelRow,
+    CheckSettled,
     DropCopy,
     EngineReady,
     Heartbeat,
@@ -61,7 +65,9 @@ from calotype.core.messages import (
     StepDone,
     Stop,
     UnloadModel,
+    UseChecks,
 )
+from calotype.core.picture_checks import CheckUse
 from calotype.policy.arena import Arena
 
 CRASH_CODE = 9
@@ -113,7 +119,8 @@ class FakeEngine:
         is_torn = os.environ.get(messages.ARENA_VARIABLE) == "1"
         self._arena = Arena(self._budget) if is_torn else None
         self._load_s = float(os.environ.get("CALOTYPE_FAKE_LOAD_S", "0"))
-        self._scores: dict[str, dict[str, float]] = {}  # what each model's checks would say
+        self._uses: dict[str, tuple[CheckUse, ...]] = {}  # checks, by model, as they were loaded
+        self._checks: dict[str, CheckUse] = {}  # in force, by name
         self._rows: dict[str, _Row] = {}
         self._steps = 0
 
@@ -139,6 +146,8 @@ class FakeEngine:
                     self._unload(unload)
                 case DropCopy(name=name):
                     self._copies.pop(name, None)
+                case UseChecks() as asked:
+                    self._use_checks(asked)
                 case RunRow() as run:
                     self._begin(run, blob)
                 case ParkRow(row=name):
@@ -196,9 +205,9 @@ class FakeEngine:
             self._lie()
             self._send(ModelFailed(load.name, "no block is large enough", is_full=True))
             return
-        self._scores[load.name] = {
-            use.score_name(label): 0.0 for use in load.checks for label in use.labels
-        }
+        self._uses[load.name] = load.checks
+        for use in load.checks:
+            self._checks.setdefault(use.name, use)
         staged, load_s = (0, self._load_s) if copy is None else (_bytes([copy]), self._load_s / 10)
         self._send(ModelLoaded(load.name, load_s, _bytes([load]), (1,), staged=staged))
 
@@ -235,13 +244,36 @@ class FakeEngine:
             if "slow" in words:
                 self._step_s *= 10
             scores = {"finite": 1.0} | self._scored(run.model, words)
-            self._send(RowDone(run.row, run.width, run.height, scores, device_s), row.pixels)
+            done = RowDone(run.row, run.width, run.height, scores, device_s)
+            self._send(replace(done, builds=self._builds(run.model, words)), row.pixels)
             print(f"done {run.row}", file=sys.stderr, flush=True)
 
     def _scored(self, model: str, words: list[str]) -> dict[str, float]:
         """What each of the model's checks would say."""
         said = 0.9 if "offending" in words else 0.4 if "doubtful" in words else 0.0
-        return dict.fromkeys(self._scores[model], said)
+        uses = self._uses[model]
+        return {use.score_name(label): said for use in uses for label in use.labels}
+
+    def _builds(self, model: str, words: list[str]) -> dict[str, str]:
+        """Which version of each would say it."""
+        every = {use.name: self._checks[use.name].build for use in self._uses[model]}
+        return dict.fromkeys(every, "0" * 16) if "unproven" in words else every
+
+    def _use_checks(self, asked: UseChecks) -> None:
+        for use in asked.checks:
+            faults = {it.name for it in Path(use.path).glob("*")}
+            current = self._checks.get(use.name)
+            if "crash" in faults:
+                os._exit(CRASH_CODE)
+            if current is None or current == use:
+                self._send(CheckSettled(use.name, use.build, current.build if current else ""))
+            elif "broken" in faults or "full" in faults:
+                why_not = "it is broken" if "broken" in faults else "there is no room"
+                settled = CheckSettled(use.name, use.build, current.build, why_not)
+                self._send(replace(settled, is_full="full" in faults))
+            elif "hang" not in faults:
+                self._checks[use.name] = use
+                self._send(CheckSettled(use.name, use.build, use.build))
 
     def _misbehave(self, run: RunRow, words: list[str]) -> None:
         if "crash" in words:

@@ -32,6 +32,7 @@ KNOWN, LISTED = "known", "listed"  # of a list of known abuse, and of one that i
 FINITE = "finite"  # the score that says no number of the picture was lost: 1.0
 ALWAYS_FROM = 0.3  # a minor and anything sexual, each from this score on; no setting reaches it
 STRICT_SHARE = 0.5  # of every threshold, where a check is down in part, or was a moment ago
+BUILD_CHARS = 12  # of a check's version, in a verdict's
 STRICT = "-strict"  # at the end of a verdict's version that was made so
 
 _ASKED = "What was asked for isn't allowed here."
@@ -79,8 +80,8 @@ class PictureCheck:
         named = [
             f"{it.use.name} {it.use.distance_max} {it.matcher.version}" for it in self._matchers
         ]
-        lists = self._known.version + (f"-{_short('; '.join(named))}" if named else "")
-        self.version = f"{RULES}-{self._setup.version}-{lists}"
+        self._lists = self._known.version + (f"-{_short('; '.join(named))}" if named else "")
+        self.version = f"{RULES}-{self._setup.version}-{self._lists}"
 
     @classmethod
     def from_files(cls, lists: Sequence[Path], setup: SafetySetup | None = None) -> PictureCheck:
@@ -103,7 +104,15 @@ class PictureCheck:
         """
         policy = policy or self._setup.policies[self._setup.default]
         verdict = answered("pictures", lambda: self._judge(pixels, scored, policy))
-        return replace(verdict, version=verdict.version + STRICT * scored.is_degraded)
+        return replace(verdict, version=self.version_of(verdict.check, scored))
+
+    def version_of(self, check: str, scored: Scored) -> str:
+        """What a verdict was made by: rules, checks and lists; the version of the check that it
+        names, if it has one; and whether that was done more strictly."""
+        builds = {use.name: use.build[:BUILD_CHARS] for use in scored.uses}
+        parts = (str(RULES), self._setup.version_with(scored.uses), self._lists)
+        named = (builds[check],) if check in builds else ()
+        return "-".join((*parts, *named)) + STRICT * scored.is_degraded
 
     def refused_from(
         self, uses: Sequence[CheckUse], policy: Policy | None = None
@@ -124,7 +133,8 @@ class PictureCheck:
             found = self._findings(replace(scored, uses=first), policy)
             if worst := _worst(found):
                 told = worst.check, worst.category, worst.score, _ASKED
-                return replace(self._block(policy, *told), field="prompt")
+                version = self.version_of(worst.check, scored)
+                return replace(self._block(policy, *told), field="prompt", version=version)
             return Verdict(VerdictKind.ALLOW, "prompt", self.version, policy=policy.version)
 
         return answered("prompt", judged)
@@ -263,7 +273,7 @@ class PictureCheck:
 
 def _score(scored: Scored, use: CheckUse, label: str) -> float:
     name = use.score_name(label)
-    if name not in scored.scores:
+    if name not in scored.scores or use.name in scored.unchecked:
         why = scored.unchecked.get(use.name, "the engine sent no score of it")
         raise SafetyUnavailable(f"the picture check {use.name} said nothing: {why}", field=use.name)
     score = scored.scores[name]

@@ -116,7 +116,7 @@ class SafetySetup:
             age_source(said.age, where.parent),
             pools_in(said, path),
         )
-        _check_names(found, where)
+        check_names(found, where)
         return found
 
     @classmethod
@@ -160,6 +160,11 @@ class SafetySetup:
         return found
 
     @property
+    def reading(self) -> frozenset[str]:
+        """The names of checks that read prompts, and look at nothing."""
+        return frozenset(each.use.name for each in self.checks if each.use.reads)
+
+    @property
     def trials(self) -> tuple[Trial, ...]:
         """Checks that look at pictures beside those in force; nothing follows from them."""
         return tuple(each.trial for each in self.checks if each.trial is not None)
@@ -186,13 +191,20 @@ class SafetySetup:
     @property
     def version(self) -> str:
         """Hash of checks and their meaning: first 8 hex digits of SHA-256."""
+        return self.version_with(())
+
+    def version_with(self, uses: Sequence[CheckUse]) -> str:
+        """The same with these versions in place of the checks of their names."""
+        judged = {use.name: use for use in uses}
+        every = (*self.domains.values(), *self.checks)
         said = [
             [
-                *(each.use.name, each.use.kind, each.use.build, each.use.standby_build),
+                *(use.name, use.kind, use.build, use.standby_build),
                 dict(sorted(each.categories.items())),
                 *each.models,
             ]
-            for each in (*self.domains.values(), *self.checks)
+            for each in every
+            for use in (judged.get(each.use.name, each.use),)
         ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
 
@@ -275,10 +287,9 @@ def _configured(name: str, said: CheckSaid, where: Path, find: Find) -> Configur
 def _check_models(said: CheckSaid, place: str, where: Path) -> None:
     """A recogniser is of one text encoder: it has to say whose; other checks are of all models."""
     is_recogniser = said.kind is CheckKind.RECOGNISER
-    if is_recogniser and (said.model or not said.models):
+    if is_recogniser and not said.models:
         raise OperatorError(
-            f"{where}: {place}: a recogniser has a path, and names the models whose prompts it "
-            "reads (models)",
+            f"{where}: {place}: a recogniser names the models whose prompts it reads (models)",
             field=f"{place}.models",
         )
     if said.models and not is_recogniser:
@@ -306,7 +317,7 @@ def _place(said: str, field_name: str, where: Path) -> tuple[str, str]:
         raise OperatorError(f"{where}: {field_name}: {error}", field=field_name) from error
 
 
-def _check_names(setup: SafetySetup, where: Path) -> None:
+def check_names(setup: SafetySetup, where: Path) -> None:
     """Refuse names of nothing: a policy nobody wrote, a category without a threshold."""
     for field_name, name in (("default", setup.default), *setup.tenants.items()):
         policy = setup.policies.get(name)

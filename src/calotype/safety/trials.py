@@ -52,18 +52,19 @@ def read(line: str) -> TrialVerdict:
 
 
 def category(
-    scores: Mapping[str, float], meanings: Mapping[str, str], policy: Policy
+    scores: Mapping[str, float], meanings: Mapping[str, str], policy: Policy, *, reads: bool = False
 ) -> str | None:
     """For which category a check would block by this policy: what is furthest past its threshold.
 
-    Empty: for none; None: there are no scores. ``meanings``: the category of each label.
+    Empty: for none; None: there are no scores. ``meanings``: the category of each label;
+    ``reads``: it reads prompts, and doesn't look.
     """
     if not scores:
         return None
     worst = (1.0, "")
     for label, score in scores.items():
         means = meanings.get(label, HARMLESS)
-        limit = policy.pictures.get(means)
+        limit = policy.limit(means, reads=reads)
         if means not in (HARMLESS, MINOR) and limit and score / limit >= worst[0]:
             worst = (score / limit, means)
     return worst[1]

@@ -69,6 +69,14 @@ class Place:
         self._asked = self._thread.submit(self._answer, given, count)
         return self._asked
 
+    def prove(self, given: Sequence[Any], until_s: float) -> None:
+        """Load it, and have it answer for all of these together, and for each alone.
+
+        Raises CheckBroken, or what the check does, unless every answer is a whole one in time.
+        """
+        for some in (given, *([one] for one in given)):
+            self.ask(some, len(some), max(until_s - time.monotonic(), 0.0))
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """Its weights, if they are loaded."""
         for part in vars(self._check).values() if self._check is not None else ():
@@ -103,6 +111,7 @@ class Places:
     """One check at all its places: the first that answers counts."""
 
     def __init__(self, use: CheckUse, device: torch.device, load: Load) -> None:
+        self.use = use
         self._places = [Place(place, device, load) for place in use.places]
         self._keys = [check(f"{use.name}, place {at}") for at in range(len(self._places))]
         self._breakers = Breakers()
@@ -130,6 +139,16 @@ class Places:
             self._breakers.succeeded(self._keys[at])
             return answers, self._others(at, given, count)
         raise CheckBroken("; ".join(failed.values()))
+
+    def prove(self, given: Sequence[Any], until_s: float) -> None:
+        """Load each place and have it answer; raises what ``Place.prove`` does."""
+        for place in self._places:
+            place.prove(given, until_s)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a place hasn't come back yet from what it was asked last."""
+        return any(place.is_busy for place in self._places)
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """The weights of all that are loaded."""

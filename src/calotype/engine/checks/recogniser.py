@@ -26,6 +26,7 @@ from calotype.core.picture_checks import HEAD_FILE, CheckUse
 from calotype.engine.checks.base import CheckBroken, Scores, check_labels
 
 CONFIG = "config.json"
+ARCHITECTURE = "CalotypeRecogniserForSequenceClassification"  # as the registry tells kinds apart
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Ending:
 
     embedding: torch.Tensor  # (width,) float32
     contents: tuple[str, ...]  # of the model's parts; empty: not known
+
+
+def encoders_of(use: CheckUse) -> tuple[str, ...]:
+    """The contents of the text encoders that it was trained on; raises CheckBroken."""
+    file = Path(use.path) / CONFIG
+    try:
+        return tuple(str(each) for each in json.loads(file.read_bytes())["text_encoders"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckBroken(f"{file} names no text encoders: {error}"[:500], field="path") from error
 
 
 class RecogniserCheck:

@@ -1,8 +1,9 @@
-"""Checks on trial: they look at real pictures beside the check in force, and nothing follows.
+"""Checks on trial: they look at real pictures, or read real prompts, beside the check in force.
 
-In a thread of their own, one for all, which takes one core at most and gives way; a picture's
-answer never waits for them. What they say, or why they said nothing, is sent as a message of its
-own. At most TRIALS_HELD_MAX pictures wait: while one hangs the others are told as unanswered.
+Nothing follows from it. In a thread of their own, one for all, which takes one core at most and
+gives way; a picture's answer never waits for them. What they say, or why they said nothing, is sent
+as a message of its own. At most TRIALS_HELD_MAX pictures wait: while one hangs the others are told
+as unanswered.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from calotype.core import limits
 from calotype.core.errors import CalotypeError
 from calotype.core.messages import Message, TrialSeen
-from calotype.core.picture_checks import CheckUse, Trial
+from calotype.core.picture_checks import CheckKind, CheckUse, Trial
 from calotype.engine.checks.base import Check, Picture, checked
+from calotype.engine.checks.recogniser import Ending
+from calotype.engine.checks.running import Seen
 from calotype.engine.tensors import tensors_of
 from calotype.policy.canary import is_chosen
 
@@ -32,12 +36,13 @@ _SAID_CHARS = 300
 class _Asked:
     trial: Trial
     row: str
-    picture: Picture
+    given: Any  # a picture, a prompt, or what a text encoder made of one
     current: Mapping[str, float]  # by label, of the check in force; empty if it said nothing
+    build: str  # of the check in force
 
 
 class Trials:
-    """The checks on trial of one engine."""
+    """The checks on trial of one engine. What is on trial is said by one thread."""
 
     def __init__(
         self,
@@ -59,26 +64,51 @@ class Trials:
         """Pictures of this model will come."""
         self._trials[model] = tuple(trials)
 
-    def offer(self, model: str, row: str, picture: Picture, scores: Mapping[str, float]) -> None:
-        """Have those of the model's trials that are due look at a picture; never waits or raises.
+    def change(self, trials: Sequence[Trial]) -> None:
+        """These are on trial from now on, for all models; what isn't any more is forgotten."""
+        self._trials = dict.fromkeys(self._trials, tuple(trials))
+        for trial in [*self._loaded]:
+            if trial not in trials:
+                self._loaded.pop(trial, None)
 
-        ``scores``: what the checks in force gave it, by "check:label".
+    def offer(self, model: str, row: str, seen: Seen, picture: Picture) -> None:
+        """Have those that are due look at a picture; never waits or raises.
+
+        ``seen``: what the checks in force said.
         """
-        for trial in self._trials.get(model, ()):
-            if not is_chosen(row, f"trial {trial.name}", trial.share):
+        for trial in self._due(model, row, seen):
+            if not trial.reads:
+                self._put(_asked(trial, row, picture, seen))
+
+    def offer_words(
+        self, model: str, row: str, seen: Seen, prompt: str, ending: Callable[[], Ending]
+    ) -> None:
+        """The same of those that read, and a prompt; see ``Checks.read``."""
+        for trial in self._due(model, row, seen):
+            if not trial.reads:
                 continue
-            names = {label: trial.score_name(label) for label in trial.labels}
-            is_whole = all(name in scores for name in names.values())
-            current = {label: scores[name] for label, name in names.items()} if is_whole else {}
-            asked = _Asked(trial, row, picture, current)
-            with self._changed:
-                has_room = len(self._waiting) < limits.TRIALS_HELD_MAX
-                if has_room:
-                    self._waiting.append(asked)
-                    self._start()
-                    self._changed.notify_all()
-            if not has_room:
-                self._tell(asked, {}, "it is still at earlier pictures", 0.0)
+            try:
+                given = prompt if trial.kind == CheckKind.TEXT else ending()
+            except Exception as error:  # noqa: BLE001 - what the row's own checks say, too
+                self._tell(_asked(trial, row, None, seen), {}, _said(error), 0.0)
+            else:
+                self._put(_asked(trial, row, given, seen))
+
+    def _due(self, model: str, row: str, seen: Seen) -> list[Trial]:
+        """Of checks that were asked: not every model needs each."""
+        asked = seen.builds.keys() | seen.failed.keys()
+        trials = [it for it in self._trials.get(model, ()) if it.name in asked]
+        return [it for it in trials if is_chosen(row, f"trial {it.name}", it.share)]
+
+    def _put(self, asked: _Asked) -> None:
+        with self._changed:
+            has_room = len(self._waiting) < limits.TRIALS_HELD_MAX
+            if has_room:
+                self._waiting.append(asked)
+                self._start()
+                self._changed.notify_all()
+        if not has_room:
+            self._tell(asked, {}, "it is still at earlier pictures", 0.0)
 
     def settle(self) -> None:
         """Wait until all that were taken are answered."""
@@ -91,6 +121,9 @@ class Trials:
             for part in vars(check).values():
                 if isinstance(part, torch.nn.Module):
                     yield from tensors_of(part)
+        for asked in [*self._waiting]:
+            if isinstance(asked.given, Ending):
+                yield asked.given.embedding
 
     def _start(self) -> None:
         if self._thread is None:
@@ -117,20 +150,39 @@ class Trials:
         until, why = self._rests.get(trial, (0.0, ""))
         if now < until:
             return {}, f"it rests: {why}"
+        if all(trial not in some for some in self._trials.values()):
+            return {}, "it is on trial no more"
         try:
-            if trial not in self._loaded:
-                self._loaded[trial] = self._load(trial, self._device)
+            check = self._loaded.get(trial)
+            if check is None:
+                check = self._loaded[trial] = self._load(trial, self._device)
             with torch.inference_mode():
-                [scores] = checked(trial, self._loaded[trial].scores([asked.picture]), 1)
+                [scores] = checked(trial, check.scores([asked.given]), 1)
         except Exception as error:  # noqa: BLE001 - it is on trial: that it fails is what is recorded
-            said = error.detail if isinstance(error, CalotypeError) else repr(error)
-            self._rests[trial] = (now + limits.TRIAL_REST_S, said[:_SAID_CHARS])
-            return {}, said[:_SAID_CHARS]
+            self._rests[trial] = (now + limits.TRIAL_REST_S, _said(error))
+            return {}, _said(error)
         return {label: scores[trial.score_name(label)] for label in trial.labels}, ""
 
     def _tell(self, asked: _Asked, scores: dict[str, float], failed: str, took_s: float) -> None:
         trial = asked.trial
-        said = TrialSeen(
-            asked.row, trial.name, trial.build, dict(asked.current), scores, failed, took_s
+        current = dict(asked.current)
+        self._send(
+            TrialSeen(
+                *(asked.row, trial.name, trial.build, current, scores),
+                failed=failed,
+                took_s=took_s,
+                current_build=asked.build,
+            )
         )
-        self._send(said)
+
+
+def _asked(trial: Trial, row: str, given: Any, seen: Seen) -> _Asked:
+    names = {label: trial.score_name(label) for label in trial.labels}
+    is_whole = all(name in seen.scores for name in names.values())
+    current = {label: seen.scores[name] for label, name in names.items()} if is_whole else {}
+    return _Asked(trial, row, given, current, seen.builds.get(trial.name, ""))
+
+
+def _said(error: Exception) -> str:
+    said = error.detail if isinstance(error, CalotypeError) else repr(error)
+    return said[:_SAID_CHARS]

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from calotype.core.errors import InvalidInput
-from calotype.core.picture_checks import ENCODER_FILE, HEAD_FILE
+from calotype.core.picture_checks import ENCODER_FILE, HEAD_FILE, INDEX_FILE
 from calotype.safety.training.labelled import check_labels, harmless_of
 from calotype.safety.training.measuring import doubted, few, measured
 from calotype.safety.training.parts import (
@@ -32,7 +32,6 @@ from calotype.safety.training.probe import Probe, Rows, alone, calibration_error
 
 ARCHITECTURE = "CalotypeProbeForImageClassification"  # as the registry knows a classifier by
 EVALUATION = "evaluation.json"  # the card: its page is made of it
-_INDEX = "model.safetensors.index.json"
 _ACROSS_SHOWN = 5  # pairs of near copies under two labels that a card names
 _DIGITS = 6  # of figures in a card
 
@@ -170,7 +169,7 @@ def _write(
     }
     said = {
         "config.json": config,
-        _INDEX: {"metadata": {}, "weight_map": places},
+        INDEX_FILE: {"metadata": {}, "weight_map": places},
         EVALUATION: card,
         "calotype.json": {"title": wish.name, "licence": wish.licence},
     }
