@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,6 @@ from calotype.core.errors import (
     CalotypeError,
     Conflict,
     Forbidden,
-    InternalError,
-    NotFound,
     OperatorError,
 )
 from calotype.core.nouns import Key, Verdict, VerdictKind
@@ -280,82 +278,6 @@ async def test_who_sends_needs_a_key_for_cases_and_is_written_down(desk: Desk) -
         *("fileinfo_begun", "described", "finish_begun", "finished"),
     ]
     assert await desk.store.people.audit.verify() == len(trail)
-
-
-# What is sealed.
-
-
-async def test_a_case_is_opened_by_two_people_and_written_down_before(desk: Desk) -> None:
-    case = await desk.case()
-    for second in (ADA, replace(BOB, id=ADA.id), replace(ADA, id="key_other"), key("eve", "jobs")):
-        with pytest.raises(Forbidden):
-            await desk.book.look(case.id, ADA, second, reason="to look")
-    assert len(await desk.store.people.audit.of(case.id)) == 1
-    assert await desk.book.look(case.id, ADA, BOB, reason="to look") == CANARY
-    entry = (await desk.store.people.audit.of(case.id))[-1]
-    assert (entry.kind, entry.by) == ("opened_by_two", "staff/ada and staff/bob")
-    assert entry.data["reason"] == "to look"
-
-
-async def test_nobody_sees_anything_that_can_not_be_written_down(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = await desk.case()
-
-    async def full(*_: object) -> None:
-        raise OperatorError("the disk is full")
-
-    monkeypatch.setattr(desk.store.people.audit, "note", full)
-    opened: list[str] = []
-    book = desk.book
-    monkeypatch.setattr(book._sealed, "open", opened.append)
-    with pytest.raises(OperatorError, match="full"):
-        await book.look(case.id, ADA, BOB, reason="to look")
-    assert opened == []
-
-
-async def test_what_is_not_what_was_found_is_not_shown(desk: Desk) -> None:
-    case = await desk.case()
-    await desk.book._sealed.seal(case.sealed, b"another")
-    with pytest.raises(InternalError):
-        await desk.book.look(case.id, ADA, BOB, reason="to look")
-
-
-async def test_what_a_crash_left_without_a_record_is_kept_for_the_term_all_the_same(
-    desk: Desk,
-) -> None:
-    case = await desk.case()
-    await desk.book._sealed.seal("case_lost", CANARY)
-    await desk.book.sweep()
-    assert await desk.book._sealed.open("case_lost") == CANARY, "it may be evidence"
-    desk.settings = desk.settings.model_copy(update={"kept_by_law_days": -1.0})
-    await desk.book.sweep()
-    with pytest.raises(NotFound):
-        await desk.book._sealed.open("case_lost")
-    assert await desk.book._sealed.open(case.sealed) == CANARY
-
-
-async def test_it_is_kept_for_its_term_and_no_longer(desk: Desk) -> None:
-    case = await desk.case()
-    assert case.kept_until - case.opened_at == timedelta(days=365)
-    assert await desk.book.let_go() == 0
-    past = datetime.now(UTC) - timedelta(seconds=1)
-    await desk.store.people.cases._note(case.id, "test", "test", {}, kept_until=past)
-    assert await desk.book.let_go() == 1
-    with pytest.raises(NotFound):
-        await desk.book._sealed.open(case.id)
-    assert (await desk.store.people.audit.of(case.id))[-1].kind == "destroyed"
-
-
-async def test_the_same_picture_of_a_job_is_one_case(desk: Desk) -> None:
-    case = await desk.case()
-    for _ in range(2):
-        await desk.book.open(
-            PICTURE, "acme", "ada", verdict=FOUND, data=CANARY, job_id=case.job_id, index=0
-        )
-    assert len(await desk.store.people.cases.every()) == 1
-    folder = desk.settings.sealed_folder / "cases"
-    assert len(list(folder.glob("*.sealed"))) == 1
 
 
 async def test_two_do_not_send_at_once(desk: Desk) -> None:

@@ -1,17 +1,20 @@
 """Severe cases: sealed at once, opened by two people and never by default, kept for their term.
 
 What is sealed is written before its record, and whoever opens it stands in the audit trail before
-they see anything. The term begins anew when a report is finished.
+they see anything. The term begins anew when a report is finished. The record is sealed, too, beside
+what was found: a database that was restored from before a case takes it up again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
-from calotype.core.errors import Forbidden, InternalError
+from calotype.core.errors import Forbidden, InternalError, OperatorError
 from calotype.core.ids import new_id
 from calotype.core.nouns import Key, Verdict
 from calotype.core.reviews import Person
@@ -23,6 +26,7 @@ from calotype.jobs.store import JobStore
 
 log = structlog.get_logger("calotype.cases")
 
+_RECORD = "-record"  # ends the name of a case's record in the sealed store
 SCOPE = "cases"  # of keys whose people may open a case, two together, and send its report
 
 
@@ -53,10 +57,38 @@ class CaseBook:
             policy=verdict.policy, file_sha256=hashlib.sha256(data).hexdigest(), sealed=case_id,
             opened_at=now, kept_until=now + self._term, state=ReportState.PREPARED,
         )  # fmt: skip
+        await self.keep(case)
         if await patiently(lambda: self._kept.cases.open(case)):
             log.error("case_opened", case=case_id, kind=kind, category=case.category)
         else:
-            await self._sealed.destroy([case_id])
+            await self._destroy(case)
+
+    async def keep(self, case: Case) -> None:
+        """Seal the record of a case as it is now. Raises OperatorError."""
+        await self._sealed.seal(case.id + _RECORD, _packed(case))
+
+    async def recover(self) -> list[Case]:
+        """Take up the cases that this database doesn't have, and return them; before any is swept.
+
+        It was restored from before them, or a crash came before they were written there.
+        """
+        known = {case.id for case in await self._kept.cases.every()}
+        names, found = await self._sealed.names(), []
+        for name in names:
+            case_id = name.removesuffix(_RECORD)
+            if name == case_id or case_id in known or case_id not in names:
+                continue
+            try:
+                case = _unpacked(await self._sealed.open(name))
+            except OperatorError as error:  # it stays where it is; the other cases go on
+                log.error("case_not_recovered", case=case_id, reason=error.detail)
+                continue
+            if await self._kept.cases.recover(case):
+                log.error("case_recovered", case=case_id, report=case.state.value)
+                found.append(await self._kept.cases.get(case_id))
+            else:
+                await self._destroy(case)
+        return found
 
     async def look(self, case_id: str, one: Key, other: Key, *, reason: str) -> bytes:
         """What is sealed, for two people who both want to see it; written down first.
@@ -91,7 +123,8 @@ class CaseBook:
 
     async def sweep(self) -> None:
         """Destroy what has been sealed for the term and isn't a case's: a crash came between."""
-        kept = {case.sealed for case in await self._kept.cases.every()}
+        cases = await self._kept.cases.every()
+        kept = {name for case in cases if case.sealed for name in (case.sealed, case.id + _RECORD)}
         if gone := await self._sealed.sweep(kept, before=datetime.now(UTC) - self._term):
             log.warning("sealed_swept", count=len(gone))
 
@@ -99,9 +132,23 @@ class CaseBook:
         """Destroy what has been kept for its term; return how many."""
         over = await self._kept.cases.over(datetime.now(UTC))
         for case in over:
-            await self._sealed.destroy([case.sealed])
+            await self._destroy(case)
             await self._kept.cases.let_go(case.id)
         return len(over)
+
+    async def _destroy(self, case: Case) -> None:
+        await self._sealed.destroy([case.sealed, case.id + _RECORD])
+
+
+def _packed(case: Case) -> bytes:
+    return json.dumps(vars(case), default=datetime.isoformat).encode()
+
+
+def _unpacked(record: bytes) -> Case:
+    values: dict[str, Any] = json.loads(record)
+    for name in ("opened_at", "kept_until", "finished_at"):
+        values[name] = datetime.fromisoformat(values[name]) if values[name] else None
+    return Case(**{**values, "state": ReportState(values["state"])})
 
 
 def person_of(key: Key) -> Person:

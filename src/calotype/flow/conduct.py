@@ -108,6 +108,14 @@ class Conductor:
             sealed,
         )
 
+    async def recover(self) -> None:
+        """Take up cases that this database doesn't have, and count them: it was restored."""
+        for case in await self._cases.recover():
+            verdict = Verdict(
+                VerdictKind.BLOCK, case.check, case.version, case.category, policy=case.policy
+            )
+            await self._strike(case.tenant, case.user, verdict, case.job_id, case.index)
+
     async def decided(self, job: Job, index: int, verdict: Verdict, *, is_allowed: bool) -> None:
         """Follow up what people decided: a refusal counts, one that was taken back doesn't."""
         if is_allowed:

@@ -114,6 +114,7 @@ class Reports:
             async with CyberTipline(self.url, user, password) as service:
                 while case.finished_at is None:
                     case = await self._next(service, case, by)
+                    await self._book.keep(case)
         log.warning("report_finished", case=case_id, report=case.report_id, host=case.host)
         return case
 
@@ -129,7 +130,9 @@ class Reports:
                 await self._cases.begin(case_id, RETRACT, host=case.host, by=by)
                 async with CyberTipline(case.host, *self._login()) as service:
                     await service.retract(case.report_id)
-            return await self._cases.answered(case_id, ReportState.RETRACTED, by=by)
+            case = await self._cases.answered(case_id, ReportState.RETRACTED, by=by)
+            await self._book.keep(case)
+            return case
 
     async def _next(self, service: CyberTipline, case: Case, by: str) -> Case:
         """Make the call that is next, and write its answer down."""

@@ -124,7 +124,9 @@ class Reviews:
         return await self._kept.appeal(job_id, key.tenant, reason)
 
     async def sweep(self) -> None:
-        """Destroy what was sealed in vain, a crash having come before its record."""
+        """Take up what a restored database has lost, and destroy what was sealed in vain, a crash
+        having come before its record."""
+        await self._conductor.recover()
         before = datetime.now(UTC) - timedelta(seconds=limits.APPEAL_S_MAX)
         await self._sealed.sweep(await self._kept.sealed(), before=before)
         await self._cases.sweep()

@@ -36,6 +36,10 @@ class Sealed:
         """The bytes again. Raises NotFound, OperatorError."""
         return await asyncio.to_thread(self._store.open, name)
 
+    async def names(self) -> list[str]:
+        """Of all that is sealed in this part."""
+        return await asyncio.to_thread(self._store.names)
+
     async def destroy(self, names: Collection[str]) -> None:
         """Keep these no longer."""
         for name in names:

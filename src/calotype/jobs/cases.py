@@ -8,7 +8,7 @@ the next call, so that a report goes on where it stopped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -63,14 +63,19 @@ class Cases:
 
         async def write() -> bool:
             async with self._database.writing() as conn:
-                if case.job_id is not None:
-                    same = (cases.c.job_id == case.job_id) & (cases.c["index"] == case.index)
-                    if (await conn.execute(select(cases.c.id).where(same))).first() is not None:
-                        return False
-                await conn.execute(insert(cases).values({**vars(case), "state": case.state.value}))
-                said = {"kind": case.kind, "category": case.category, "sha256": case.file_sha256}
-                await audit.append(conn, case.id, "opened", f"check {case.check}", said)
-                return True
+                return await _open(conn, case, "opened")
+
+        return await self._database.finish(write())
+
+    async def recover(self, case: Case) -> bool:
+        """The same of a case that this database has lost; it may have lost its job as well."""
+
+        async def write() -> bool:
+            async with self._database.writing() as conn:
+                job = select(jobs.c.id).where(jobs.c.id == case.job_id)
+                has_job = (await conn.execute(job)).first() is not None
+                found = case if has_job else replace(case, job_id=None, index=None)
+                return await _open(conn, found, "recovered", job=case.job_id)
 
         return await self._database.finish(write())
 
@@ -144,6 +149,17 @@ class Cases:
 def on_hold(job_id: Any) -> ColumnElement[bool]:
     """Whether a job (a column, or an id) has a case that has to be kept: nothing of it goes."""
     return exists().where(cases.c.job_id == job_id, cases.c.kept_until > utc_now())
+
+
+async def _open(conn: AsyncConnection, case: Case, kind: str, **more: Any) -> bool:
+    if case.job_id is not None:
+        same = (cases.c.job_id == case.job_id) & (cases.c["index"] == case.index)
+        if (await conn.execute(select(cases.c.id).where(same))).first() is not None:
+            return False
+    await conn.execute(insert(cases).values({**vars(case), "state": case.state.value}))
+    said = {"kind": case.kind, "category": case.category, "sha256": case.file_sha256, **more}
+    await audit.append(conn, case.id, kind, f"check {case.check}", said)
+    return True
 
 
 async def _one(conn: AsyncConnection, case_id: str) -> Case:

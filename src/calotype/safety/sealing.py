@@ -64,17 +64,21 @@ class SealedStore:
         """Keep it no longer; it may be gone already."""
         self._path(name).unlink(missing_ok=True)
 
+    def names(self) -> list[str]:
+        """Of all that is sealed here."""
+        paths = self._folder.glob(f"*{_ENDING}")
+        names = [path.name.removesuffix(_ENDING) for path in paths]
+        return sorted(name for name in names if _NAME.fullmatch(name))
+
     def sweep(self, kept: Collection[str], *, before: datetime) -> list[str]:
         """Destroy what was sealed before then, but for these; returns the names.
 
         Not what is newer: a database that was restored doesn't know of it, and it may be evidence.
         """
-        names = [
-            path.name.removesuffix(_ENDING)
-            for path in self._folder.glob(f"*{_ENDING}")
-            if path.stat().st_mtime < before.timestamp()
+        old = [
+            name for name in self.names() if self._path(name).stat().st_mtime < before.timestamp()
         ]
-        gone = sorted(set(names) - set(kept))
+        gone = sorted(set(old) - set(kept))
         for name in gone:
             self.destroy(name)
         for draft in self._folder.glob(f".*{_ENDING}-*"):
