@@ -72,6 +72,7 @@ LOAD_WHY = {
     "queued": "a job waits for it",
     "predicted": "jobs for it are to be expected",
     "anew": "free memory there is in pieces: what lies loose leaves, and comes back in order",
+    "room": "it is warm there, and what leaves makes room for a job's LoRAs and ControlNets",
 }
 
 

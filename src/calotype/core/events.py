@@ -53,6 +53,7 @@ class AttemptFailed:
     job_id: str
     reason: str
     is_retryable: bool
+    short_bytes: int = 0  # so much too little was free there for its adapters, at least; else 0
 
 
 @dataclass(frozen=True)

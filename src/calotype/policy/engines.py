@@ -31,6 +31,7 @@ class Claim(NamedTuple):
 
     model: str  # that waits for them to leave
     leaving: tuple[str, ...]  # nothing more of these starts there
+    room: int = 0  # bytes beside it, for a job's adapters
 
 
 class Engine:
@@ -48,6 +49,7 @@ class Engine:
         "jobs",
         "laid_at",
         "ledger",
+        "lent",
         "loading",
         "memory",
         "models",
@@ -72,6 +74,7 @@ class Engine:
         self.is_paused = False  # suspect, or slow: nothing starts there
         self.jobs: dict[str, str] = {}  # that run there, in order of their starts: their models
         self.using: dict[str, int] = {}  # how many jobs run by model, if it has a ledger
+        self.lent: dict[str, int] = {}  # bytes by job that runs there, for its adapters
         self.ledger: Ledger | None = None  # of the device; None: it loads nothing on demand
         self.host = Ledger(up.staging_bytes)  # copies in host memory
         self.pinned = up.pinned
@@ -95,6 +98,21 @@ class Engine:
         """Of engines on which a job can start, the one with the smallest is chosen."""
         return self.rows > 0, self.size.capacity_bytes, self.rows - self.rows_max, self.order
 
+    @property
+    def spare_bytes(self) -> int:
+        """For the adapters of one job, past what is kept free for such."""
+        return self.ledger.spare_bytes if self.ledger else 0
+
+    def lend(self, job: str, count: int) -> None:
+        """A job's adapters take so much there, past what is kept free for such; 0: no more."""
+        if self.ledger is None or count == self.lent.get(job, 0):
+            return
+        if count:
+            self.lent[job] = count
+        else:
+            del self.lent[job]
+        self.ledger = self.ledger.lending(max(self.lent.values(), default=0))
+
     def is_home_of(self, model: str) -> bool:
         """Whether it has a model warm, or is loading it."""
         return model in self.models or (self.loading is not None and self.loading.model == model)
@@ -116,7 +134,7 @@ class Engine:
         return self.order < other.order
 
 
-_OWN = ("failing", "jobs", "models", "using")  # that each copy has for itself
+_OWN = ("failing", "jobs", "lent", "models", "using")  # that each copy has for itself
 _PLAIN = tuple(name for name in Engine.__slots__ if name not in _OWN)
 
 

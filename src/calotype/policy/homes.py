@@ -18,8 +18,10 @@ from calotype.core.events import ModelKnown
 from calotype.core.nouns import Component, Reserve
 from calotype.policy.arena import Fragmentation
 from calotype.policy.engines import Claim, Engine, Load, Size
-from calotype.policy.ledger import Ledger
+from calotype.policy.kinds import Kind
+from calotype.policy.ledger import Ledger, past_reserves
 
+_ROOM_STEPS = 32  # of a device: what adapters need is rounded up to one of so many amounts
 _LOOKED_AT = 32  # idle engines of each size, and as many busy ones, among which a load is placed
 
 
@@ -116,20 +118,24 @@ class Homes:
             return any(size not in beyond and self._fits(size, known) for size in self._sizes)
         return engine.ledger is not None and self._fits(engine.size, known)
 
-    def beyond(self, model: str, adapters: Iterable[Reserve]) -> tuple[Size, ...]:
-        """Devices that are up and can't hold a model with these of a job, the smallest first.
+    def kind(self, model: str, adapters: Collection[Reserve], found: int = 0) -> Kind:
+        """Of jobs of a model with these adapters, by the devices that are up.
 
-        Adapters lie in what is kept free for such; what goes past that has to be free beside it.
+        Adapters lie in what is kept free for such; what goes past that has to be free beside the
+        model, or as much as engines have ``found`` to be needed. More than all is never needed.
         """
-        if (known := self.known.get(model)) is None:
-            return ()
-        found = []
+        kind = Kind(model)
+        if not (adapters or found) or (known := self.known.get(model)) is None:
+            return kind
+        beyond, room = list[Size](), list[tuple[Size, int]]()
         for size in sorted(self._sizes):
-            kept = dict(size.kept)
-            more = sum(max(0, line.bytes - kept.get(line.name, 0)) for line in adapters)
-            if more > self._beside(size, known):
-                found.append(size)
-        return tuple(found)
+            left, more = self._beside(size, known), past_reserves(adapters, dict(size.kept))
+            step = max(1, size.capacity_bytes // _ROOM_STEPS)
+            if more > left:
+                beyond.append(size)
+            elif wanted := max(more, found):
+                room.append((size, min(-(-wanted // step) * step, left)))
+        return kind._replace(beyond=tuple(beyond), room=tuple(room))
 
     @property
     def has_idle(self) -> bool:
@@ -185,15 +191,18 @@ class Homes:
         else:
             self.torn.pop(engine.name, None)
 
-    def claim(self, engine: Engine, model: str, leaving: tuple[str, ...]) -> None:
-        """Let nothing more of these start there, so that the model can be loaded when they end."""
-        engine.claim = Claim(model, leaving)
+    def claim(self, engine: Engine, model: str, leaving: tuple[str, ...], room: int = 0) -> None:
+        """Let nothing more of these start there, so that the model can be loaded when they end.
+
+        Or, where it is there already, so that there is so much room beside it.
+        """
+        engine.claim = Claim(model, leaving, room)
         self.claimed[engine.name] = engine
         for name in leaving:
             if name in engine.models:
                 del engine.models[name]
                 self._add(name, -1)
-        self._add(model, 1)
+        self._expect(engine, model, 1)
         self.refresh(engine)
 
     def release(self, engine: Engine) -> None:
@@ -203,7 +212,7 @@ class Homes:
             return
         engine.claim = None
         del self.claimed[engine.name]
-        self._add(claim.model, -1)
+        self._expect(engine, claim.model, -1)
         for name in claim.leaving:
             if engine.ledger is not None and name in engine.ledger:
                 engine.models[name] = None
@@ -212,7 +221,10 @@ class Homes:
         self.refresh(engine)
 
     def begin(self, engine: Engine, known: ModelKnown, evict: tuple[str, ...], now: float) -> float:
-        """A load begins once these are unloaded; returns the seconds it is expected to take."""
+        """A load begins once these are unloaded; returns the seconds it is expected to take.
+
+        Of a model that is there it takes none: then they leave for the room alone.
+        """
         assert engine.ledger is not None, "an engine that loads nothing on demand"
         self.release(engine)
         assert not any(engine.using.get(name) for name in evict), "evicted under its rows"
@@ -227,7 +239,7 @@ class Homes:
         engine.loading = Load(known.model, now + load_s)
         engine.memory, engine.settled = None, ()
         self.torn.pop(engine.name, None)
-        self._add(known.model, 1)
+        self._expect(engine, known.model, 1)
         self.refresh(engine)
         return load_s
 
@@ -287,7 +299,12 @@ class Homes:
         for model in engine.models:
             self._add(model, sign)
         if engine.loading is not None:
-            self._add(engine.loading.model, sign)
+            self._expect(engine, engine.loading.model, sign)
+
+    def _expect(self, engine: Engine, model: str, count: int) -> None:
+        """An engine is a home of a model that comes, or no longer; of one it has it is one."""
+        if model not in engine.models:
+            self._add(model, count)
 
     def _add(self, model: str, count: int) -> None:
         self.counts[model] = self.counts.get(model, 0) + count

@@ -71,6 +71,8 @@ class Entry:
         "passed",
         "passed_at",
         "queued_at",
+        "refused",
+        "room",
         "rows",
         "seq",
         "spent",
@@ -97,6 +99,8 @@ class Entry:
         self.passed_at = 0.0  # when the first one did, seconds
         self.avoid: tuple[str, ...] = ()  # engines where it failed
         self.deaths = 0  # engines that died while it ran there
+        self.room = 0  # bytes that its adapters were found to need free beside its model
+        self.refused = 0  # how often an engine had no room for them, and nobody was to blame
         self.engine = ""  # where it runs
         self.rows = 0  # taken of that engine
         self.tier: TierAccount  # these three are set when it waits
@@ -115,7 +119,8 @@ class Entry:
         return other
 
     def returned(self, used: int, cost: int) -> Entry:
-        """The same job, whose engine goes, for what is left of it: no attempt has failed."""
+        """The same job, whose engine goes or has no room for it, for what is left of it: no attempt
+        has failed."""
         other = self._anew(cost)
         other.spent = self.spent + used
         other.attempt, other.deaths, other.avoid = self.attempt - 1, self.deaths, self.avoid
@@ -133,6 +138,7 @@ class Entry:
         """Another object, since this one still lies, marked, in the heaps."""
         other = Entry(self.job, self.seq, self.whole, self.queued_at)
         other.cost, other.is_late = cost, self.is_late
+        other.room, other.refused = self.room, self.refused
         return other
 
     def __lt__(self, other: object) -> bool:

@@ -2,8 +2,9 @@
 
 A ledger has a budget. Of it *reserves* are kept free of models (slots for LoRAs, ControlNets, the
 safety models, overhead); the *weights* of the models it holds count by component, each once however
-many of them share it; and *room* is what the largest pass and a decode of one of them need, the
-most demanding counting, since an engine runs one pass at a time.
+many of them share it; *room* is what the largest pass and a decode of one of them need, the most
+demanding counting, since an engine runs one pass at a time; and what is *lent* is with the adapters
+of a job that runs, past what is kept free for such.
 
 A ledger never changes: adding or removing a model makes another one. So whoever copies the engines
 (``fork``) may share it.
@@ -11,7 +12,7 @@ A ledger never changes: adding or removing a model makes another one. So whoever
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from calotype.core.errors import NoRoom
 from calotype.core.events import ModelKnown
@@ -27,11 +28,17 @@ _LINES = {
     "text_encoder_3": "encoders",
 }
 ROOM = "latents"  # the line of the working room: latents and what a pass makes of them
+LENT = "adapters"  # the line of what is lent
 
 
 def bytes_of(known: ModelKnown) -> int:
     """Of a model's weights, a component that it names twice counted once."""
     return sum({part.id: part.bytes for part in known.components}.values())
+
+
+def past_reserves(adapters: Iterable[Reserve], kept: Mapping[str, int]) -> int:
+    """Bytes that a job's adapters take, by line, past what is ``kept`` free for such."""
+    return sum(max(0, line.bytes - kept.get(line.name, 0)) for line in adapters)
 
 
 class Ledger:
@@ -43,6 +50,7 @@ class Ledger:
         "budget_bytes",
         "capacity_bytes",
         "free_bytes",
+        "lent_bytes",
         "reserves",
         "weights_bytes",
     )
@@ -52,9 +60,10 @@ class Ledger:
         budget_bytes: int,
         reserves: tuple[Reserve, ...] = (),
         models: Iterable[ModelKnown] = (),
+        lent_bytes: int = 0,
     ) -> None:
         """``free_bytes`` is negative if it doesn't all fit."""
-        self.budget_bytes, self.reserves = budget_bytes, reserves
+        self.budget_bytes, self.reserves, self.lent_bytes = budget_bytes, reserves, lent_bytes
         # What models may take: the budget without the reserves.
         self.capacity_bytes = budget_bytes - sum(line.bytes for line in reserves)
         self._models = {known.model: known for known in models}
@@ -62,7 +71,7 @@ class Ledger:
             part.id: part for known in self._models.values() for part in known.components
         }
         self.weights_bytes = sum(part.bytes for part in self._parts.values())
-        self.free_bytes = self.capacity_bytes - self.weights_bytes - self.room_bytes
+        self.free_bytes = self.capacity_bytes - self.weights_bytes - self.room_bytes - lent_bytes
 
     def __contains__(self, model: object) -> bool:
         return model in self._models
@@ -87,38 +96,53 @@ class Ledger:
         more_room = max(0, known.room_bytes - self.room_bytes)
         return sum(part.bytes for part in self.missing(known)) + more_room
 
-    def fits(self, known: ModelKnown) -> bool:
-        """Whether there is room for it as things are."""
-        return self.needs_bytes(known) <= self.free_bytes
+    @property
+    def spare_bytes(self) -> int:
+        """What one job's adapters may take, past what is kept free for such.
+
+        Jobs whose adapters don't fit together take turns on their engine: the largest counts.
+        """
+        return self.free_bytes + self.lent_bytes
+
+    def fits(self, known: ModelKnown, adapters: int = 0) -> bool:
+        """Whether there is room for it as things are, and for so much of a job's adapters."""
+        beside = max(0, adapters - self.lent_bytes)
+        return self.needs_bytes(known) + beside <= self.free_bytes
 
     def plus(self, known: ModelKnown) -> Ledger:
         """The same with one more model, or with what is now known of one."""
-        return Ledger(
-            self.budget_bytes, self.reserves, {**self._models, known.model: known}.values()
-        )
+        models = {**self._models, known.model: known}
+        return Ledger(self.budget_bytes, self.reserves, models.values(), self.lent_bytes)
 
     def minus(self, *models: str) -> Ledger:
         """The same without these; those that aren't here change nothing."""
         kept = [known for name, known in self._models.items() if name not in models]
-        return Ledger(self.budget_bytes, self.reserves, kept)
+        return Ledger(self.budget_bytes, self.reserves, kept, self.lent_bytes)
 
-    def plan(self, known: ModelKnown, victims: Iterable[str]) -> tuple[str, ...] | None:
-        """Which victims make room for a model: none too many, and the first ones if they do.
+    def lending(self, count: int) -> Ledger:
+        """The same with so many bytes lent."""
+        return Ledger(self.budget_bytes, self.reserves, self._models.values(), count)
+
+    def plan(
+        self, known: ModelKnown, victims: Iterable[str], adapters: int = 0
+    ) -> tuple[str, ...] | None:
+        """Which victims make room for a model, and for so much of a job's adapters: none too many,
+        and the first ones if they do.
 
         ``victims`` are models that are here, those least worth keeping first. None if there isn't
         room even without all of them.
         """
         left, chosen = self, list[str]()
         for name in victims:
-            if left.fits(known):
+            if left.fits(known, adapters):
                 break
             left = left.minus(name)
             chosen.append(name)
-        if not left.fits(known):
+        if not left.fits(known, adapters):
             return None
         for name in chosen[-2::-1]:  # one that came too early: a later one made room enough
             back = left.plus(self._models[name])
-            if back.fits(known):
+            if back.fits(known, adapters):
                 left = back
                 chosen.remove(name)
         return tuple(chosen)
@@ -133,6 +157,8 @@ class Ledger:
             lines[ROOM] = lines.get(ROOM, 0) + self.room_bytes
         for line in self.reserves:
             lines[line.name] = lines.get(line.name, 0) + line.bytes
+        if self.lent_bytes:
+            lines[LENT] = lines.get(LENT, 0) + self.lent_bytes
         return lines
 
     def load_s(self, known: ModelKnown, staged: Ledger | None = None) -> float:

@@ -24,9 +24,11 @@ is lost then is lost by its own doing.
 A job that fails is tried again on another engine, if one is up that could run it: it then waits for
 that one, though the engine where it failed idles.
 
-A job starts where its model is warm, and only where the device can hold its LoRAs and ControlNets
-beside it. One whose model isn't lets others pass, but only so often and so long
-(``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then an engine is emptied for it (``loads``).
+A job starts where its model is warm, and only where there is room for its LoRAs and ControlNets
+beside the models that are there now. One that has no such place lets others pass, but only so often
+and so long (``AFFINITY_PASSES_MAX``, ``AFFINITY_S_MAX``); then an engine is emptied for it
+(``loads``). If an engine finds less room than was counted, and other models lie there, that is
+nobody's fault: the job waits for more room, and no attempt is lost (``ROOM_REFUSALS_MAX`` times).
 
 An engine that is *paused* (suspect, or slow) keeps what it runs and is given nothing more. So is
 one that had *notice* to go (``notices``): it hands back what doesn't end in time (``HandBack``).
@@ -72,7 +74,7 @@ from calotype.core.events import (
     StartsBounded,
     TimePassed,
 )
-from calotype.core.limits import ATTEMPTS_MAX, POSITIONS_EXACT_MAX
+from calotype.core.limits import ATTEMPTS_MAX, POSITIONS_EXACT_MAX, ROOM_REFUSALS_MAX
 from calotype.policy.engines import Device, seen
 from calotype.policy.fair import FairQueue, ticks
 from calotype.policy.lanes import Entry
@@ -195,7 +197,7 @@ class Line:
                 self._cancel(event.job_id)
             case AttemptFailed():
                 if entry := self._running.get(event.job_id):
-                    return self._lose([entry], event.reason, is_retryable=event.is_retryable)
+                    return self._fail(entry, event)
             case JobHandedBack():
                 return self._take_back(event)
             case EngineUp() | EngineGone() | EnginePaused() | EngineResumed() | EngineNotice():
@@ -294,6 +296,15 @@ class Line:
             return self._return([(entry, 0, entry.cost) for entry in lost], said)
         return self._lose(lost, said, died=True)
 
+    def _fail(self, entry: Entry, event: AttemptFailed) -> list[Decision]:
+        """An attempt failed; where others took the room, it is as if it hadn't been."""
+        if event.short_bytes and entry.refused < ROOM_REFUSALS_MAX:
+            room = self._fleet.lacked(entry.engine, entry.job.model, event.short_bytes)
+            if room:
+                entry.room, entry.refused = max(entry.room, room), entry.refused + 1
+                return self._return([(entry, 0, entry.cost)], event.reason)
+        return self._lose([entry], event.reason, is_retryable=event.is_retryable)
+
     def _take_back(self, event: JobHandedBack) -> list[Decision]:
         if (entry := self._running.get(event.job_id)) is None:
             return []
@@ -301,7 +312,7 @@ class Line:
         return self._return([(entry, ticks(event.device_s), ticks(event.left_s))], said)
 
     def _return(self, back: list[tuple[Entry, int, int]], reason: str) -> list[Decision]:
-        """Let jobs wait again whose engine goes: charged what they used there, for what is left."""
+        """Let jobs wait again that are handed back: charged what they used there, for the rest."""
         for entry, used, _ in back:
             self._end(entry)
             self._queue.correct(entry, used)
@@ -377,6 +388,6 @@ class Line:
             self._loads.started += 1
             entry.attempt += 1
             entry.engine = engine.name
-            self._fleet.take(engine.name, job_id, entry.job.model, entry.rows)
+            self._fleet.take(engine.name, job_id, starts.kind(entry.kind), entry.rows)
             self._running[job_id] = entry
             decisions.append(StartAttempt(job_id, engine.name, why))

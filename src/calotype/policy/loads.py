@@ -6,6 +6,8 @@ on all its homes together, than another load would take. Three steps after each 
 1. **Room that costs nobody who waits.** Wanted models are taken in the fair order of their first
    jobs. Each is loaded where the models that have to make room (no rows on them, nobody waits for
    them, not pinned) are worth least; an idle engine before a busy one.
+   A job whose adapters have no room beside its model, though it is warm, has it made there first of
+   all: then it waits for no load.
 2. **A turn of one's own.** If there is no such place, the models that are in use go on, and jobs
    whose model is warm pass: so often and so long (``affinity_passes_max``, ``affinity_s_max``, or
    as long as the load takes). Then, when it is first of those that have no home, or fewer than the
@@ -28,7 +30,7 @@ Each decision looks at a bounded number of engines (``homes.ready``), and at the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import copy
 
 from calotype.core.decisions import LoadModel
@@ -169,8 +171,9 @@ class Loads:
         return self._fleet.homes_of(self._starts.kind(kind))
 
     def _is_wanting(self, kind: str) -> bool:
-        homes, (model, _, beyond) = self._fleet.homes, self._starts.kind(kind)
-        if not homes.could_hold(model, beyond=beyond):
+        homes, of = self._fleet.homes, self._starts.kind(kind)
+        model = of.model
+        if not homes.could_hold(model, beyond=of.beyond):
             return False
         if not (count := self._homes(kind)):
             return True
@@ -180,25 +183,31 @@ class Loads:
 
     def _load_beside(self, entry: Entry) -> bool:
         """Load a waiting job's model where it takes nothing from others that wait, if it can be."""
-        known = self._fleet.homes.known[entry.job.model]
+        known, kind = self._fleet.homes.known[entry.job.model], self._starts.kind(entry.kind)
         is_cold = not self._homes(entry.kind)
-        best: tuple[tuple[float, float], int, int] | None = None
+        best: tuple[bool, tuple[float, float], int, int] | None = None
         place: tuple[Engine, tuple[str, ...]] | None = None
         for engine in self._places(known, entry):
-            if not (is_cold or engine.is_open):
-                continue  # another home is of use where rows are free
-            evict = self._swaps.leaving(engine, known)
+            is_there = known.model in engine.models
+            if not (engine.fits(entry.rows) if is_there else is_cold or engine.is_open):
+                continue  # room at a home, or another home, is of use where rows are free
+            evict = self._swaps.leaving(engine, known, room=kind.room_on(engine))
             if evict is None:
                 continue
-            key = (self._swaps.most_worth(evict), engine.rows, engine.order)
+            key = (not is_there, self._swaps.most_worth(evict), engine.rows, engine.order)
             if best is None or key < best:
                 best, place = key, (engine, evict)
             if not evict and not engine.rows:
                 break
         if place is None:
             return False
-        self._swaps.begin(*place, known)
+        self._begin(*place, known, kind.room_on(place[0]))
         return True
+
+    def _begin(self, engine: Engine, evict: tuple[str, ...], known: ModelKnown, room: int) -> None:
+        """Load a waiting job's model; or make room beside it, and the job can start at once."""
+        self.has_released |= known.model in engine.models
+        self._swaps.begin(engine, evict, known, room=room)
 
     def _in_turn(self, short: list[str]) -> None:
         """Claim an engine for the kind whose turn it is, once others have passed it long enough.
@@ -234,22 +243,22 @@ class Loads:
         return False
 
     def _claim(self, entry: Entry, price: Price) -> bool:
-        known = self._fleet.homes.known[entry.job.model]
-        best: tuple[bool, int, tuple[float, float], int] | None = None
+        known, kind = self._fleet.homes.known[entry.job.model], self._starts.kind(entry.kind)
+        best: tuple[bool, int, bool, tuple[float, float], int] | None = None
         place: tuple[Engine, tuple[str, ...]] | None = None
         for engine in self._places(known, entry):
-            evict = self._swaps.leaving(engine, known, price)
+            evict = self._swaps.leaving(engine, known, price, kind.room_on(engine))
             if evict is None:
                 continue
-            worth = self._swaps.most_worth(evict)
+            worth, is_there = self._swaps.most_worth(evict), known.model in engine.models
             in_use = sum(engine.using.get(name, 0) for name in evict)
-            key = (any(map(self._is_last, evict)), in_use, worth, engine.order)
+            key = (any(map(self._is_last, evict)), in_use, not is_there, worth, engine.order)
             if best is None or key < best:
                 best, place = key, (engine, evict)
         if place is None:
             return False
         engine, evict = place
-        self._fleet.homes.claim(engine, known.model, evict)
+        self._fleet.homes.claim(engine, known.model, evict, kind.room_on(engine))
         self._take_claimed(engine)
         return True
 
@@ -260,14 +269,19 @@ class Loads:
         if claim.model not in self._swaps.waiting:
             self._release(engine)
             return
+        known = self._fleet.homes.known[claim.model]
+        if self._swaps.fits(engine, known, claim.room):
+            self._release(engine)  # room came by itself: a job with large adapters has ended there
+            if known.model not in engine.models:
+                self._begin(engine, (), known, claim.room)
+            return
         if any(engine.using.get(name) for name in claim.leaving):
             return
-        known = self._fleet.homes.known[claim.model]
         evict = tuple(name for name in claim.leaving if engine.ledger and name in engine.ledger)
-        if engine.ledger is None or not engine.ledger.minus(*evict).fits(known):
+        if engine.ledger is None or not engine.ledger.minus(*evict).fits(known, claim.room):
             self._release(engine)  # more is needed than was known: another claim will tell
             return
-        self._swaps.begin(engine, evict, known)
+        self._begin(engine, evict, known, claim.room)
 
     def _release(self, engine: Engine) -> None:
         self._fleet.release(engine)
@@ -318,16 +332,21 @@ class Loads:
         self._swaps.begin(*place, known, "predicted")
         return True
 
-    def _places(self, known: ModelKnown, entry: Entry) -> Iterable[Engine]:
-        """Engines that may be told to load the model of a waiting job."""
+    def _places(self, known: ModelKnown, entry: Entry) -> Iterator[Engine]:
+        """Engines that may be told to load the model of a waiting job, and before them those that
+        have it and could make room for its adapters."""
         kind = self._fleet.in_force(self._starts.kind(entry.kind))
-        return (
-            engine
-            for engine in self._fleet.homes.ready(known)
-            if known.model not in engine.models
-            and kind.may_use(engine)
-            and self._swaps.may_try(engine, known.model)
-        )
+        ready: Iterable[Engine] = self._fleet.homes.ready(known)
+        if kind.room:
+            ready = sorted(ready, key=lambda one: known.model not in one.models)
+        for engine in ready:
+            if not kind.may_use(engine):
+                continue
+            if known.model in engine.models:
+                if not kind.has_room(engine):
+                    yield engine
+            elif self._swaps.may_try(engine, known.model):
+                yield engine
 
     def _is_last(self, model: str) -> bool:
         """Whether jobs wait for a model that has no other home."""

@@ -1,9 +1,10 @@
 """Which engine: one that has the model warm and room for all of the job's rows.
 
-It knows the engines, what is warm on each and how many rows each holds; nothing of whose turn it
-is. A job's rows all go to one engine: to one that idles, if any does; of several to the smallest
-device, so that the large ones are there for what needs them; then to that with most free rows, or
-that came up first. What is loaded where is kept in ``homes``.
+It knows the engines, what is warm on each, how many rows each holds and what the adapters of jobs
+take that run there; nothing of whose turn it is. A job's rows all go to one engine: to one that
+idles, if any does; of several to the smallest device, so that the large ones are there for what
+needs them; then to that with most free rows, or that came up first. What is loaded where is kept in
+``homes``.
 
 For each model and size of device there are heaps of its engines by free rows. A key that has become
 too good (rows were taken) is mended when it surfaces; one that became better is entered again. So
@@ -180,12 +181,14 @@ class Fleet:
         if engine.is_open:
             self._fresh[engine] = None
 
-    def take(self, name: str, job: str, model: str, rows: int) -> None:
+    def take(self, name: str, job: str, kind: Kind, rows: int) -> None:
         """Give an engine a job's rows to hold; the model is warm there."""
-        engine = self._engines[name]
+        engine, model = self._engines[name], kind.model
         assert engine.fits(rows), "more rows than the engine may hold"
         assert model in engine.models, "the model isn't warm there"
+        assert kind.has_room(engine), "no room for its adapters"
         engine.jobs[job] = model
+        engine.lend(job, kind.room_on(engine))
         was_empty = engine.rows == 0
         engine.rows += rows
         has_room = engine.rows < engine.rows_max
@@ -209,6 +212,9 @@ class Fleet:
         engine.rows -= rows
         assert engine.rows >= 0, "more rows came off the engine than it held"
         if engine.ledger is not None:
+            if job in engine.lent:
+                engine.lend(job, 0)
+                self.homes.version += 1
             self._unuse(engine, model)
         if engine.rows == 0 or engine.rows < engine.rows_max:
             self._admit(engine)
@@ -229,8 +235,8 @@ class Fleet:
     ) -> Engine | None:
         """The engine on which a job of this model and so many rows starts, or None.
 
-        Engines ``held`` for others are left out, and those that the job's kind may not use: then
-        each engine that has the model and room is looked at.
+        Engines ``held`` for others are left out, and those on which the job's kind can't start:
+        then each engine that has the model and room for the rows is looked at.
         """
         few = len(self.opened) <= _FEW
         if few or held or kind:
@@ -240,7 +246,7 @@ class Fleet:
                     continue
                 if best is not None and best.key <= one.key:
                     continue
-                if (kind is None or kind.may_use(one)) and not (held and _is_held(one, held)):
+                if (kind is None or _can_start(kind, one)) and not (held and _is_held(one, held)):
                     best = one
             return best
         self._enter_fresh()
@@ -270,11 +276,16 @@ class Fleet:
         count = self.homes.counts.get(kind.model, 0)
         if not count or kind.is_plain or (kind := self.in_force(kind)).is_plain:
             return count
-        is_usable = any(
-            kind.may_use(one) and not one.is_paused and one.is_home_of(kind.model)
-            for one in self._engines.values()
-        )
-        return count if is_usable else 0
+        return count if any(_is_home(kind, one) for one in self._engines.values()) else 0
+
+    def lacked(self, name: str, model: str, short: int) -> int:
+        """Bytes that are to be free there, as they are counted here, for adapters that found so
+        many too few beside the model; 0 if nothing else lies there that could leave."""
+        engine = self._engines[name]
+        others = engine.ledger.models if engine.ledger else ()
+        if all(other == model or other in engine.pinned for other in others):
+            return 0
+        return engine.spare_bytes + short
 
     def engines(self) -> Collection[Engine]:
         """All that are up."""
@@ -332,6 +343,20 @@ class Fleet:
         self._fresh.pop(engine, None)
 
 
+def _can_start(kind: Kind, engine: Engine) -> bool:
+    """Whether its jobs can start there but for rows; the model is warm."""
+    return kind.may_use(engine) and kind.has_room(engine)
+
+
+def _is_home(kind: Kind, engine: Engine) -> bool:
+    """Whether its jobs can start there, or will be able to when a load or a claim is through."""
+    if engine.is_paused or not kind.may_use(engine):
+        return False
+    if engine.claim is not None and engine.claim.model == kind.model:
+        return True
+    return engine.is_home_of(kind.model) and kind.has_room(engine)
+
+
 def _is_held(engine: Engine, held: Held) -> bool:
     """Whether a job that is to come first waits for rows of this engine."""
-    return any(kind.may_use(engine) for model in engine.models for kind in held.get(model, ()))
+    return any(_can_start(kind, engine) for model in engine.models for kind in held.get(model, ()))

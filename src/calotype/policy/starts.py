@@ -2,8 +2,8 @@
 
 Jobs of one *kind* can start in the same places, so whoever asks for the next start asks for kinds,
 not for jobs. A job's kind is its model's name. One that failed somewhere is of another, with the
-engines it avoids; so is one whose LoRAs and ControlNets some devices can't hold beside the model:
-it starts only on others, and waits for one.
+engines it avoids; so is one whose LoRAs and ControlNets take more than devices keep free for such:
+it starts only where that is free beside the model, and waits for a place.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class Starts:
 
     def misplaced(self, waiting: Iterable[Entry]) -> list[Entry]:
         """Those of another kind than they should be, since devices or needs are others now."""
-        return [one for one in waiting if one.job.adapters and one.kind != self._kind_of(one).name]
+        some = (one for one in waiting if one.job.adapters or one.room)
+        return [one for one in some if one.kind != self._kind_of(one).name]
 
     def _kind_of(self, entry: Entry) -> Kind:
-        job = entry.job
-        beyond = self._fleet.homes.beyond(job.model, job.adapters) if job.adapters else ()
-        return Kind(job.model, entry.avoid, beyond)
+        kind = self._fleet.homes.kind(entry.job.model, entry.job.adapters, entry.room)
+        return kind._replace(avoid=entry.avoid) if entry.avoid else kind
 
     def _open_special(self) -> list[str]:
         """Of kinds that may not start everywhere, those for which an engine has room."""

@@ -1,4 +1,5 @@
-"""What makes room on an engine for a model that comes, and the loads that begin.
+"""What makes room on an engine for a model that comes, or for a job's adapters, and the loads that
+begin.
 
 What leaves is worth least: it has no rows, no waiting job needs it and it isn't pinned. Of it what
 is worth most is *staged*, a copy in host memory, in place of copies worth less.
@@ -141,15 +142,17 @@ class Swaps:
     # What leaves.
 
     def leaving(
-        self, engine: Engine, known: ModelKnown, price: Price = Price.NOTHING
+        self, engine: Engine, known: ModelKnown, price: Price = Price.NOTHING, room: int = 0
     ) -> tuple[str, ...] | None:
-        """What has to leave an engine for a model, none too many; None: that makes no room now."""
+        """What has to leave an engine for a model, none too many; None: that makes no room now.
+
+        With ``room`` bytes beside it, for a job's adapters. The model may be there already.
+        """
         if engine.ledger is None:
             return None
-        victims = self._victims(engine, price)
-        evict = engine.ledger.plan(known, victims)
-        wanted = max((part.bytes for part in engine.ledger.missing(known)), default=0)
-        if evict != () or engine.memory is None or not is_in_pieces(engine.memory, wanted):
+        victims = [name for name in self._victims(engine, price) if name != known.model]
+        evict = engine.ledger.plan(known, victims, room)
+        if evict != () or engine.memory is None or not self._lacks_block(engine, known):
             return evict
         loose = self._loose(engine)
         if not all(name in victims or self._is_at_rest(engine, name) for name in loose):
@@ -158,13 +161,18 @@ class Swaps:
             return loose
         anew = lay_anew(
             engine.memory,
-            wanted,
+            _largest(engine, known),
             loose,
             rows=engine.rows,
             waiting=self._beside(known.model),
             torn_max=self._torn_max,
         )
         return anew.models if anew else None
+
+    def fits(self, engine: Engine, known: ModelKnown, room: int) -> bool:
+        """Whether nothing has to leave an engine for a model and so much room beside it."""
+        has_bytes = engine.ledger is not None and engine.ledger.fits(known, room)
+        return has_bytes and not self._lacks_block(engine, known)
 
     def torn(self) -> None:
         """Lay the models of a device anew whose memory is torn, if that disturbs nobody."""
@@ -206,6 +214,9 @@ class Swaps:
             is_torn = memory.index > self._torn_max
             self._fleet.homes.seen(engine, memory, told.settled, is_torn=is_torn)
 
+    def _lacks_block(self, engine: Engine, known: ModelKnown) -> bool:
+        return engine.memory is not None and is_in_pieces(engine.memory, _largest(engine, known))
+
     def _victims(self, engine: Engine, price: Price) -> list[str]:
         """Models that could make room on an engine, those least worth keeping first."""
         found = []
@@ -246,14 +257,21 @@ class Swaps:
     # What begins.
 
     def begin(
-        self, engine: Engine, evict: tuple[str, ...], known: ModelKnown, why: str = "queued"
+        self,
+        engine: Engine,
+        evict: tuple[str, ...],
+        known: ModelKnown,
+        why: str = "queued",
+        room: int = 0,
     ) -> None:
-        """Have an engine load a model once these have left."""
+        """Have an engine load a model once these have left; ``room`` is as they were chosen for."""
         assert engine.ledger is not None, "an engine that loads nothing on demand"
         homes = self._fleet.homes
         self._breakers.may_try(breaker_of(engine.name, known.model), self.now)
+        if known.model in engine.models and known.model not in evict:
+            why = "room"
         # Bytes there were, and what leaves does so for a block.
-        is_laid = bool(evict) and engine.memory is not None and engine.ledger.fits(known)
+        is_laid = bool(evict) and engine.memory is not None and engine.ledger.fits(known, room)
         gone = [homes.known[name] for name in evict if name in homes.known]
         stage, unstage = self._stage(engine, gone, known.model)
         load_s = homes.begin(engine, known, evict, self.now)
@@ -280,3 +298,9 @@ class Swaps:
         order = sorted(names, key=lambda name: (name == loading, self.worth(name), name))
         stage, unstage, engine.host = staging(engine.host, gone, order)
         return stage, unstage
+
+
+def _largest(engine: Engine, known: ModelKnown) -> int:
+    """Bytes of the largest part that an engine lacks of a model."""
+    missing = engine.ledger.missing(known) if engine.ledger else ()
+    return max((part.bytes for part in missing), default=0)
