@@ -19,7 +19,7 @@ import pytest
 from calotype.core.errors import NoRoom
 from calotype.core.messages import MEMORY_VARIABLE
 from calotype.core.nouns import AdapterInfo, AdapterKind, Component, Job, ModelInfo, Reserve
-from calotype.core.states import EngineState, JobState
+from calotype.core.states import AttemptState, EngineState, JobState
 from calotype.flow.known import Known
 from calotype.pool.loading import RESERVES
 from calotype.pool.registry import embedded_folder
@@ -286,3 +286,19 @@ def test_a_composition_that_fits_nowhere_is_refused_with_the_arithmetic() -> Non
 def test_an_engine_that_names_no_memory_may_hold_anything() -> None:
     known, whale = Known(), model("whale", ("whale", 10**15))
     known.check(whale, [])
+
+
+async def test_a_refusal_for_room_costs_no_attempt_and_an_idle_model_makes_room(
+    tmp_path: Path,
+) -> None:
+    async with with_room(tmp_path, A, B) as bench:
+        job = await bench.queue(of(TINY, prompt="something bulky"))
+        done = await bench.delivered_once(job)
+        tries = await bench.store.attempts(done.id)
+        assert tries == {AttemptState.HANDED_BACK: 1, AttemptState.DONE: 1}
+        [told] = await bench.events(job, "handed_back")
+        assert "lack a byte" in told.data["reason"]
+        assert await bench.events(job, "loading") == []
+        assert bench.engines["engine-0"].models == ("tiny",)
+        counts = bench.dispatcher.warmth.counts
+        assert (counts.loads, counts.evictions, counts.loads_failed) == (0, 1, 0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from calotype.core.decisions import FailJob, RequeueJob, StartAttempt
 from calotype.core.events import AttemptFailed, EngineGone, EngineUp, JobSettled
 from calotype.core.limits import ATTEMPTS_MAX
+from calotype.policy.kinds import Kind
 from calotype.policy.place import WHOLE_ENGINE
 from calotype.policy.place import Fleet as Places
 from tests.policy.fleet import Fleet, queued
@@ -46,7 +47,7 @@ def test_best_engine_is_what_a_look_at_all_of_them_finds(moves: list[tuple[str, 
             known.pop(name, None)
         elif what == "take":
             if engine := places.warm(models, number):
-                places.take(engine.name, f"j{at}", models, number)
+                places.take(engine.name, f"j{at}", Kind(models), number)
                 known[engine.name]["jobs"][f"j{at}"] = number
         elif held := [(one, job) for one, it in known.items() for job in it["jobs"]]:
             one, job = held[number % len(held)]

@@ -129,11 +129,16 @@ class Pool:
         self._tell_memory(engine)
 
     def taken(self, engine: str) -> int:
-        """Bytes of all that is on an engine or on its way there."""
+        """Bytes of all that is on an engine or on its way there, and of what it keeps free, or the
+        largest adapters of a job that runs there."""
         names = [*self.models[engine], *(it.model for it in self._of(engine))]
         known = [self.known[name] for name in names]
         parts = {part.id: part.bytes for one in known for part in one.components}
-        return sum(parts.values()) + max((one.room_bytes for one in known), default=0)
+        room = max((one.room_bytes for one in known), default=0)
+        kept = {line.name: line.bytes for line in self.engines[engine].reserves}
+        there = [self.jobs[it].adapters for it, where in self.running.items() if where == engine]
+        past = [sum(max(0, it.bytes - kept.get(it.name, 0)) for it in each) for each in there]
+        return sum(parts.values()) + room + sum(kept.values()) + max(past, default=0)
 
     def _of(self, engine: str) -> list[LoadModel]:
         return [self.loading[engine]] if engine in self.loading else []
@@ -144,12 +149,9 @@ class Pool:
         there = [self.jobs[it].rows for it, where in self.running.items() if where == start.engine]
         up = self.engines[start.engine]
         assert not there or sum(there) + job.rows <= up.rows_max
-        kept = {line.name: line.bytes for line in up.reserves}
-        most = kept | {it.name: max(it.bytes, kept.get(it.name, 0)) for it in job.adapters}
-        known = self.known.get(job.model)
-        whole = sum(part.bytes for part in known.components) + known.room_bytes if known else 0
-        assert not job.adapters or whole + sum(most.values()) <= up.budget_bytes, "too large for it"
         self.running[start.job_id] = start.engine
+        if job.adapters:
+            assert self.taken(start.engine) <= up.budget_bytes, "no room for its adapters"
         self.started_at.setdefault(start.job_id, self.now)
         self._later(job.cost_s, "end", start.job_id)
 
@@ -157,7 +159,7 @@ class Pool:
         up, there = self.engines[load.engine], self.models[load.engine]
         using = {self.jobs[it].model for it, where in self.running.items() if where == load.engine}
         assert load.engine not in self.loading, "one load at a time"
-        assert load.model not in there or load.model in load.evict
+        assert load.model not in there or load.model in load.evict or load.why == "room"
         assert set(load.evict) <= set(there)
         assert not using & set(load.evict), "rows lose their model"
         if load.why != "anew":  # those come back
@@ -222,7 +224,8 @@ class Pool:
         else:
             if about in self.arenas:
                 self._tell_memory(about, model)
-            self.models[about].append(model)
+            if model not in self.models[about]:
+                self.models[about].append(model)
             self.tell(ModelWarmed(about, model))
 
 

@@ -125,7 +125,7 @@ _WORDS = {  # for events that aren't about the place in the line
     "step": "drawing",
     "image_finished": "finishing",
     "attempt_failed": "the engine was lost; once more",
-    "handed_back": "its engine goes; another goes on",
+    "handed_back": "its engine goes, or has no room for it; another goes on",
     "pending_safety": "waiting for its safety check",
     "in_review": "waiting for a person to look at it; Ctrl-C ends the wait, and the job",
 }

@@ -67,6 +67,7 @@ PAGE_JOBS_MAX = 100  # jobs in one page of a listing
 PAGE_LOOKS_MAX = 20  # pages that are looked through for one, past jobs that aren't the caller's
 ATTEMPTS_MAX = 3  # runs of one job before it fails for good
 ATTEMPTS_TOTAL_MAX = 2 * ATTEMPTS_MAX  # the same, with those that a restarted server lost
+ROOM_REFUSALS_MAX = 8  # by engines where others took the room of a job's adapters: no attempt each
 RELAX_WAIT_S_MAX = 300.0  # a relax job that waited this long is promoted
 RELAX_SHARE_MIN = 0.05  # of device-seconds, whatever is reserved for other tiers
 PROMOTED_S_MAX = 10.0  # device-seconds, for each engine, that promoted jobs may run ahead of the

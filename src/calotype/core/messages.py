@@ -318,6 +318,7 @@ class RowFailed:
     row: str
     reason: str
     retryable: bool
+    short_bytes: int = 0  # so many were too few for what it needs beside its model; else 0
 
 
 @dataclass(frozen=True)

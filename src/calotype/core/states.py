@@ -52,7 +52,7 @@ class AttemptState(StrEnum):
     FAILED = "failed"
     LOST = "lost"  # the engine died or its lease ran out
     HELD = "held"  # its pictures couldn't be judged, and were dropped
-    HANDED_BACK = "handed_back"  # its engine goes: the job goes on with another
+    HANDED_BACK = "handed_back"  # its engine goes, or had no room for it: it goes on elsewhere
     CANCELLED = "cancelled"
 
 

@@ -47,7 +47,7 @@ from calotype.engine.decoding import Decoding
 from calotype.engine.encodings import Encodings
 from calotype.engine.forwards import joined
 from calotype.engine.fragmentation import Blocks
-from calotype.engine.passes import Passes, Shortage
+from calotype.engine.passes import Passes, Shortage, short_of
 from calotype.engine.pictures import pictures_of
 from calotype.engine.previews import preview_due
 from calotype.engine.reading import Reading
@@ -376,15 +376,15 @@ class Engine:
             torch.cuda.current_stream(self._device).synchronize()  # the thread's: not all of them
         return time.perf_counter()
 
-    def _fail(self, row: str, reason: str, *, retryable: bool) -> None:
+    def _fail(self, row: str, reason: str, *, retryable: bool, short: int = 0) -> None:
         self._drop(row)
-        self._send(RowFailed(row, reason, retryable))
+        self._send(RowFailed(row, reason, retryable, short))
 
     def _refuse(self, row: str, error: Exception) -> None:
         """A wrong request or file is wrong at the next attempt, too; what is full may have room."""
         is_wrong = isinstance(error, CallerError | OperatorError)
         retryable = not is_wrong or isinstance(error, TooMany | Conflict)
-        self._fail(row, said(error), retryable=retryable)
+        self._fail(row, said(error), retryable=retryable, short=short_of(error))
 
     def _drop(self, row: str) -> None:
         self._policy.drop(row)

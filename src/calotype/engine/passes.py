@@ -18,7 +18,7 @@ from calotype.engine.families.base import Model
 from calotype.engine.forwards import Forwards
 from calotype.engine.memory import adapter_bytes, is_out_of_memory
 from calotype.engine.resident import tidy
-from calotype.engine.room import OutOfMemory, Room
+from calotype.engine.room import Full, OutOfMemory, Room
 from calotype.engine.rows import Row
 from calotype.engine.sizes import Sizes
 
@@ -94,3 +94,13 @@ class Shortage:
             if self._room.free() > before:
                 return self._sizes.find(model, width, height).curve
         return curve
+
+
+def short_of(error: BaseException) -> int:
+    """Bytes that were too few for what was to be kept, at least; 0 if that isn't what went wrong.
+
+    An allocator doesn't say how many.
+    """
+    if isinstance(error, Full):
+        return error.short
+    return int(is_out_of_memory(error))

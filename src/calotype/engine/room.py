@@ -24,6 +24,12 @@ class OutOfMemory(MemoryError):
     """The device's budget has no room for this, though its memory may have."""
 
 
+class Full(TooMany):
+    """What has to be kept finds no room now, and nobody there will give any back by himself."""
+
+    short: int = 0  # bytes that it lacks
+
+
 class Gives(Protocol):
     """Who keeps things that nobody needs now."""
 
@@ -37,9 +43,11 @@ class Room:
     def __init__(self, budget: int = _NO_BUDGET) -> None:
         """``budget`` in bytes."""
         self.budget = budget
-        # Set by whoever holds it all: what is needed, by line; whether rows will give some back.
+        # Set by whoever holds it all: what is needed, by line; whether rows will give some back,
+        # or a model that is about to leave.
         self.lines: Callable[[], Mapping[str, int]] = dict
         self.is_busy: Callable[[], bool] = lambda: False
+        self.is_left: Callable[[], bool] = lambda: False
         self._givers: list[Gives] = []
 
     def join(self, giver: Gives) -> None:
@@ -72,14 +80,22 @@ class Room:
                 giver.give_up(short)
         return self.free() >= count
 
-    def refusal(self, what: str, count: int) -> TooMany:
-        """Why there is no room for it, with the arithmetic."""
-        lines = ", ".join(f"{name} {held:,}" for name, held in self.lines().items() if held)
-        return TooMany(
-            f"{what} needs {count:,} bytes, and of {self.budget:,} only {max(self.free(), 0):,} "
-            f"are free ({lines})",
+    def will_grow(self) -> bool:
+        """Whether somebody gives some back before long: then it is worth waiting."""
+        return self.is_busy() or self.is_left()
+
+    def refusal(self, what: str, count: int, *, without: Collection[str] = ()) -> Full:
+        """Why there is no room for it, with the arithmetic; ``without`` as for ``free``."""
+        held = {name: count for name, count in self.lines().items() if name not in without}
+        lines = ", ".join(f"{name} {count:,}" for name, count in held.items() if count)
+        free = self.free(without=without)
+        error = Full(
+            f"{what} needs {count:,} bytes, and of {self.budget:,} only {max(free, 0):,} are free "
+            f"({lines})",
             limit=self.budget,
         )
+        error.short = max(count - free, 1)
+        return error
 
 
 def budget_of(total: int, share: float) -> int:

@@ -84,8 +84,8 @@ class Shelf:
     def put(self, key: str, count: int) -> bool:
         """Keep what was read, of so many bytes; others may go. False if there is no room now.
 
-        Raises InvalidInput for more than there is for all, and TooMany if the device has no room
-        for it and no row will give any back.
+        Raises InvalidInput for more than there is for all, and Full if the device has no room for
+        it and neither a row nor a model that leaves will give any back.
         """
         self._sizes.put(key, count)
         self._check(count)
@@ -100,7 +100,7 @@ class Shelf:
         for other in leaving:
             self.forget(other)
         if over > 0 and not self.room.make(count):
-            if held or self.room.is_busy():
+            if held or self.room.will_grow():
                 return self._no_room(key)
             raise self.room.refusal(key, count)
         self._kept[key] = count

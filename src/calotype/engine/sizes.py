@@ -27,7 +27,7 @@ from calotype.engine.families.base import Model
 from calotype.engine.forwards import Forwards
 from calotype.engine.memory import peak_bytes
 from calotype.engine.recent import Recent
-from calotype.engine.room import Room
+from calotype.engine.room import PASS, Room
 from calotype.engine.rows import row_key, start_row
 from calotype.policy.batch import bucket_candidates
 
@@ -91,7 +91,8 @@ class Sizes:
             yield
         room = self._room.for_a_pass()
         if least > room:
-            raise self._room.refusal(f"a pass of {candidates[0]} at {width} x {height}", least)
+            what = f"a pass of {candidates[0]} at {width} x {height}"
+            raise self._room.refusal(what, least, without=PASS)
         fitting = tuple(one for one in candidates if one * least <= room * candidates[0])
         buckets = yield from prove_buckets(denoise, sample, fitting)
         found = self._curves.get(model, width, height, buckets)

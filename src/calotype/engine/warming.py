@@ -79,6 +79,7 @@ class Warming:
         self._copying: Future[str] | None = None  # of the model that leaves next
         self._told_s = 0.0
         self._is_untidy = False  # what failed lies about
+        room.is_left = lambda: any(isinstance(it, UnloadModel) for it in self._asked)
 
     @property
     def bytes(self) -> int:

@@ -45,10 +45,11 @@ INBOX_MAX = 64  # reports; more wait in the pool, and then in the engine
 class RowsFailed(Exception):
     """A row of the attempt can't be finished by its engine."""
 
-    def __init__(self, reason: str, *, is_retryable: bool) -> None:
+    def __init__(self, reason: str, *, is_retryable: bool, short_bytes: int = 0) -> None:
+        """``short_bytes`` as in ``core.events.AttemptFailed``."""
         super().__init__(reason)
         self.reason = reason
-        self.is_retryable = is_retryable
+        self.is_retryable, self.short_bytes = is_retryable, short_bytes
 
 
 class Send(Protocol):
@@ -166,8 +167,8 @@ class Attempt:
                             pending.append(group.create_task(finishing))
                         case RowParked() as parked:
                             await self._take_back(index, parked, report.blob)
-                        case RowFailed(reason=reason, retryable=retryable):
-                            raise RowsFailed(reason, is_retryable=retryable)
+                        case RowFailed(_, reason, retryable, short):
+                            raise RowsFailed(reason, is_retryable=retryable, short_bytes=short)
                         case RowRefused() as told:
                             raise self._not_begun(told)
                         case RowStarted(tokens_cut=tokens_cut):

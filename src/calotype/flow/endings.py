@@ -106,7 +106,7 @@ class Endings:
             await attempt.send(self._pool.send)
             pictures = await attempt.follow()
         except RowsFailed as error:
-            failed = AttemptFailed(job_id, error.reason, error.is_retryable)
+            failed = AttemptFailed(job_id, error.reason, error.is_retryable, error.short_bytes)
             await self._fail(attempt, failed)
         except WordsRefused as error:
             await self._refuse(attempt, error.verdict)

@@ -124,15 +124,18 @@ class Warmth:
 
     async def load(self, load: LoadModel) -> None:
         """Carry out what the line decided."""
+        said = {"anew": "laid_anew", "room": "room_made"} if load.evict else {}
         log.info(
-            "laid_anew" if load.why == "anew" and load.evict else "model_loads",
+            said.get(load.why, "model_loads"),
             engine=load.engine,
             model=load.model,
             evict=load.evict,
             why=load.why,
             **({"stage": load.stage} if load.stage else {}),
         )
-        self._loading[load.engine] = load
+        is_there = load.why == "room"  # then nothing is loaded
+        if not is_there:
+            self._loading[load.engine] = load
         self._count_leaving(load)
         try:
             model = self._registry.get(load.model)
@@ -145,8 +148,9 @@ class Warmth:
             )
         except EngineDown:  # its loss is on its way as a report
             log.warning("engine_down", engine=load.engine, model=load.model)
-        told = {"model": load.model, "engine": load.engine, "left_s": round(load.load_s, 1)}
-        await self._tell_waiting(load.model, "loading", told)
+        if not is_there:
+            told = {"model": load.model, "engine": load.engine, "left_s": round(load.load_s, 1)}
+            await self._tell_waiting(load.model, "loading", told)
 
     async def hear(
         self, engine: str, said: ModelWarm | ModelNotLoaded | ModelUnloaded | MemoryLies

@@ -9,6 +9,7 @@ tests. ``python -m calotype.pool.testing --fd N``. Words in a row's prompt make 
 - ``forget``: heartbeats and other rows' steps, but nothing ever comes of this row
 - ``drop``: its model is unloaded after the first step, though nobody said so
 - ``fail``, ``fail-for-good``: RowFailed after the first step, retryable or not
+- ``bulky``: RowFailed for want of room, unless its model is the only one there
 - ``garbage``: bytes that are no frame
 - ``preview``: 64 KiB of preview with every step
 - ``doubtful``, ``offending``: its checks score 0.4, or 0.9, in place of 0
@@ -219,6 +220,9 @@ class FakeEngine:
             self._send(RowFailed(run.row, "other pictures than it names", retryable=False))
             return
         if "forget" in run.prompt.split():
+            return
+        if "bulky" in run.prompt.split() and len(self._models) > 1:
+            self._send(RowFailed(run.row, "its adapters lack a byte", True, short_bytes=1))
             return
         parked = blob[len(blob) - run.parked_bytes :]
         self._rows[run.row] = _Row(run, blob, int(parked or b"0"))

@@ -264,6 +264,9 @@ class Machines:
     def _warmed(self, engine: SimEngine, life: int, load: LoadModel, took_s: float) -> None:
         if engine.life != life or not engine.is_up:
             return
+        if load.model in engine.models:  # others left for the room alone
+            self._desk.tell(ModelWarmed(engine.name, load.model))
+            return
         engine.loaded(took_s)
         is_there, memory = self._laid(engine, load.model), engine.arena.fragmentation
         if is_there:
