@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calotype.core.events import JobQueued, ModelKnown
-from calotype.core.nouns import Component, Tier
+from calotype.core.nouns import Component, Reserve, Tier
 from calotype.policy.scale import (
     LOOK_S,
     FleetLooked,
     Group,
     KeepEngines,
+    Load,
     Scaler,
     ScaleRules,
     Seen,
@@ -55,7 +56,7 @@ class Player:
                 came += every_s
                 self.scaler.on(queued(), came)
             self.now += LOOK_S
-            told = FleetLooked({(Tier.FAST, model): work for model, work in waiting.items()})
+            told = FleetLooked({(Tier.FAST, Load(model)): work for model, work in waiting.items()})
             self.moves += [(self.now, one) for one in self.scaler.on(told, self.now)]
         return dict(self.scaler.wanted)
 
@@ -125,6 +126,32 @@ def test_engines_that_are_there_anyway_come_before_cheaper_ones() -> None:
 
 def test_a_model_that_fits_nowhere_has_no_engine() -> None:
     assert Player(A10G).looks(large=1e6) == {"A10G": 0}
+
+
+def wanted_for(job: Load, *groups: Group, known: ModelKnown | None = None) -> dict[str, int]:
+    """What would do for 130 device-seconds of such jobs, in the time of a start."""
+    scaler = Scaler(groups or (A100, A10G), RULES)
+    for model in (SMALL, LARGE, *([known] if known else ())):
+        scaler.on(model, 0.0)
+    scaler.on(FleetLooked({(Tier.FAST, job): 130.0}), LOOK_S)
+    return dict(scaler.wanted)
+
+
+def test_adapters_count_past_what_is_kept_free_for_them() -> None:
+    """Beside 7 GB of a model 9 GB are free on the small kind."""
+    jobs = [Load("small", (Reserve("controls", gb * GB),)) for gb in (9, 10)]
+    assert [wanted_for(job) for job in jobs] == [{"A100": 0, "A10G": 4}, {"A100": 1, "A10G": 0}]
+    keeps = replace(A10G, kept={"controls": GB, "loras": 5 * GB})
+    assert wanted_for(jobs[1], A100, keeps) == {"A100": 0, "A10G": 4}
+    assert wanted_for(Load("small", (Reserve("loras", 60 * GB),))) == {"A100": 0, "A10G": 0}
+
+
+def test_what_is_pinned_counts_against_a_model_as_it_does_in_the_line() -> None:
+    pins = replace(A10G, pinned=("small",))
+    other = replace(SMALL, model="other", components=(Component("o", "unet", 10 * GB),))
+    assert wanted_for(Load("other"), A100, A10G, known=other) == {"A100": 0, "A10G": 4}
+    assert wanted_for(Load("other"), A100, pins, known=other) == {"A100": 1, "A10G": 1}
+    assert wanted_for(Load("small"), A100, pins) == {"A100": 0, "A10G": 4}
 
 
 def test_the_hour_that_needs_more_is_known_after_two_days() -> None:

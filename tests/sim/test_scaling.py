@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from calotype.core.errors import InvalidInput
 from calotype.core.nouns import Tier
 from calotype.sim.baselines import POLICIES
-from calotype.sim.fleet import Engines, FleetPlan, Loading
+from calotype.sim.fleet import KINDS, Engines, FleetPlan, Loading
 from calotype.sim.fleet import read as read_fleet
 from calotype.sim.jobs import Costs
 from calotype.sim.traffic import Traffic, generate
@@ -69,6 +69,27 @@ def test_a_job_that_no_group_could_hold_ends_the_run() -> None:
     plan = replace(scaled(), loading=Loading(model_gb=60.0))
     told = play(plan, [asked(0.0, model="large"), asked(1.0, model="large")])
     assert list(told["refused"].values()) == [2]
+
+
+def test_jobs_whose_loras_need_a_large_kind_have_it_hired() -> None:
+    """Two LoRAs lie beside the model on a small device, four don't."""
+    small, large = (Engines(kind, 1, min=0, max=9, boot_s=60.0) for kind in ("A10G", "A100"))
+    kinds = {**KINDS, "A10G": replace(KINDS["A10G"], price_per_hour=0.5)}  # by its work, too
+    loading = Loading(lora_gb=4.0, spread=0.0)
+    plan = FleetPlan((small, large), kinds, loading=loading, delay_s=0.0)
+
+    def most(loras: int) -> list[int]:
+        """Engines at one time, of each kind."""
+        names = tuple(f"l{at}" for at in range(loras))
+        jobs = [asked(at * 2.0, loras=names, device_s=3.0) for at in range(900)]
+        record = World(plan, jobs, Costs(), 0).run()
+        told, series = record.figures(), record.plots()["series"]
+        assert told["jobs"] == len(jobs)
+        assert told["tiers"]["fast"]["wait_s"]["p95"] < 60.0
+        return [max(series[f"engines {name}"]) for name in plan.names]
+
+    assert most(2)[0] > most(2)[1] == 1
+    assert most(4)[0] == 1 < most(4)[1]
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

@@ -20,11 +20,12 @@ The load that is expected is what arrived lately, in predicted device-seconds, f
 are known it grows by as much as the day's course does until an engine asked for now has started:
 engines are there before the hour that needs them.
 
-Models are then given to groups, the most demanding first: to engines that are there anyway
-(``least``), then to the cheapest, by price for what they work off, that can hold them. A model that
-is pinned somewhere keeps one engine of the groups that pin it, whatever the load.
+Work is then given to groups, the most demanding first: to engines that are there anyway
+(``least``), then to the cheapest, by price for what they work off, that can hold it: its model and
+its jobs' LoRAs and ControlNets, beside what is pinned, in bytes as the line counts them. A model
+that is pinned somewhere keeps one engine of the groups that pin it, whatever the load.
 
-One look costs O(models x groups), whatever the number of engines and jobs.
+One look costs O(sorts of jobs x groups), whatever the number of engines and jobs.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from calotype.core.events import JobQueued, ModelKnown
-from calotype.core.nouns import Tier
-from calotype.policy.ledger import bytes_of
+from calotype.core.nouns import Reserve, Tier
+from calotype.policy.ledger import Ledger, bytes_of, past_reserves
 from calotype.policy.rates import DAYS_KNOWN_S, Hours
 from calotype.policy.staffing import staffed
 
@@ -59,10 +61,14 @@ class Group:
     least: int = 0
     most: int = 1
     pinned: tuple[str, ...] = ()  # models that each of them has always
+    kept: Mapping[str, int] = field(default_factory=dict)  # bytes beside them, by line of adapters
 
-    def can_hold(self, model: ModelKnown | None) -> bool:
-        """Whether its engines have the memory; one of which nothing is known fits anywhere."""
-        return model is None or bytes_of(model) + model.room_bytes <= self.capacity_bytes
+
+class Load(NamedTuple):
+    """What has to lie on a device together, for jobs alike."""
+
+    model: str
+    adapters: tuple[Reserve, ...] = ()  # what their LoRAs and ControlNets take, by line
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class ScaleRules:
 class FleetLooked:
     """Told every ``LOOK_S``: the predicted device-seconds of all jobs that wait."""
 
-    waiting: Mapping[tuple[Tier, str], float]  # by tier and model
+    waiting: Mapping[tuple[Tier, Load], float]
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ class Scaler:
         self._start_s = max((group.start_s for group in groups), default=0.0)
         self._cheapest = sorted(groups, key=lambda it: it.price_per_hour / it.power)
         self._models: dict[str, ModelKnown] = {}
-        self._loads: dict[tuple[Tier, str], _Load] = {}
+        self._left: dict[tuple[str, str], int] = {}  # bytes beside a model, by group and model
+        self._came: dict[tuple[Tier, Load], _Came] = {}
         self._hours: Hours | None = None
         self._began = 0.0
         self.wanted = self._whole(
@@ -135,6 +142,7 @@ class Scaler:
                 self._note(event, now)
             case ModelKnown():
                 self._models[event.model] = event
+                self._left.clear()
             case FleetLooked():
                 return self._look(event.waiting, now)
         return []
@@ -143,13 +151,13 @@ class Scaler:
         if self._hours is None:
             self._hours, self._began = Hours(now), now
         self._hours.note(now)
-        key = job.tier, job.model
-        if (load := self._loads.get(key)) is None:
-            load = self._loads[key] = _Load(now)
-        load.note(job.cost_s, now)
+        key = job.tier, Load(job.model, job.adapters)
+        if (came := self._came.get(key)) is None:
+            came = self._came[key] = _Came(now)
+        came.note(job.cost_s, now)
 
-    def _look(self, waiting: Mapping[tuple[Tier, str], float], now: float) -> list[KeepEngines]:
-        self._loads = {key: it for key, it in self._loads.items() if now - it.at < _KEPT_S}
+    def _look(self, waiting: Mapping[tuple[Tier, Load], float], now: float) -> list[KeepEngines]:
+        self._came = {key: it for key, it in self._came.items() if now - it.at < _KEPT_S}
         engines = self._whole(self._spread(self._work(waiting, now)))
         changed = []
         for group in self._groups:
@@ -163,23 +171,23 @@ class Scaler:
                 changed.append(KeepEngines(group.name, self.wanted[group.name]))
         return changed
 
-    def _work(self, waiting: Mapping[tuple[Tier, str], float], now: float) -> dict[str, float]:
-        """By model, the devices of speed 1 that would do; what fits nowhere is left out."""
+    def _work(self, waiting: Mapping[tuple[Tier, Load], float], now: float) -> dict[Load, float]:
+        """The devices of speed 1 that would do; what fits nowhere is left out."""
         rules, growth = self._rules, self._growth(now)
         seen_s = max(_SEEN_S_MIN, now - self._began)
-        by_model: dict[str, float] = {}
+        shares: dict[Load, float] = {}
         tiers = {tier: _Sum() for tier in Tier}
-        for tier, model in dict.fromkeys((*self._loads, *waiting)):
-            if not any(group.can_hold(self._models.get(model)) for group in self._groups):
+        for tier, load in dict.fromkeys((*self._came, *waiting)):
+            if not any(self._can_hold(group, load) for group in self._groups):
                 continue
-            of, late_s = tiers[tier], waiting.get((tier, model), 0.0)
+            of, late_s = tiers[tier], waiting.get((tier, load), 0.0)
             jobs, work = 0.0, 0.0
-            if (load := self._loads.get((tier, model))) and (late_s or load.is_live(now, rules)):
-                jobs, work = (growth * one for one in load.rates(now, seen_s))
+            if (came := self._came.get((tier, load))) and (late_s or came.is_live(now, rules)):
+                jobs, work = (growth * one for one in came.rates(now, seen_s))
             of.jobs, of.load, of.late_s = of.jobs + jobs, of.load + work, of.late_s + late_s
-            by_model[model] = by_model.get(model, 0.0) + work + late_s / self._within_s(tier)
-        needed, whole = self._needed(tiers), sum(by_model.values())
-        return {name: needed * share / whole for name, share in by_model.items()} if whole else {}
+            shares[load] = shares.get(load, 0.0) + work + late_s / self._within_s(tier)
+        needed, whole = self._needed(tiers), sum(shares.values())
+        return {load: needed * share / whole for load, share in shares.items()} if whole else {}
 
     def _needed(self, tiers: Mapping[Tier, _Sum]) -> float:
         """For all tiers; each counts what is before it."""
@@ -205,25 +213,37 @@ class Scaler:
         then = self._hours.share(now + self._start_s + _FADE_S)
         return max(1.0, then / self._hours.share(now))
 
-    def _spread(self, work: Mapping[str, float]) -> dict[str, float]:
+    def _spread(self, work: Mapping[Load, float]) -> dict[str, float]:
         """The power that each group has to have; what finds no room has to wait."""
         given = dict.fromkeys(self.wanted, 0.0)
         left = dict(work)
-        largest = sorted(left, key=lambda model: (-self._bytes(model), model))
+        largest = sorted(left, key=lambda load: (-self._bytes(load), load))
         for is_there in (True, False):
-            for model in largest:
+            for load in largest:
                 for group in self._cheapest:
-                    if not group.can_hold(self._models.get(model)):
+                    if not self._can_hold(group, load):
                         continue
                     count = group.least if is_there else group.most
                     room = max(0.0, count * group.power - given[group.name])
-                    more = min(room, left[model])
+                    more = min(room, left[load])
                     given[group.name] += more
-                    left[model] -= more
+                    left[load] -= more
         return given
 
-    def _bytes(self, model: str) -> int:
-        return bytes_of(self._models[model]) if model in self._models else 0
+    def _can_hold(self, group: Group, load: Load) -> bool:
+        """Whether its engines have the memory; a model of which nothing is known fits anywhere."""
+        if (known := self._models.get(load.model)) is None:
+            return True
+        key = group.name, load.model
+        if (left := self._left.get(key)) is None:
+            pinned = (self._models[name] for name in group.pinned if name in self._models)
+            left = Ledger(group.capacity_bytes, (), pinned).plus(known).free_bytes
+            self._left[key] = left
+        return past_reserves(load.adapters, group.kept) <= left
+
+    def _bytes(self, load: Load) -> int:
+        known = self._models.get(load.model)
+        return sum(line.bytes for line in load.adapters) + (bytes_of(known) if known else 0)
 
     def _whole(self, given: Mapping[str, float]) -> dict[str, int]:
         """Whole engines, within their bounds; each pinned model with one at least."""
@@ -247,8 +267,8 @@ class _Sum:
     late_s: float = 0.0  # device-seconds
 
 
-class _Load:
-    """What arrived of one tier and model, fading."""
+class _Came:
+    """What arrived of one tier and sort of jobs, fading."""
 
     __slots__ = ("at", "device_s", "jobs")
 

@@ -163,6 +163,7 @@ class World:
         )
         if self._scaling:
             self._scaling.queued(queued, self.now)
+            self._scaling.waits(asked, cost_s)
         self.tell(queued)
         if self.etas:
             self.etas.queued(job_id, self.now)
@@ -207,7 +208,7 @@ class World:
         job = self._open[job_id]
         self.record.again(job.asked, is_retry=is_retry)
         if self._scaling:
-            self._scaling.waits(job.asked.tier, job.asked.model, job.cost_s * job.left)
+            self._scaling.waits(job.asked, job.cost_s * job.left)
 
     def _start(self, start: StartAttempt) -> None:
         job, engine = self._open[start.job_id], self._machines.engines[start.engine]
@@ -216,7 +217,7 @@ class World:
         if job.started_s < 0:
             job.started_s = self.now
         if self._scaling:
-            self._scaling.waits(job.asked.tier, job.asked.model, -job.cost_s * job.left)
+            self._scaling.waits(job.asked, -job.cost_s * job.left)
         missing = engine.needs_loras(job.asked.loras)
         self.record.started(job.asked, start, missing, self.now, is_hit=job.is_hit)
         at = self.now + self._plan.delay_s
