@@ -49,6 +49,7 @@ from calotype.core.messages import LoadModel, Message, ModelLoaded, RowDone, Row
 from calotype.engine.families.base import Model
 from calotype.engine.families.loading import load_model
 from calotype.engine.loop import Engine
+from calotype.engine.room import Room
 from tests.rooms.engine_bench import EMBEDDED, SIZE, run_to_end
 
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -337,10 +338,16 @@ def pair(folder: Path) -> tuple[Model, Any]:
 class Drawer:
     """An engine of this process that has loaded one folder, and all it says."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *, device: torch.device = CPU, room: Room | None = None, **options: Any
+    ) -> None:
         self.name = folder.name
         self.heard: list[tuple[Message, bytes]] = []
-        self.engine = Engine(lambda message, blob=b"": self.heard.append((message, blob)), CPU)
+
+        def hear(message: Message, blob: bytes = b"") -> None:
+            self.heard.append((message, blob))
+
+        self.engine = Engine(hear, device, room=room)
         self.engine.load(LoadModel(self.name, str(folder), "build", **options))
         loaded = self.heard[-1][0]
         assert isinstance(loaded, ModelLoaded), loaded

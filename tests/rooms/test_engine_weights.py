@@ -31,7 +31,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=[16 * 1024**2, 4_096, 64], ids=["whole", "pages", "small"])
+@pytest.fixture(params=[weights._PIECE_BYTES, 4_096, 64], ids=["whole", "pages", "small"])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     for largest in ("_PIECE_BYTES", "_MAPPED_BYTES"):
         monkeypatch.setattr(weights, largest, request.param)

@@ -39,6 +39,8 @@ class Decoding:
         ``send`` and ``wake`` (a row is through) in both. None of them may raise."""
         self._decode, self._look, self._send = decode, look, send
         self._device, self._wake = device, wake
+        # One for all: what the allocator keeps for one stream no other may use.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._held: dict[str, Row] = {}  # waiting, being decoded or looked at, by id
         self._queue: deque[Row] = deque()
         self._made: deque[Made] = deque()
@@ -139,9 +141,8 @@ class Decoding:
 
     def _decoded(self, row: Row) -> Made | Answer:
         """On a GPU in a stream of its own, beside the passes, once the latents are there."""
-        if self._device.type != "cuda":
+        if (stream := self._stream) is None:
             return self._decode(row)
-        stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.default_stream(self._device))
         with torch.cuda.stream(stream):
             answer = self._decode(row)

@@ -5,21 +5,23 @@ are of its parts, by content, as they were read and converted: one that several 
 once. With a part's tensors comes what was fitted to the model for previews.
 
 From a GPU tensors are copied to pinned memory, on a stream of their own, and back at the next load;
-that has been written with care and never run. On a CPU the device's memory is the host's: there a
-tensor is its own copy. It only stays where it lies, and counts here and no longer on the device's
-budget; the bytes of a mapped file are the page cache's, and stay mapped.
+that has been written with care and never run (``tests/gpu`` runs it where there is one). PyTorch
+rounds pinned memory up to a power of two for each tensor, and that is what counts; what it keeps of
+copies that went is given back before another one is made. On a CPU the device's memory is the
+host's: there a tensor is its own copy. It only stays where it lies, and counts here and no longer
+on the device's budget; the bytes of a mapped file are the page cache's, and stay mapped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from calotype.core.messages import LoadModel
 from calotype.engine.previews import Previewer
-from calotype.engine.tensors import bytes_of, plain
+from calotype.engine.tensors import plain, storages
 
 Tensors = dict[str, torch.Tensor]
 
@@ -39,6 +41,7 @@ class Staging:
     def __init__(self, device: torch.device, budget: int = 0) -> None:
         """``budget`` in bytes."""
         self.budget, self._device = budget, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" and budget else None
         self._copies: dict[str, _Copy] = {}
         self.found = 0  # bytes that were found here, since it was set to 0
 
@@ -56,7 +59,7 @@ class Staging:
     @property
     def bytes(self) -> int:
         """Of all copies; what models share counts once."""
-        return bytes_of(self.tensors())
+        return self._taken(self.tensors())
 
     def keep(
         self,
@@ -70,7 +73,7 @@ class Staging:
         """
         new = [it for content, it in parts.items() if self._held(content) is None]
         tensors = [one for part in new for it in part.values() for one in plain(it)]
-        count = bytes_of([*tensors, *(previewer.tensors() if previewer else ())])
+        count = self._taken([*tensors, *(previewer.tensors() if previewer else ())])
         if self.bytes + count > self.budget:
             return f"{count:,} bytes are needed, and {self.budget - self.bytes:,} are free"
         try:
@@ -88,7 +91,8 @@ class Staging:
         """A part's weights, on the device, if there is a copy of them."""
         if (held := self._held(content)) is None:
             return None
-        self.found += bytes_of(it for tensor in held.values() for it in plain(tensor))
+        parts = [it for tensor in held.values() for it in plain(tensor)]
+        self.found += sum(storages(parts).values())
         return {name: it.to(self._device, non_blocking=True) for name, it in held.items()}
 
     def previewer(self, command: LoadModel) -> Previewer | None:
@@ -100,6 +104,11 @@ class Staging:
         """Keep no copy of a model, but for what others share; one that has none is ignored."""
         self._copies.pop(model, None)
 
+    def _taken(self, tensors: Iterable[torch.Tensor]) -> int:
+        """Bytes that tensors take as copies, those that share memory once."""
+        counts = storages(tensors).values()
+        return sum(counts if self._stream is None else map(_rounded, counts))
+
     def _held(self, content: str) -> Tensors | None:
         for copy in [*self._copies.values()]:
             if content in copy.parts:
@@ -107,9 +116,10 @@ class Staging:
         return None
 
     def _copied(self, tensors: Tensors) -> Tensors:
-        if self._device.type == "cpu":
+        if (stream := self._stream) is None:
             return dict(tensors)
-        stream = torch.cuda.Stream(self._device)
+        torch.accelerator.empty_host_cache()
+        stream.wait_stream(torch.cuda.default_stream(self._device))  # which may have made them
         with torch.cuda.device(self._device), torch.cuda.stream(stream):
             copies = {name: _to_host(tensor) for name, tensor in tensors.items()}
         stream.synchronize()
@@ -121,3 +131,8 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to("cpu")
     copy = torch.empty_like(tensor, device="cpu", pin_memory=True)
     return copy.copy_(tensor, non_blocking=True)
+
+
+def _rounded(count: int) -> int:
+    """What pinned memory of so many bytes takes."""
+    return 1 << (count - 1).bit_length() if count else 0

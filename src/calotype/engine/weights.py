@@ -12,8 +12,9 @@ layers and 288 convolutions tried, on 2 cores); no linear layer here sees a sing
 (``buckets.steady``).
 
 On a GPU the bytes go through pinned memory, two buffers a thread, each thread with a stream of its
-own: one buffer is filled from the file while the other is on its way. That path has been read
-carefully and never run: there was no GPU.
+own: one buffer is filled from the file while the other is on its way. Streams are made once, since
+the allocator keeps what was freed for the stream that had it. That path has been read carefully and
+never run: there was no GPU (``tests/gpu`` runs it where there is one).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,10 +55,11 @@ DTYPES = {  # by their names in a header
     "F64": torch.float64,
 }
 _THREADS = 4  # a disk answers several at once
-_PIECE_BYTES = 16 * 1024**2  # read at one time
+_BUFFER_BYTES = 16 * 1024**2  # pinned memory comes in powers of two
 _MAPPED_BYTES = 128 * 1024**2  # mapped at one time: between two a thread waits for Python's lock
 _SPANS_MAX = 512  # tensors in one piece: the kernel takes 1,024
 _ALIGNED = 64  # bytes, of what is converted: so its kernels see what they like
+_PIECE_BYTES = _BUFFER_BYTES - _SPANS_MAX * _ALIGNED  # read at one time
 _WRITABLE = 0o222  # by somebody
 _POPULATE_READ = 22  # Linux 5.14: have these pages mapped, and wait for them
 _LIBC: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -111,12 +114,15 @@ class Reader:
         self._done = self._total = 0  # bytes
         self._counting = threading.Lock()
         self._own = threading.local()  # each thread's staging
+        self._streams = iter(_streams(device, threads) if device.type == "cuda" else ())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._device.type == "cuda":  # nothing is on its way to memory that may be another's now
+            torch.cuda.synchronize(self._device)
         for file in self._files:
             os.close(file)
 
@@ -193,7 +199,9 @@ class Reader:
 
     def _staging(self) -> _Staging:
         if not hasattr(self._own, "staging"):
-            self._own.staging = _Staging(self._device)
+            with self._counting:
+                stream = next(self._streams, None)
+            self._own.staging = _Staging(self._device, stream)
         staging: _Staging = self._own.staging
         return staging
 
@@ -201,16 +209,15 @@ class Reader:
 class _Staging:
     """One thread's memory between file and tensors, where bytes can't go there directly."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._is_gpu = device.type == "cuda"
-        count = 2 if self._is_gpu else 1
-        size = _PIECE_BYTES + _SPANS_MAX * _ALIGNED
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None) -> None:
+        """``stream`` is that of a GPU; None: it is none."""
+        self._device, self._stream = device, stream
+        is_gpu = stream is not None
+        count = 2 if is_gpu else 1
         self._buffers = [
-            torch.empty(size, dtype=torch.uint8, pin_memory=self._is_gpu) for _ in range(count)
+            torch.empty(_BUFFER_BYTES, dtype=torch.uint8, pin_memory=is_gpu) for _ in range(count)
         ]
         self._turn = 0
-        self._stream = torch.cuda.Stream(device) if self._is_gpu else None
         self._sent: list[Any] = [None] * count  # events: the buffer is free again
 
     def fill(self, piece: _Piece) -> None:
@@ -234,6 +241,12 @@ class _Staging:
                     there = there.to(self._device, non_blocking=True)
                 span.to.copy_(there, non_blocking=True)
             self._sent[turn] = self._stream.record_event()
+
+
+@cache
+def _streams(device: torch.device, count: int) -> tuple[torch.cuda.Stream, ...]:
+    """The streams of a reader's threads, always the same."""
+    return tuple(torch.cuda.Stream(device) for _ in range(count))
 
 
 def _pieces(
