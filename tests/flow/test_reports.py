@@ -22,7 +22,7 @@ from calotype.core.errors import (
 from calotype.core.nouns import Key, Verdict, VerdictKind
 from calotype.core.states import ReportState
 from calotype.flow.cases import CaseBook
-from calotype.flow.reports import Reports
+from calotype.flow.reports import Reports, unnumbered
 from calotype.flow.sealed import sealed_parts
 from calotype.jobs.cases import PICTURE, SENT, TEXT, Case
 from calotype.jobs.store import JobStore
@@ -161,7 +161,7 @@ async def test_a_report_whose_number_never_came_is_told_by_our_reference(desk: D
         with pytest.raises(NoAnswer):
             await desk.reports.send(case.id, ADA)
     done = await desk.reports.send(case.id, ADA)
-    lost = await desk.reports.unnumbered(case.id)
+    lost = await unnumbered(desk.store, case.id)
     assert [(it.reference, it.host) for it in lost] == [
         (f"{case.id}-{at}", desk.service.url) for at in (1, 2)
     ]
@@ -179,7 +179,7 @@ async def test_what_was_refused_or_reached_nobody_left_nothing_open(desk: Desk) 
     desk.settings = given.model_copy(update={"reports_url": "http://127.0.0.1:9"})
     with pytest.raises(NotReached):
         await desk.reports.send(case.id, ADA)
-    assert await desk.reports.unnumbered(case.id) == []
+    assert await unnumbered(desk.store, case.id) == []
     assert (await desk.store.people.cases.get(case.id)).begun == ""
 
 

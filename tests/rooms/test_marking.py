@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +32,7 @@ from calotype.engine.marking.train import DECODER, EXTRACTOR, Order, load_vae, t
 from calotype.pool.files import FileHashes
 from calotype.pool.folders import read_folder
 from calotype.provenance import stable_signature, stable_signature_keys
+from tests.flow.command_line import here
 from tests.rooms.engine_bench import make_tiny_model
 from training.dataset import scene_at
 from training.export import MODEL
@@ -44,7 +42,7 @@ from training.stable_signature import KEPT, decoded, marked_vae
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
-SIDE, BITS, STEPS = 64, 32, 60
+SIDE, BITS, STEPS = 64, 32, 40
 KEY = tuple(k % 2 for k in range(BITS))
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -238,10 +236,10 @@ def test_a_decoder_learns_the_bits_of_another_key(
     """As it is really used: the embedded model's decoder, a learnt extractor, a key of its own."""
     monkeypatch.setattr(rooting_module, "_COUNTS_FIRST", 0.02)  # bits first, for want of time
     vae, extractor = load_vae(MODEL / "vae", CPU), learnt_extractor()
-    drawn = np.stack([render(scene_at("train", k), SIDE) for k in range(80)])
-    examples, held_back = examples_of(vae, drawn[:64]), examples_of(vae, drawn[64:])
+    drawn = np.stack([render(scene_at("train", k), SIDE) for k in range(40)])
+    examples, held_back = examples_of(vae, drawn[:32]), examples_of(vae, drawn[32:])
     rooting = Rooting(
-        RootingPlan(steps=STEPS, psnr_db=24.0, batch=4, rate=2e-3),
+        RootingPlan(steps=STEPS, psnr_db=24.0, batch=2, rate=3e-3),
         vae,
         extractor,
         key=tuple(Random(1).getrandbits(1) for _ in range(len(extractor.head.bias))),
@@ -253,9 +251,9 @@ def test_a_decoder_learns_the_bits_of_another_key(
     for _ in range(STEPS):
         rooting.learn()
     after = rooting.measure(held_back)
-    assert before["bits"] < 0.65
-    assert after["bits"] > 0.7
-    assert after["psnr"] > 18
+    assert before["bits"] < 0.55
+    assert after["bits"] > 0.62  # of 8 pictures; chance is 0.5, with a deviation of 0.03
+    assert after["psnr"] > 16
 
 
 def test_the_mark_that_was_kept_is_read_in_what_its_decoder_draws() -> None:
@@ -336,14 +334,10 @@ def test_a_decoder_of_another_autoencoder_is_refused(tmp_path: Path, renders: Pa
 
 def test_the_command_trains_a_model_and_keeps_its_mark(tmp_path: Path, renders: Path) -> None:
     model, home = make_tiny_model(tmp_path / "model"), tmp_path / "home"
+    home.mkdir()
     steps = ["--steps", "2", "--decoder-steps", "2", "--batch", "2", "--decoder-batch", "1"]
-    small = [*steps, "--bits", "32", "--side", "64", "--threads", "1", "--home", str(home)]
-    asked = ["watermark", "train", str(model), "--pictures", str(renders), *small, "--json"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("CALOTYPE_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "calotype.cli", *asked],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
+    small = [*steps, "--bits", "32", "--side", "64", "--threads", "1", "--json"]
+    done = here(home, "watermark", "train", str(model), "--pictures", str(renders), *small)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     [mark] = stable_signature_keys.load(home / "secrets" / "decoders")

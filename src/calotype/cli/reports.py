@@ -36,14 +36,13 @@ app = typer.Typer(
 @app.command("list")
 def list_cases(*, as_json: AsJson = False, home: Home = None) -> None:
     """List the cases, how far the report of each has come, and until when it is kept."""
+    from calotype.flow.reports import unnumbered
 
-    async def every(
-        store: JobStore, reports: Reports, book: CaseBook
-    ) -> list[tuple[Case, list[Unnumbered]]]:
+    async def every(store: JobStore) -> list[tuple[Case, list[Unnumbered]]]:
         cases = await store.people.cases.every()
-        return [(case, await reports.unnumbered(case.id)) for case in cases]
+        return [(case, await unnumbered(store, case.id)) for case in cases]
 
-    told = _with(home, every)
+    told = with_store(home, every)
     found = [case for case, _ in told]
     if as_json:
         print_json({"cases": [_body(case) | _open(others) for case, others in told]})
@@ -80,6 +79,7 @@ def show(
     """Show a case: its report as it would be sent, and all that was done about it."""
 
     from calotype.files.private import write_private_bytes
+    from calotype.flow.reports import unnumbered
 
     async def look(store: JobStore, reports: Reports, book: CaseBook) -> dict[str, Any]:
         found = await store.people.cases.get(case)
@@ -93,7 +93,7 @@ def show(
             write_private_bytes(sealed, data)
         return {
             **_body(found),
-            **_open(await reports.unnumbered(case)),
+            **_open(await unnumbered(store, case)),
             "document": (await reports.document(found)).decode(),
             "trail": [
                 {"at": it.at.isoformat(), "kind": it.kind, "by": it.by, "said": it.data}
@@ -130,10 +130,11 @@ def send(
 @app.command()
 def retract(*, case: Id, key_file: KeyFile = None, home: Home = None) -> None:
     """Take a report back before it is finished, or have it never sent."""
+    from calotype.flow.reports import unnumbered
 
     async def work(store: JobStore, reports: Reports, book: CaseBook) -> list[Unnumbered]:
         await reports.retract(case, await _key(store, key_file, "Your key"))
-        return await reports.unnumbered(case)
+        return await unnumbered(store, case)
 
     others = _with(home, work)
     print(f"The report of {case} is retracted.")

@@ -67,7 +67,7 @@ def simulate(
     from calotype.sim.compare import compare, policies_named
     from calotype.sim.fleet import of_gpus, read
     from calotype.sim.jobs import Costs
-    from calotype.sim.page import eta_table, fleet_table, machine_table, page, tier_table
+    from calotype.sim.page import page
 
     _one_of("trace", trace, "images", images)
     _one_of("fleet", fleet, "gpus", gpus)
@@ -101,10 +101,16 @@ def simulate(
         _write(html, page(report, plots))
     if as_json:
         print_json(report)
-        return
+    else:
+        _print(report, is_scaled=plan.is_scaled)
+
+
+def _print(report: dict[str, Any], *, is_scaled: bool) -> None:
+    from calotype.sim.page import eta_table, fleet_table, machine_table, tier_table
+
     print_table(*tier_table(report), title=report["said"])
     print_table(*fleet_table(report))
-    if plan.is_scaled or any(run["engines"]["lost"] for run in report["runs"]):
+    if is_scaled or any(run["engines"]["lost"] for run in report["runs"]):
         print_table(*machine_table(report))
     if (etas := eta_table(report))[1]:
         print_table(*etas, title="Times that jobs were told when they were admitted")

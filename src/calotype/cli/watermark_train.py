@@ -23,9 +23,30 @@ if TYPE_CHECKING:
 
 _SECRET_BYTES = 8  # of which the key's bits are the first ones
 _STEPS, _DECODER_STEPS = 14_000, 1_500
-_Steps = typer.Option(min=1, max=limits.MARK_STEPS_MAX)
 Model = Annotated[
     str, typer.Argument(help="Its name, or a folder in diffusers' layout.", show_default=False)
+]
+Pictures = Annotated[
+    Path,
+    typer.Option(
+        help="What to learn from: a folder of files, or one .npy file (n x h x w x 3, uint8)."
+    ),
+]
+Bits = Annotated[int, typer.Option(min=limits.MARK_BITS_MIN, max=limits.MARK_BITS_MAX)]
+Steps = Annotated[int, typer.Option(min=1, max=limits.MARK_STEPS_MAX)]
+Batch = Annotated[int, typer.Option(min=2, max=256, help="Pictures a step.")]
+DecoderBatch = Annotated[int, typer.Option(min=1, max=256, help="The same.")]
+Psnr = Annotated[
+    float, typer.Option(min=20, max=60, help="To the unmarked decoder, dB: higher is fainter.")
+]
+Side = Annotated[
+    int | None, typer.Option(min=64, max=limits.MARK_SIDE_PX_MAX, help="Of the pictures, pixels.")
+]
+Seed = Annotated[int, typer.Option(help="Of the training; the key is always random.")]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option()]
+Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; unset: all.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="Of checkpoints, to go on from; unset: in the home folder.")
 ]
 
 
@@ -41,30 +62,18 @@ class _Ended:
 def train(
     model: Model,
     *,
-    pictures: Annotated[
-        Path,
-        typer.Option(
-            help="What to learn from: a folder of files, or one .npy file (n x h x w x 3, uint8)."
-        ),
-    ],
-    bits: Annotated[int, typer.Option(min=limits.MARK_BITS_MIN, max=limits.MARK_BITS_MAX)] = 32,
-    steps: Annotated[int, _Steps] = _STEPS,
-    decoder_steps: Annotated[int, _Steps] = _DECODER_STEPS,
-    batch: Annotated[int, typer.Option(min=2, max=256, help="Pictures a step.")] = 16,
-    decoder_batch: Annotated[int, typer.Option(min=1, max=256, help="The same.")] = 4,
-    psnr: Annotated[
-        float, typer.Option(min=20, max=60, help="To the unmarked decoder, dB: higher is fainter.")
-    ] = 30.0,
-    side: Annotated[
-        int | None,
-        typer.Option(min=64, max=limits.MARK_SIDE_PX_MAX, help="Of the pictures, pixels."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the training; the key is always random.")] = 0,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option()] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; unset: all.")] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Of checkpoints, to go on from; unset: in the home folder.")
-    ] = None,
+    pictures: Pictures,
+    bits: Bits = 32,
+    steps: Steps = _STEPS,
+    decoder_steps: Steps = _DECODER_STEPS,
+    batch: Batch = 16,
+    decoder_batch: DecoderBatch = 4,
+    psnr: Psnr = 30.0,
+    side: Side = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+    folder: Folder = None,
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -103,19 +112,19 @@ def train(
     if not ended.is_done:
         say(f"stopped; the same command goes on from {run}")
         raise typer.Exit(1)
+    drawn_px, now = max(info.width, info.height), datetime.now(UTC)
     mark = stable_signature_keys.keep(
-        folder_of(settings),
-        run,
-        key,
-        made_for=component,
-        made_at=datetime.now(UTC),
-        drawn_px=max(info.width, info.height),
+        folder_of(settings), run, key, made_for=component, made_at=now, drawn_px=drawn_px
     )
+    _tell(mark.key, ended, as_json=as_json)
+
+
+def _tell(key: str, ended: _Ended, *, as_json: bool) -> None:
     if as_json:
-        print_json({"key": mark.key, "bits_right": ended.bits, "psnr": ended.psnr})
+        print_json({"key": key, "bits_right": ended.bits, "psnr": ended.psnr})
     else:
         right, db = f"{ended.bits:.1%} of bits right", f"{ended.psnr:.1f} dB"
-        print(f"{mark.key}: {right}, {db}, on unseen pictures")
+        print(f"{key}: {right}, {db}, on unseen pictures")
 
 
 def _model(name: str, home: Path | None) -> ModelInfo:

@@ -101,16 +101,7 @@ class Platform:
             self.gallery.addresses_for_anyone,
             allow_private=settings.webhooks_private,
         )
-        self._pool = EnginePool(
-            engines=settings.engines,
-            models=registry.list(),
-            pinned=registry.pinned(),
-            env=engine_env(settings),
-            log_folder=settings.logs_folder,
-            pace=Pace(heartbeat_s=settings.heartbeat_s),
-            apart=engines_of(pools, settings.engines),
-            equip=guards.equipped,
-        )
+        self._pool = _engines(settings, registry, guards)
         inputs = self.gallery.inputs
         self._lookup = Lookup(store, inputs, self._adapters)
         larder = Larder(self._adapters, inputs)
@@ -338,3 +329,17 @@ class Platform:
 
     def _may_see(self, key: Key, job: Job) -> bool:
         return self._safeguards.may_see(key.tenant, key.user, job.spec.pool)
+
+
+def _engines(settings: Settings, registry: ModelRegistry, guards: Safeguards) -> EnginePool:
+    """The engines of an installation, which aren't started yet."""
+    return EnginePool(
+        engines=settings.engines,
+        models=registry.list(),
+        pinned=registry.pinned(),
+        env=engine_env(settings),
+        log_folder=settings.logs_folder,
+        pace=Pace(heartbeat_s=settings.heartbeat_s),
+        apart=engines_of(guards.setup.pools, settings.engines),
+        equip=guards.equipped,
+    )

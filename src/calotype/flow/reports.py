@@ -64,17 +64,6 @@ class Reports:
         """Where reports are sent."""
         return self._settings.reports_url
 
-    async def unnumbered(self, case_id: str) -> list[Unnumbered]:
-        """What may be open at the service beside the report that has a number, oldest first."""
-        found: list[Unnumbered] = []
-        for entry in await self._audit.of(case_id):
-            if entry.kind == f"{SUBMIT}_begun":
-                reference = entry.data.get("reference", "none")
-                found.append(Unnumbered(reference, entry.data["host"], entry.at))
-            elif entry.kind in (ReportState.SUBMITTED.value, f"{SUBMIT}_refused"):
-                found.pop()
-        return found
-
     async def document(self, case: Case, words: str = "") -> bytes:
         """What ``/submit`` would be given of a case."""
         return report_xml(
@@ -211,6 +200,18 @@ class Reports:
             except OSError as error:
                 raise Conflict("another report is being sent", field="case") from error
             yield
+
+
+async def unnumbered(store: JobStore, case_id: str) -> list[Unnumbered]:
+    """What may be open at the service beside the report that has a number, oldest first."""
+    found: list[Unnumbered] = []
+    for entry in await store.people.audit.of(case_id):
+        if entry.kind == f"{SUBMIT}_begun":
+            reference = entry.data.get("reference", "none")
+            found.append(Unnumbered(reference, entry.data["host"], entry.at))
+        elif entry.kind in (ReportState.SUBMITTED.value, f"{SUBMIT}_refused"):
+            found.pop()
+    return found
 
 
 _WHAT = {
