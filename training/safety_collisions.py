@@ -17,14 +17,19 @@ from pathlib import Path
 from rapidfuzz.distance import OSA
 from spellchecker import SpellChecker
 
+from calotype.safety.guesses import cuts, guessed_phrases, swaps
 from calotype.safety.lists import SHIPPED, Collisions, Lists
-from calotype.safety.match import cuts, guessed_phrases, phrase_matcher
+from calotype.safety.match import phrase_matcher
 from calotype.safety.views import plain_words
 
 LANGUAGES = ("en", "de", "fr", "es", "pt", "it", "ru")
 SHARE_MIN = 2e-7  # of a language's running text: below it lie slips of the pen
 PIECE_SHARE_MIN = 2e-6  # for short words, of which dictionaries have many by accident
-HARMLESS = {"minor"}  # as in "a minor key"; with an ending it is listed
+HARMLESS = {"minor", "cnut"}  # as in "a minor key"; with an ending it is listed; a king
+# East Asian terms that are words from their end, or common among others; there is no dictionary.
+EASTERN_BACKWARDS = {
+    "上吊", "做愛", "做爱", "口交", "春宫", "春画", "生首", "露点", "露點", "黄片",
+}  # fmt: skip
 LETTERS_ALONE = set("aioyeuвиосяук")  # letters that are words
 
 
@@ -71,11 +76,19 @@ def collisions() -> Collisions:
             far.add(word)
     guessed = guessed_phrases(lists)
     splits = {pieces for term in guessed for pieces in cuts(term) if set(pieces.split()) <= common}
-    backwards = {term for term in guessed if term[::-1] in known}
+    backwards = {term for term in guessed if term[::-1] in known} | EASTERN_BACKWARDS
+    hard = [phrase for phrases in lists.block.values() for phrase in phrases]
+    swapped = {
+        other
+        for phrase in hard
+        for other in swaps(phrase)
+        if set(other.split()) - set(phrase.split()) <= known
+    }
     return Collisions(
         near=frozenset(near | HARMLESS),
         far=frozenset(far),
         splits=frozenset(splits),
+        swaps=frozenset(swapped),
         backwards=frozenset(backwards),
     )
 
@@ -109,6 +122,7 @@ def main() -> None:
         + written("near", found.near)
         + written("far", found.far)
         + written("splits", found.splits)
+        + written("swaps", found.swaps)
         + written("backwards", found.backwards),
         encoding="utf-8",
     )

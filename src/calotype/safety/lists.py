@@ -43,6 +43,7 @@ class Collisions:
     near: frozenset[str] = frozenset()  # words one letter away from a term
     far: frozenset[str] = frozenset()  # words two letters away
     splits: frozenset[str] = frozenset()  # terms cut into pieces that are all words: "pen is"
+    swaps: frozenset[str] = frozenset()  # phrases with two letters swapped that are real words
     backwards: frozenset[str] = frozenset()  # terms that are a word from their end
 
     @classmethod

@@ -13,36 +13,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations, pairwise
 
 from ahocorasick_rs import AhoCorasick
 
+from calotype.safety.guesses import by_mask, can_be_guessed, cuts, disguised, eastern
 from calotype.safety.lists import Collisions, Lists
 from calotype.safety.near import Near, squeezed
 from calotype.safety.views import Views, spaced, unstretched
 
 _INSIDE_MIN = 4  # shorter words are looked for only as the whole of a run of letters
 _PIECES_INSIDE_MIN = 5  # the same, where the pieces may be two letters
-_CUT_MIN, _CUT_TWICE_MIN = 4, 6  # letters of a word that is looked for in two and three pieces
-_MASKED_MIN = 4
+_NUMBER_MIN = 5  # letters of a phrase that numbers are read for
 _BACKWARDS_MIN, _BACKWARDS_ATTACHED_MIN = 4, 8
-# Words that people write at a listed one without a space between.
-_ATTACHED = (
-    "woman",
-    "women",
-    "girl",
-    "girls",
-    "man",
-    "men",
-    "boy",
-    "boys",
-    "body",
-    "lady",
-    "people",
-)
-
-_EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _NUMERAL = re.compile(r"[0-9一二三四五六七八九十百]")
+_LONG_EASTERN_RUN = re.compile(r"([^\W\d_])\1\1+")
+_DOUBLED = re.compile(r"(?:([^\W\d_])\1){2,}")
 _LONG_RUN = re.compile(r"(.)\1\1")
 
 
@@ -65,24 +50,28 @@ class Matcher:
         allowed: Iterable[str] = (),
         allowed_beside: Mapping[str, Iterable[str]] | None = None,
         exact: frozenset[str] = frozenset(),
+        hard: Iterable[str] = (),
         collisions: Collisions | None = None,
     ) -> None:
         """``lists``: phrases (words with single spaces between) by the name of their list.
 
         A phrase doesn't count where it stands wholly inside one that is ``allowed``, or that is
         ``allowed_beside`` a word which the text has too. Phrases in ``exact`` aren't guessed at.
+        Those in ``hard`` are what is refused by itself: their disguises are looked for that would
+        take other lists' words for harmless ones.
         """
         self._collisions = collisions or Collisions()
         self._names: dict[str, list[str]] = {}  # the lists of each phrase
         for name, phrases in lists.items():
             for phrase in phrases:
                 self._names.setdefault(phrase, []).append(name)
+        self._hard = frozenset(hard)
         self._allowed = frozenset(allowed)
         self._beside = {phrase: tuple(words) for phrase, words in (allowed_beside or {}).items()}
         guessed = [
-            phrase for phrase in self._names if _can_be_guessed(phrase) and phrase not in exact
+            phrase for phrase in self._names if can_be_guessed(phrase) and phrase not in exact
         ]
-        self._patterns = self._spaced_patterns(guessed)
+        self._patterns = self._patterns_of(guessed, frozenset(hard))
         self._words = _index(self._patterns)
         self._split = {
             spaced([pieces]): phrase
@@ -106,7 +95,7 @@ class Matcher:
             if len(word) >= _BACKWARDS_MIN and word.isalpha()
         )
         self.near = Near(guessed, self._collisions)
-        self._by_mask = _by_mask(guessed)
+        self._by_mask = by_mask(guessed)
 
     def hits(self, views: Views) -> set[Hit]:
         """Every phrase found, in any view."""
@@ -115,8 +104,12 @@ class Matcher:
         for name, text in self._all_views(views):
             found |= self._in_words(text, name, plain)
             found |= self._backwards(text[::-1], plain)
+        for view, text in _joined_views(views.joined):
+            found |= self._in_joined(text, view)
         if views.joined:
-            found |= self._in_joined(views.joined)
+            found |= self._eastern_backwards(views)
+        if views.numbers:
+            found |= self._in_numbers(views.numbers, plain)
         if views.hides:
             found |= self._cut(plain)
         for runs, shortest, view in (
@@ -151,28 +144,19 @@ class Matcher:
         phrase, how = self._patterns.get(spaced([word]), ("", ""))
         return phrase if how == "attached" else None
 
-    def _spaced_patterns(self, guessed: list[str]) -> dict[str, tuple[str, str]]:
+    def _patterns_of(self, guessed: list[str], hard: frozenset[str]) -> dict[str, tuple[str, str]]:
         """What is looked for in words: the pattern, the phrase that it stands for, and how."""
-        patterns: dict[str, tuple[str, str]] = {}
-        for phrase in guessed:
-            for pieces in cuts(phrase):
-                if pieces not in self._collisions.splits:
-                    patterns[spaced([pieces])] = (phrase, "cut")
-            if len(phrase) >= _MASKED_MIN:
-                for word in _ATTACHED:
-                    for both in (phrase + word, word + phrase):
-                        if both not in self._collisions.near:
-                            patterns[spaced([both])] = (phrase, "attached")
+        patterns = disguised(guessed, hard, self._collisions)
         # Last, so that a phrase itself is never taken for a guess at another.
         for phrase in (*self._names, *self._allowed, *self._beside):
-            pattern = phrase.replace(" ", "") if _eastern(phrase) else spaced([phrase])
+            pattern = phrase.replace(" ", "") if eastern(phrase) else spaced([phrase])
             patterns[pattern] = (phrase, "")
         return patterns
 
     def _in_words(self, text: str, view: str, plain: str) -> set[Hit]:
         spans, harmless = [], []
         for phrase, how, start, end in self._matches(text):
-            if _eastern(phrase):  # for _in_joined
+            if eastern(phrase):  # for _in_joined
                 continue
             if self._is_harmless(phrase, plain):
                 harmless.append((start, end))
@@ -184,11 +168,11 @@ class Matcher:
                 found |= self._named((phrase,), seen)
         return found
 
-    def _in_joined(self, text: str) -> set[Hit]:
+    def _in_joined(self, text: str, view: str) -> set[Hit]:
         """East Asian phrases, however they are spaced; "1" isn't the age in "21"."""
         spans, harmless = [], []
         for phrase, _, start, end in self._matches(text):
-            if not _eastern(phrase):
+            if not eastern(phrase):
                 continue
             if self._is_harmless(phrase, ""):
                 harmless.append((start, end))
@@ -198,8 +182,22 @@ class Matcher:
         found: set[Hit] = set()
         for phrase, start, end in spans:
             if not any(first <= start and end <= last for first, last in harmless):
-                found |= self._named((phrase,), "joined")
+                found |= self._named((phrase,), view)
         return found
+
+    def _in_numbers(self, text: str, plain: str) -> set[Hit]:
+        """What numbers spell: a long word, or one of the words of a phrase."""
+        found = self._in_words(text, "numbers", plain)
+        return {it for it in found if it.view == "numbers" and len(it.term) >= _NUMBER_MIN}
+
+    def _eastern_backwards(self, views: Views) -> set[Hit]:
+        """East Asian phrases from their end; of two characters only if they stand by themselves."""
+        long = {
+            it for it, how, _, _ in self._matches(views.joined[::-1]) if not how and len(it) > 2
+        }
+        short = {word[::-1] for word in views.words["plain"].split() if len(word) == 2}
+        terms = ((long | short) & self._hard) - self._collisions.backwards
+        return self._named(terms, "backwards")
 
     def _matches(self, text: str) -> Iterator[tuple[str, str, int, int]]:
         keys = self._words.keys
@@ -261,14 +259,14 @@ def phrase_matcher(lists: Lists, collisions: Collisions) -> Matcher:
         allowed=lists.allowed,
         allowed_beside=lists.allowed_beside,
         exact=lists.own | frozenset(lists.figures),
+        hard=[
+            phrase
+            for phrases in lists.block.values()
+            for phrase in phrases
+            if phrase not in lists.own and not (eastern(phrase) and _NUMERAL.search(phrase))
+        ],
         collisions=collisions,
     )
-
-
-def guessed_phrases(lists: Lists) -> list[str]:
-    """The single words of the shipped lists that disguises are looked for of."""
-    every = (phrase for each in (*lists.block.values(), *lists.others.values()) for phrase in each)
-    return [word for word in dict.fromkeys(every) if _can_be_guessed(word)]
 
 
 class _Index:
@@ -287,25 +285,21 @@ def _index(keys: Iterable[str]) -> _Index:
     return _Index(list(dict.fromkeys(keys)))
 
 
-def _can_be_guessed(phrase: str) -> bool:
-    return " " not in phrase and phrase.isalpha() and not _eastern(phrase)
-
-
-def _eastern(phrase: str) -> bool:
-    return _EAST_ASIAN.search(phrase) is not None
+def _joined_views(text: str) -> Iterator[tuple[str, str]]:
+    """East Asian text as it is, and without characters that are there again and again."""
+    if text:
+        yield "joined", text
+        for name, reading in (
+            ("stretched", _LONG_EASTERN_RUN.sub(r"\1", text)),
+            ("stretched", _LONG_EASTERN_RUN.sub(r"\1\1", text)),
+            ("doubled", _DOUBLED.sub(lambda found: found[0][::2], text)),
+        ):
+            if reading != text:
+                yield f"joined, {name}", reading
 
 
 def _long(phrases: Iterable[str]) -> list[str]:
     return [phrase for phrase in phrases if len(phrase) >= _INSIDE_MIN]
-
-
-def cuts(word: str) -> Iterator[str]:
-    """The word in two pieces, and a longer one in three, with spaces between."""
-    for count, shortest in ((1, _CUT_MIN), (2, _CUT_TWICE_MIN)):
-        if len(word) >= shortest:
-            for places in combinations(range(1, len(word)), count):
-                ends = (0, *places, len(word))
-                yield " ".join(word[a:b] for a, b in pairwise(ends))
 
 
 def _by_squeezed(phrases: Iterable[str]) -> dict[str, str]:
@@ -317,15 +311,3 @@ def _with_squeezed(runs: tuple[str, ...]) -> tuple[str, ...]:
     """Runs of letters, and what they are without the stretched."""
     every = (each for run in runs for each in (run, *unstretched(run)))
     return tuple(dict.fromkeys(every))
-
-
-def _by_mask(words: Iterable[str]) -> dict[str, list[str]]:
-    """Words by themselves with one letter, or two together, as stars; never the first."""
-    found: dict[str, list[str]] = {}
-    for word in words:
-        for count in (1, 2):
-            for place in range(1, len(word) - count):
-                if len(word) >= _MASKED_MIN:
-                    key = word[:place] + "*" * count + word[place + count :]
-                    found.setdefault(key, []).append(word)
-    return found

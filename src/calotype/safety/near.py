@@ -18,6 +18,7 @@ from rapidfuzz.distance import OSA
 from calotype.safety.lists import Collisions
 
 SWAPPED_MIN, NEAR_MIN, FAR_MIN = 5, 6, 8  # letters of a word: swapped, one wrong, two wrong
+MIDDLE_SWAPPED = 4
 DOUBLED_MIN = 4
 _WORDS_KEPT = 8192  # whose neighbours are remembered
 _RUN = re.compile(r"(.)\1+")
@@ -31,6 +32,12 @@ class Near:
         self._words = frozenset(words)
         self._collisions = collisions
         self._doubled = {squeezed(word): word for word in self._words if len(word) >= DOUBLED_MIN}
+        # Of four letters only with the two in the middle swapped: most else is another word.
+        self._middle = {
+            word[0] + word[2] + word[1] + word[3]: word
+            for word in self._words
+            if len(word) == MIDDLE_SWAPPED
+        }
         self._keys: dict[str, list[str]] = {}
         for word in sorted(self._words):
             for key in _forms(word, _wrong_max(word)):
@@ -40,6 +47,10 @@ class Near:
 
     def to(self, word: str) -> tuple[str, ...]:
         """The listed words that this one is near to, and isn't."""
+        if len(word) == MIDDLE_SWAPPED:
+            term = self._middle.get(word)
+            is_word = word in self._words or word in self._collisions.near
+            return () if term is None or is_word else (term,)
         if not SWAPPED_MIN <= len(word) <= self._chars_max or not word.isalpha():
             return ()
         return self._of(word)

@@ -26,7 +26,7 @@ from calotype.safety.match import Hit, phrase_matcher
 from calotype.safety.policies import Policy
 from calotype.safety.views import Views, spaced, views
 
-RULES = 3  # version of the rules below, and of the views
+RULES = 4  # version of the rules below, and of the views
 BLOCKLIST, ENTITIES, CLASSIFIER = "blocklist", "entities", "classifier"
 NEGATIVE = "negative_prompt"
 FOLDED_CHARS_MAX = 8_000  # of one field, as the views have it

@@ -1,10 +1,11 @@
 """Canonical views: a text as the words that a person, or a text encoder, may see in it.
 
-Undone: mojibake and character entities (with invisible characters in them, or backwards), what
-characters.py undoes, digits and signs for letters, letters set apart by spaces, points or emoji (by
-themselves and in their place among the words), stretched letters, words upside down. Words written
-backwards, misspellings, masked letters and words cut in two are for match.py, which has the words.
-Synonyms are for the classifier. It knows no list.
+Undone: mojibake and character entities (with invisible characters in them, or backwards), what a
+control character shows from right to left, what characters.py undoes, digits and signs for letters,
+letters set apart by spaces, points or emoji (by themselves and in their place among the words),
+stretched letters, words upside down. Words written backwards, misspellings, masked letters and
+words cut in two are for match.py, which has the words. Synonyms are for the classifier. It knows no
+list.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _EDGE = string.punctuation.replace("@", "").replace("$", "")
 _HIDING = re.compile(
     r"(?<=\w)[\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff*+|~`^]+(?=\w| \w)"
 )
+# What is shown from right to left whatever its letters are, up to where that is taken back.
+_RIGHT_TO_LEFT = re.compile("\u202e([^\u202c]*)")
 _LONE_Q = re.compile(r"q(?![uq])\w|\wq\b")  # of Latin words few have it; "b" upside down looks so
 _STRETCHED = re.compile(r"(.)\1\1+")
 _APART_MIN = 3  # single letters in a row, from which on they are read as one word
@@ -53,6 +56,7 @@ class Views:
     masked: tuple[str, ...]  # words with signs in them, each sign as "*"
     joined: str  # all letters without spaces, if some are Chinese or Japanese; else empty
     hides: bool = False  # something stands inside a word that only hides it
+    numbers: str = ""  # the words with numbers among them read as letters, if there are numbers
 
 
 def plain_words(text: str) -> list[str]:
@@ -71,7 +75,7 @@ def views(text: str) -> Views:
     runs: dict[str, None] = {}
     pieces: dict[str, None] = {}
     masked: set[str] = set()
-    joined = ""
+    joined = numbers = ""
     for base, read in _bases(text):
         folded = fold(read)
         words = _WORD.findall(folded)
@@ -81,24 +85,30 @@ def views(text: str) -> Views:
             seen = spaced(other)
             if seen not in found.values():
                 found[f"{base}, {name}" if base else name] = seen
+        if any(map(str.isdecimal, chunks)):
+            numbers += spaced([unleet(chunk, is_word=True) for chunk in chunks])
         runs |= dict.fromkeys(apart)
         pieces |= dict.fromkeys(_runs(words, longest=2, fewest=_PIECES_MIN))
         masked |= {_masked(chunk) for chunk in chunks if _is_masked(chunk)}
         if _EAST_ASIAN.search(folded):
             joined += "\n" + "".join(words)
     hides = _HIDING.search(text) is not None
-    return Views(found, tuple(runs), tuple(pieces), tuple(masked), joined, hides)
+    return Views(found, tuple(runs), tuple(pieces), tuple(masked), joined, hides, numbers)
 
 
 def _bases(text: str) -> Iterator[tuple[str, str]]:
     """The text, and what it was before something garbled it; each by name."""
     yield "", text
     bare = visible(text)
-    for name, read in (("", bare), ("backwards, ", bare[::-1])):
+    # As it came too: of three bytes taken for letters one may be invisible.
+    as_it_came = [] if bare == text else [("", text)]
+    for name, read in (*as_it_came, ("", bare), ("backwards, ", bare[::-1])):
         if "&" in read and ";" in read and (unescaped := html.unescape(read)) != read:
             yield f"{name}entities", unescaped
         if not text.isascii() and (mended := ftfy.fix_encoding(read)) != read:
             yield f"{name}mojibake", mended
+    if "\u202e" in text:
+        yield "right to left", _RIGHT_TO_LEFT.sub(lambda shown: shown[1][::-1], text)
     lower = text.lower()
     if _TURNED_ONLY & set(lower) or _LONE_Q.search(lower):
         yield "upside down", lower.translate(_TURNED)
@@ -110,15 +120,15 @@ def _readings_of(
     yield "plain", words
     if (rejoined := _rejoined(words)) != words:
         yield "set apart, in place", rejoined
-        yield "set apart, in place, leet", [_leet(word, _LEET_I) for word in rejoined]
+        yield "set apart, in place, leet", [unleet(word, _LEET_I) for word in rejoined]
     if not all(map(str.isalpha, chunks)):
-        yield "leet", [_leet(chunk, _LEET_I) for chunk in chunks]
-        yield "leet with l", [_leet(chunk, _LEET_L) for chunk in chunks]
-        yield "leet between signs", [_leet(word, _LEET_I) for word in words]
+        yield "leet", [unleet(chunk, _LEET_I) for chunk in chunks]
+        yield "leet with l", [unleet(chunk, _LEET_L) for chunk in chunks]
+        yield "leet between signs", [unleet(word, _LEET_I) for word in words]
         yield "signs left out", [_NOT_WORD.sub("", chunk) for chunk in chunks]
         yield "signs and digits left out", [_NOT_LETTER.sub("", chunk) for chunk in chunks]
     if _SIGN_AT_END.search(folded):
-        whole = [_leet(chunk.lstrip(_EDGE), _LEET_I) for chunk in folded.split()]
+        whole = [unleet(chunk.lstrip(_EDGE), _LEET_I) for chunk in folded.split()]
         yield "leet to the end", [word for word in whole if word]
     if runs:
         yield "letters set apart", [seen for run in runs for seen in _readings(run)]
@@ -150,14 +160,15 @@ def _rejoined(words: list[str]) -> list[str]:
     return found
 
 
-def _leet(word: str, table: dict[int, int]) -> str:
-    if not any(map(str.isalpha, word)):  # a number is a number
+def unleet(word: str, table: dict[int, int] = _LEET_I, *, is_word: bool = False) -> str:
+    """The word with digits and signs read as letters; a number is one, unless ``is_word``."""
+    if not is_word and not any(map(str.isalpha, word)):
         return _NOT_WORD.sub("", word)
     return _NOT_WORD.sub("", word.translate(table))
 
 
 def _readings(run: str) -> tuple[str, ...]:
-    return run, _leet(run, _LEET_I), _leet(run, _LEET_L)
+    return run, unleet(run, _LEET_I), unleet(run, _LEET_L)
 
 
 def _runs(words: list[str], *, longest: int, fewest: int) -> list[str]:
