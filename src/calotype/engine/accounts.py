@@ -66,7 +66,8 @@ class Accounts:
         """The device memory to reckon with for all that is loaded, measured and held."""
         held, rows = self.held(), self._rows()
         sizes = self._sizes.values([*self._models])
-        self.staged = held[STAGED]
+        staging = self._models.staging
+        self.staged = staging.bytes if staging.is_pinned else held[STAGED]
         self._last = Ledger(
             weights=held["weights"],
             loras=held["loras"],

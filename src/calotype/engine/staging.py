@@ -57,6 +57,11 @@ class Staging:
             yield from copy.previewer.tensors() if copy.previewer else ()
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether copies are pinned memory, beside the device's."""
+        return self._stream is not None
+
+    @property
     def bytes(self) -> int:
         """Of all copies; what models share counts once."""
         return self._taken(self.tensors())
@@ -107,7 +112,7 @@ class Staging:
     def _taken(self, tensors: Iterable[torch.Tensor]) -> int:
         """Bytes that tensors take as copies, those that share memory once."""
         counts = storages(tensors).values()
-        return sum(counts if self._stream is None else map(_rounded, counts))
+        return sum(map(_rounded, counts) if self.is_pinned else counts)
 
     def _held(self, content: str) -> Tensors | None:
         for copy in [*self._copies.values()]:

@@ -19,6 +19,7 @@ from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobStat
 
 _NO_FAULT = (AttemptState.HELD, AttemptState.HANDED_BACK)  # of the job: no try of it is spent
 _BUDGETS = (0, 0, 17, 20, 27, 34, 44)  # bytes; 0: it loads nothing on demand; 44: all fit
+ADAPTERS_MAX = 8  # bytes, of a job
 _TEXT = Component("text", "text_encoder", 4)  # that two models share
 MODELS = {
     "a": ModelKnown("a", (Component("a", "unet", 10), _TEXT), 4.0, room_bytes=2),
@@ -122,6 +123,9 @@ class Books:
         promises = {
             "the engine isn't there": engine.is_known and not engine.is_paused,
             "the model isn't warm": job.queued.model in engine.models,
+            "no room for its adapters": not job.queued.adapters
+            or not engine.budget_bytes
+            or self._taken(engine, engine.models, there) <= engine.budget_bytes,
             "no room": not held or sum(held.values()) + rows <= engine.rows_max,
             "no starts were allowed": not self.is_bounded,
             "a last attempt isn't alone": not held or not any(map(self._is_last, there)),
@@ -137,20 +141,28 @@ class Books:
         """Unload what is evicted, and begin the load."""
         engine = self.engines[load.engine]
         in_use = {self.jobs[job].queued.model for job in self.running[load.engine]}
-        after = [name for name in engine.models if name not in load.evict] + [load.model]
+        left = tuple(name for name in engine.models if name not in load.evict)
+        whole = self._taken(engine, (*left, load.model), self.running[load.engine])
         promises = {
             "the engine isn't there": engine.is_known and not engine.is_paused,
             "it loads already": not engine.loading,
-            "it has the model": load.model not in engine.models,
+            "it has the model": (load.model in engine.models) is (load.why == "room"),
             "it hasn't what is evicted": set(load.evict) <= set(engine.models),
             "rows lose their model": not in_use.intersection(load.evict),
             "a pinned model is evicted": not set(engine.pinned).intersection(load.evict),
-            "over the budget": taken_bytes(after) <= engine.budget_bytes,
-            "evicted by a guess": load.why == "queued"
+            "over the budget": whole <= engine.budget_bytes,
+            "evicted by a guess": load.why in ("queued", "room")
             or not self._wanted().intersection(load.evict),
         }
         _hold_all(load, promises)
-        engine.models, engine.loading = tuple(after[:-1]), load.model
+        engine.models, engine.loading = left, load.model
+
+    def _taken(self, engine: OneEngine, models: Iterable[str], jobs: Iterable[str]) -> int:
+        """Of models there, of one that is loading, and of the largest adapters of jobs there."""
+        coming = (engine.loading,) if engine.loading else ()
+        each = (self.jobs[job].queued.adapters for job in jobs)
+        adapters = max((sum(line.bytes for line in lines) for lines in each), default=0)
+        return taken_bytes((*models, *coming)) + adapters
 
     def _wanted(self) -> set[str]:
         waiting = (job for job in self.jobs.values() if job.state is JobState.QUEUED)
@@ -178,13 +190,17 @@ class Books:
         return self.jobs[job_id].lost + 1 >= ATTEMPTS_MAX
 
     def check_idle(self) -> None:
-        """No empty engine idles while a job that never failed could run there."""
+        """No empty engine idles while a job that never failed could run there.
+
+        But one with adapters, or that found too little room: that may have to be made.
+        """
         if self.is_bounded:
             return
         fresh = {
             job.queued.model
             for job in self.jobs.values()
-            if job.state is JobState.QUEUED and not job.lost
+            if job.state is JobState.QUEUED
+            and not (job.lost or job.queued.adapters or job.attempt is AttemptState.HANDED_BACK)
         }
         for name, held in self.running.items():
             engine = self.engines[name]

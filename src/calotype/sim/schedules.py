@@ -41,17 +41,19 @@ from calotype.core.events import (
     TimePassed,
 )
 from calotype.core.limits import ATTEMPTS_MAX
-from calotype.core.nouns import Tier
+from calotype.core.nouns import Reserve, Tier
 from calotype.core.states import ATTEMPT_MOVES, JOB_MOVES, AttemptState, JobState, move
 from calotype.policy.line import Line
 from calotype.policy.rules import Rules
 from calotype.sim.books import (
+    ADAPTERS_MAX,
     MODELS,
     BrokenPromise,
     OneEngine,
     OneJob,
     drawn_engine,
     hold,
+    taken_bytes,
 )
 from calotype.sim.troubles import BUSY_S, Troubles
 
@@ -72,6 +74,7 @@ class Schedule(Troubles):
     def __init__(self, seed: int, trace: list[str] | None = None) -> None:
         self.seed, self.trace = seed, trace
         super().__init__(random.Random(seed))
+        self._bulk = random.Random(f"{seed}:adapters")
         self._heap: list[tuple[float, int, str, tuple[Any, ...]]] = []
         self._order = 0
         self._rules = self._drawn_rules()
@@ -110,7 +113,8 @@ class Schedule(Troubles):
             self._books.engines[f"e{at}"] = drawn_engine(noise, models)
             self._later(noise.random() * 5, "up", f"e{at}")
         # One that comes when all trouble is over: it has all models, or loads one after the other.
-        last = OneEngine(models, 4) if noise.random() < 0.5 else OneEngine((), 4, 20)
+        budget = taken_bytes("c") + ADAPTERS_MAX
+        last = OneEngine(models, 4) if noise.random() < 0.5 else OneEngine((), 4, budget)
         self._books.engines["last"] = last
         self._later(2 * BUSY_S, "up", "last")
         self._learn()
@@ -190,10 +194,16 @@ class Schedule(Troubles):
             rows=noise.randint(1, 4),
             cost_s=noise.random() * 10,
             user=noise.choice(("", "u", "v")),
+            adapters=self._drawn_adapters(),
         )
         (outcome,) = noise.choices(tuple(_OUTCOMES), tuple(_OUTCOMES.values()))
         self._books.jobs[job_id] = OneJob(queued, self._now, outcome)
         self._tell(queued)
+
+    def _drawn_adapters(self) -> tuple[Reserve, ...]:
+        if self._bulk.random() < 0.7:
+            return ()
+        return (Reserve("controls", self._bulk.randint(1, ADAPTERS_MAX)),)
 
     def _on_begin(self, job_id: str, token: int, name: str, life: int) -> None:
         """The job's rows reach the engine; their end is drawn."""
@@ -216,7 +226,8 @@ class Schedule(Troubles):
             return  # the store refuses it: the lease is another's, or nobody's
         device_s = self._noise.random() * 10
         if outcome == "again":
-            self._tell(AttemptFailed(job_id, "failed", is_retryable=True))
+            short = self._bulk.choice((0, 1, 5))
+            self._tell(AttemptFailed(job_id, "failed", is_retryable=True, short_bytes=short))
         elif outcome == "for-good":
             self._tell(AttemptFailed(job_id, "failed", is_retryable=False))
         elif outcome == "unjudged":

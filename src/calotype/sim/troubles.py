@@ -72,7 +72,9 @@ class Troubles(ABC):
         if engine.known_life != life or not (engine.is_up and engine.is_known):
             return
         engine.loading = ""
-        if self._now < 2 * BUSY_S and self._noise.random() < 0.2:
+        if model in engine.models:  # others left for the room alone
+            self._tell(ModelWarmed(name, model))
+        elif self._now < 2 * BUSY_S and self._noise.random() < 0.2:
             self._tell(LoadFailed(name, model, "no such file"))
         else:
             engine.models = (*engine.models, model)
