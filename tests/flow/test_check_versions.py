@@ -147,6 +147,7 @@ async def test_a_version_is_in_force_once_every_engine_has_it_and_rolls_back_the
     assert bench.in_force == [first], "engine-1 hasn't it yet"
     assert bench.said()["wanted"] == second
     assert bench.said()["engines"]["engine-0"] == {"in_force": second, "why_not": ""}
+    assert "hasn't answered yet" in bench.said()["engines"]["engine-1"]["why_not"]
     assert [use.build for use in bench.guards.equipped(MODEL).checks] == [first]
     bench.say("engine-1", second, second)
     assert bench.in_force == [second]
@@ -350,6 +351,20 @@ async def test_policies_are_gone_by_at_once_and_what_is_wired_waits(bench: Bench
     await bench.written()
     assert "checks.more" in bench.versions.told()["refused"], "it can't be read: all stays"
     assert bench.guards.policy("acme") == policy
+
+
+async def test_a_file_that_is_gone_has_not_said_that_everything_is_allowed(bench: Bench) -> None:
+    file, before = bench.home / "safety.toml", bench.guards.setup
+    file.write_text("  \n")
+    await bench.written()
+    assert "gone or empty" in bench.versions.told()["refused"]
+    file.unlink()
+    await bench.written()
+    assert "gone or empty" in bench.versions.told()["refused"]
+    assert bench.guards.setup == before
+    file.write_text(TOML)
+    await bench.written()
+    assert bench.versions.told()["refused"] == ""
 
 
 async def test_a_policy_that_does_not_fit_the_checks_is_refused(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from calotype.core.messages import (
     StepDone,
 )
 from calotype.core.nouns import Component, ModelInfo
+from calotype.core.picture_checks import CheckUse
 from calotype.pool.loading import RESERVES, Loading, Order, reserves_of
 from calotype.pool.pool import EnginePool
 from calotype.pool.reports import EngineDown, EngineLost, EngineWarm, ModelNotLoaded, ModelWarm
@@ -234,6 +235,14 @@ async def test_a_load_without_room_or_files_is_told_and_the_engine_goes_on(
         assert health.models_failed == {}, "it may be tried again"
         await pool.send("engine-0", replace(row(), model="a"))
         await take(reports, RowDone)
+
+
+def test_what_is_warm_is_there_though_other_versions_of_its_checks_are_in_force() -> None:
+    loading, check = Loading("engine-0", [A]), CheckUse("own", "classifier", "/new", "1", ("bad",))
+    loading.begin()
+    loaded(loading)
+    assert loading.is_there(Order(replace(A, checks=(check,)), is_asked=True))
+    assert not loading.is_there(Order(replace(A, build="another"), is_asked=True))
 
 
 async def test_what_is_warm_already_is_told_so_and_not_loaded_again() -> None:

@@ -19,8 +19,8 @@ def shadow(
 ) -> None:
     """Show how far checks on trial agree with those in force, on the pictures that were made.
 
-    `calotype models canary NAME VERSION --share 1` puts a version of a check on trial when the
-    server starts next; `models promote NAME` and `models rollback NAME` end it.
+    `calotype models canary NAME VERSION --share 1` puts a version of a check on trial, also while
+    the server runs; `models promote NAME` and `models rollback NAME` end it.
     """
     from calotype.flow.trials import TrialRecord
     from calotype.safety.trials import report

@@ -36,6 +36,7 @@ log = structlog.get_logger("calotype.safety")
 
 SUBJECT, BY = "checks", "server"  # of the trail's entries
 _GIVEN_UP = "engines ended while they proved it, and aren't asked for it again"
+_ASKED = "it was asked to prove it, and hasn't answered yet"
 _UP = (EngineState.READY, EngineState.SUSPECT, EngineState.DRAINING)
 
 Note = Callable[[str, str, str, Mapping[str, Any]], Awaitable[None]]  # see ``Audit.note``
@@ -56,6 +57,7 @@ class CheckVersions:
         self._engines: dict[str, dict[str, CheckSettled]] = {}  # what each said of each check
         self._asked_s: dict[str, float] = {}  # when each was asked last, by the monotonic clock
         self._deaths: Counter[str] = Counter()  # of engines that were proving, by check
+        self._said: tuple[bytes, Any] = (b"", None)
         self._stamp, self._said = self._look(), self._read()  # as they were gone by last
         self._glimpsed = self._stamp  # as it was last
         self._refused = ""  # why what is written down now isn't gone by
@@ -79,8 +81,8 @@ class CheckVersions:
                 self._stamp = stamp
                 said = await asyncio.to_thread(self._read)
                 if said != self._said:
-                    self._said = said
                     await self._change()
+                self._said, self._refused = said, ""
         except OperatorError as error:
             if error.detail != self._refused:
                 self._refused = error.detail
@@ -130,14 +132,19 @@ class CheckVersions:
                     "wanted": self._wanted[name].build,
                     "why_not": _GIVEN_UP if self._is_given_up(name) else "",
                     "engines": {
-                        engine: {"in_force": said[name].build, "why_not": said[name].why_not}
-                        for engine, said in self._engines.items()
-                        if name in said
+                        engine: self._told_of(engine, name) for engine in sorted(self._asked_s)
                     },
                 }
                 for name, use in self._in_force.items()
             },
         }
+
+    def _told_of(self, engine: str, name: str) -> dict[str, str]:
+        said = self._engines.get(engine, {}).get(name)
+        if said is not None and said.wanted == self._wanted[name].build:
+            return {"in_force": said.build, "why_not": said.why_not}
+        why_not = _GIVEN_UP if self._is_given_up(name) else _ASKED
+        return {"in_force": said.build if said is not None else "", "why_not": why_not}
 
     @property
     def _in_force(self) -> dict[str, CheckUse]:
@@ -157,13 +164,21 @@ class CheckVersions:
         written = (about.st_size, about.st_mtime_ns) if about is not None else ()
         return written, stamp_of(self._settings.models_folder)
 
-    def _read(self) -> tuple[Any, ...]:
-        """What they say, of all that may count here; raises OperatorError."""
+    def _read(self) -> tuple[bytes, Any]:
+        """What they say, of all that may count here; raises OperatorError.
+
+        A file that is gone, or empty, has lost what it said: that isn't to say nothing.
+        """
         path = self._settings.safety_path
         try:
             text = path.read_bytes() if path is not None else b""
         except OSError as error:
             raise OperatorError(f"{path} can't be read: {error}", field=str(path)) from error
+        if self._said[0] and not text.strip():
+            raise OperatorError(
+                "safety.toml is gone or empty: what it said is gone by until the next start",
+                field="safety",
+            )
         return text, stands_for(self._settings.models_folder)
 
     async def _change(self) -> None:
@@ -173,7 +188,7 @@ class CheckVersions:
         found = succession(guards.setup, then, where)
         if policies := guards.adopt(_but_versions(found.setup, guards.setup)):
             self._tell("policies_changed", in_force=policies)
-        self._refused, self._waits = "", found.waits
+        self._waits = found.waits
         for check in found.setup.checks:
             before = self._wanted[check.use.name]
             if check.use != before:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -52,6 +52,11 @@ def reserves_of(budget_bytes: int) -> tuple[Reserve, ...]:
     if not budget_bytes:
         return ()
     return tuple(Reserve(name, int(budget_bytes * share)) for name, share in RESERVES.items())
+
+
+def _bare(model: ModelInfo) -> ModelInfo:
+    """Without its checks: of those, other versions take their places while it is warm."""
+    return replace(model, checks=(), trials=())
 
 
 class Loading:
@@ -164,13 +169,15 @@ class Loading:
             self.warm.remove(name)
         self.warm.append(name)
         if (order := self._answered()) is not None:
-            self._held[name] = order.model
+            self._held[name] = _bare(order.model)
         return order
 
     def is_there(self, order: Order) -> bool:
         """Whether what is asked for is warm as it is; then it counts as answered."""
         name = order.model.name
-        if not order.is_asked or name not in self.warm or self._held.get(name) != order.model:
+        if not order.is_asked or name not in self.warm:
+            return False
+        if self._held.get(name) != _bare(order.model):
             return False
         self._tell(self._breakers.succeeded(load(self._engine, name)))
         self._answered()
