@@ -49,6 +49,7 @@ LONGEST = (  # begun first: of one that is begun last the other process would aw
     "tests/rooms/test_engine_mixed.py",
     "the command line",
     "tests/flow/test_warm_pool.py",
+    "tests/flow/test_check_promotion.py",
     "tests/flow/test_bench_engine.py",
     "tests/rooms/test_engine_contract.py",
     "tests/sim/test_replay.py",
