@@ -123,20 +123,26 @@ def take_in(
     except OSError as error:
         raise _refused(error, versions.root) from error
     if not is_new:
-        folder = versions.folder(record.kind, name, record.version)
-        record = versions.record(record.kind, name, folder)
+        record = _known(versions, record, wish)
         said = replace(said, words=tuple(record.triggers))
-        if new := {*wish.triggers} - {*record.triggers}:
-            raise InvalidInput(
-                f"{name}@{record.version} is registered already, without {', '.join(sorted(new))}:"
-                " a version's words are a part of it",
-                field="trigger",
-                limit=record.triggers,
-            )
     if not isinstance(info, AdapterInfo):
         return Added(record, is_new)
     told = with_recorded(info, said)
     return Added(record, is_new, Told(told.triggers, told.triggers_unread))
+
+
+def _known(versions: Versions, record: Record, wish: Wish) -> Record:
+    """What was recorded of the same before; raises InvalidInput for words that it hasn't."""
+    name, version = record.name, record.version
+    before = versions.record(record.kind, name, versions.folder(record.kind, name, version))
+    if new := {*wish.triggers} - {*before.triggers}:
+        raise InvalidInput(
+            f"{name}@{version} is registered already, without {', '.join(sorted(new))}:"
+            " a version's words are a part of it",
+            field="trigger",
+            limit=before.triggers,
+        )
+    return before
 
 
 def _said(found: Found, wish: Wish) -> Told:
