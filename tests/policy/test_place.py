@@ -56,6 +56,10 @@ def test_best_engine_is_what_a_look_at_all_of_them_finds(moves: list[tuple[str, 
             for rows in (1, 3, WHOLE_ENGINE):
                 found = places.warm(model, rows)
                 assert (found.name if found else None) == by_hand(known, model, rows)
+                kind = Kind(model, avoid=("e0", "e3"))
+                others = {one: it for one, it in known.items() if one not in kind.avoid}
+                found = places.warm(model, rows, None, kind)
+                assert (found.name if found else None) == by_hand(others, model, rows)
 
 
 def by_hand(known: dict[str, dict[str, Any]], model: str, rows: int) -> str | None:

@@ -235,20 +235,26 @@ class Fleet:
     ) -> Engine | None:
         """The engine on which a job of this model and so many rows starts, or None.
 
-        Engines ``held`` for others are left out, and those on which the job's kind can't start:
-        then each engine that has the model and room for the rows is looked at.
+        Engines ``held`` for others are left out, and those on which the job's kind can't start: if
+        that is the best one, each that has the model and room for the rows is looked at.
         """
-        few = len(self.opened) <= _FEW
-        if few or held or kind:
-            best: Engine | None = None
-            for one in self.opened.values() if few else self._all(model):
-                if model not in one.models or not one.fits(rows):
-                    continue
-                if best is not None and best.key <= one.key:
-                    continue
-                if (kind is None or _can_start(kind, one)) and not (held and _is_held(one, held)):
-                    best = one
-            return best
+        is_few = len(self.opened) <= _FEW
+        if not (is_few or held):
+            first = self._first(model, rows)
+            if first is None or kind is None or _can_start(kind, first):
+                return first
+        best: Engine | None = None
+        for one in self.opened.values() if is_few else self._all(model):
+            if model not in one.models or not one.fits(rows):
+                continue
+            if best is not None and best.key <= one.key:
+                continue
+            if (kind is None or _can_start(kind, one)) and not (held and _is_held(one, held)):
+                best = one
+        return best
+
+    def _first(self, model: str, rows: int) -> Engine | None:
+        """The best of all that have the model and room for the rows."""
         self._enter_fresh()
         for ranked in self._empty.get(model, {}).values():
             if (found := ranked.best()) is not None:
