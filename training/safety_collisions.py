@@ -25,7 +25,8 @@ from calotype.safety.views import plain_words
 LANGUAGES = ("en", "de", "fr", "es", "pt", "it", "ru")
 SHARE_MIN = 2e-7  # of a language's running text: below it lie slips of the pen
 PIECE_SHARE_MIN = 2e-6  # for short words, of which dictionaries have many by accident
-HARMLESS = {"minor", "cnut"}  # as in "a minor key"; with an ending it is listed; a king
+# As in "a minor key" (with an ending it is listed); a king; a colour, like a form of "violée".
+HARMLESS = {"minor", "cnut", "violet"}
 # East Asian terms that are words from their end, or common among others; there is no dictionary.
 EASTERN_BACKWARDS = {
     "上吊", "做愛", "做爱", "口交", "春宫", "春画", "生首", "露点", "露點", "黄片",

@@ -190,6 +190,7 @@ def test_every_listed_phrase_is_found_where_it_stands_alone() -> None:
         "sensual jazz, prelude in a minor key",
         "sextant, Middlesex, unisex bicycle, sextet",
         "skill, skilled killers whale",
+        "a violet castle, violets in a vase",  # one letter from a French word that is listed
         "cat, 4k, 8k, f/1.8, 35mm, ISO-400, v1.5, 3d, --ar 16:9 <lora:ink:0.8>",
         "hmmm, sooo cooool, zzz, aaaaah!!!",
         "A B C D E F alphabet poster",
