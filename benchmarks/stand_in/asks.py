@@ -25,12 +25,12 @@ SAFETY = f"""default = "stand_in"
 [policies.stand_in]
 extends = "pg13"
 [policies.stand_in.pictures]
-unsafe = 0.5
+{THING} = 0.5
 [checks.{CHECK}]
 kind = "probe"
 path = "check"
 [checks.{CHECK}.categories]
-{THING} = "unsafe"
+{THING} = "{THING}"
 {OTHER} = "harmless"
 """
 # The thing without its name. The model knows few words: how often it draws the thing is measured.

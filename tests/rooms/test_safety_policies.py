@@ -95,6 +95,29 @@ def test_what_may_not_be_said_is_named(tmp_path: Path, text: str, says: str) -> 
         setup(tmp_path, text)
 
 
+OWN = """
+default = "studio"
+[policies.studio]
+extends = "enterprise"
+[policies.studio.pictures]
+logo = 0.5
+"""
+
+
+def test_a_check_may_find_a_category_of_ones_own_if_all_have_a_threshold_for_it(
+    tmp_path: Path,
+) -> None:
+    logo = CHECK.replace('"sexual"', '"logo"')
+    found = setup(tmp_path, OWN + logo)
+    assert [each.name for each in found.judging()] == ["studio"]
+    assert any("sexual" in each for each in found.missing("")), "what pg13 needs is still needed"
+    for more in ('tenants = { acme = "pg13" }', 'tenants = { acme = "grown" }'):
+        grown = "" if "pg13" in more else '[policies.grown]\nextends = "mature"\n'
+        grown += "[policies.grown.pictures]\nlogo = 0.5\n" if grown else ""
+        with pytest.raises(OperatorError, match="policy pg13 has no threshold for 'logo'"):
+            setup(tmp_path, f"{more}\n{OWN}{grown}{logo}")
+
+
 def test_a_model_that_draws_anything_needs_checks_and_is_told_how(tmp_path: Path) -> None:
     nothing = SafetySetup.from_file(None)
     assert nothing.missing("vignette-domain") == []

@@ -135,9 +135,19 @@ class SafetySetup:
         return policy
 
     def in_force(self) -> list[Policy]:
-        """The policies that somebody has, the default first, each once."""
+        """The policies that somebody has, the default first, each once; everybody's always."""
         names = dict.fromkeys([self.default, DEFAULT, *self.tenants.values()])
         return [self.policies[name] for name in names]
+
+    def judging(self) -> list[Policy]:
+        """Those of them that a picture can be judged by.
+
+        Everybody's is none where all have others, none of them of adults only or of a pool: that is
+        whose pictures fall back to it. So checks may have categories that it has no threshold for.
+        """
+        named = dict.fromkeys([self.default, *self.tenants.values()])
+        apart = any(self.policies[it].adults_only or self.policies[it].pool for it in named)
+        return [each for each in self.in_force() if apart or each.name in named]
 
     def uses(self, domain: str, model: str = "") -> tuple[CheckUse, ...]:
         """What every picture of a model goes through: of this domain ("": open), and this name."""
@@ -337,6 +347,7 @@ def check_names(setup: SafetySetup, where: Path) -> None:
                 "has to say adults_only = true",
                 field=f"policies.{policy.name}.adults_only",
             )
+    for policy in setup.judging():
         for check in setup.checks:
             for category in sorted(check.covers - set(policy.pictures)):
                 raise OperatorError(
