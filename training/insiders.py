@@ -7,7 +7,7 @@ begin from, upscales, and prompts that the model never learnt. A slice names wha
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,10 +65,27 @@ class Studio:
 
     def own(self, count: int, seed: int) -> Iterator[Own]:
         """So many pictures, each slice as often as the next; other seeds give others."""
+        names = (SLICES[at % len(SLICES)] for at in range(count))
+        return self._made(
+            (name, *_row(f"{seed}/{at}", name, random.Random(f"domain {seed} {at}")))
+            for at, name in enumerate(names)
+        )
+
+    def begun(self, pictures: Iterable[Picture], strength: float, seed: int) -> Iterator[Own]:
+        """What becomes of somebody's pictures, (128, 128, 3) each, at this strength."""
+        drawn: dict[str, Any] = {"pictures": (RowPicture(SIDE, SIDE),), "source": 0}
+        drawn["strength"] = strength
+
+        def row(at: int) -> RunRow:
+            plain, _ = _row(f"{seed}/{at}", "plain", random.Random(f"begun {seed} {at}"))
+            return replace(plain, **drawn, steps=20)
+
+        name = f"begun from, {strength:g}"
+        return self._made((name, row(at), picture.tobytes()) for at, picture in enumerate(pictures))
+
+    def _made(self, rows: Iterable[tuple[str, RunRow, bytes]]) -> Iterator[Own]:
         engine, kinds = self._engine, dict[str, str]()
-        for at in range(count):
-            name = SLICES[at % len(SLICES)]
-            row, blob = _row(f"{seed}/{at}", name, random.Random(f"domain {seed} {at}"))
+        for name, row, blob in rows:
             kinds[row.row] = name
             engine.handle(row, blob)
             while engine.rows_held >= HELD_MAX:

@@ -10,36 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
-Picture = NDArray[np.uint8]
-Rng = np.random.Generator
-Draw = Callable[[Rng, int, int], Picture]  # generator, height, width
+from training.canvas import Draw, Picture, Rng, any_colour, any_point, as_bytes, canvas
+from training.photographic import dead_leaves, regions, skin_and_cloth, spectral, surfaces
 
-DECADES = 3.0  # of sizes in a picture of dead leaves
 SAMPLE_PX = 96  # least side of what is cut from a photograph
-
-
-def _bytes(floats: NDArray[np.floating]) -> Picture:
-    found: Picture = np.clip(floats, 0, 255).astype(np.uint8)
-    return found
-
-
-def _colour(rng: Rng) -> tuple[int, int, int]:
-    red, green, blue = rng.integers(0, 256, 3).tolist()
-    return red, green, blue
-
-
-def _canvas(rng: Rng, high: int, wide: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    ground = _colour(rng) if rng.random() < 0.6 else (255, 255, 255)
-    image = Image.new("RGB", (wide, high), ground)
-    return image, ImageDraw.Draw(image)
-
-
-def _point(rng: Rng, high: int, wide: int, beyond: float = 0.1) -> tuple[float, float]:
-    x, y = rng.uniform(-beyond, 1 + beyond, 2)
-    return float(x * wide), float(y * high)
 
 
 # Noise.
@@ -51,13 +27,13 @@ def white_noise(rng: Rng, high: int, wide: int) -> Picture:
         case 0:
             return rng.integers(0, 256, (high, wide, 3), np.uint8)
         case 1:
-            return _bytes(rng.normal(rng.uniform(60, 190), rng.uniform(15, 90), (high, wide, 3)))
+            return as_bytes(rng.normal(rng.uniform(60, 190), rng.uniform(15, 90), (high, wide, 3)))
         case 2:
             return np.repeat(rng.integers(0, 256, (high, wide, 1), np.uint8), 3, axis=2)
         case _:
-            return np.where(rng.random((high, wide, 1)) < 0.5, _colour(rng), _colour(rng)).astype(
-                np.uint8
-            )
+            return np.where(
+                rng.random((high, wide, 1)) < 0.5, any_colour(rng), any_colour(rng)
+            ).astype(np.uint8)
 
 
 def coarse_noise(rng: Rng, high: int, wide: int) -> Picture:
@@ -68,71 +44,6 @@ def coarse_noise(rng: Rng, high: int, wide: int) -> Picture:
     return np.asarray(small.resize((wide, high), way[int(rng.integers(3))]))
 
 
-def spectral(rng: Rng, high: int, wide: int) -> Picture:
-    """Noise whose amplitudes fall with frequency, as those of photographs do (Field 1987)."""
-    slope = rng.uniform(0.6, 2.0)
-    y, x = np.fft.fftfreq(high)[:, None], np.fft.rfftfreq(wide)[None, :]
-    radius = np.hypot(x, y)
-    radius[0, 0] = 1.0
-    mixing = np.eye(3) * (1 - (share := rng.uniform(0, 0.95))) + share / 3
-    channels = []
-    for _ in range(3):
-        wave = rng.normal(size=radius.shape) + 1j * rng.normal(size=radius.shape)
-        channels.append(np.fft.irfft2(wave / radius**slope, (high, wide)))
-    floats = np.stack(channels, -1) @ mixing
-    floats = (floats - floats.mean()) / (floats.std() + 1e-9)
-    return _bytes(rng.uniform(70, 180, 3) + rng.uniform(25, 70) * floats)
-
-
-# As photographs are.
-
-
-def dead_leaves(rng: Rng, high: int, wide: int) -> Picture:
-    """Shaded, grainy shapes that hide each other, sizes by a power law (Lee et al. 2001)."""
-    image, draw = _canvas(rng, high, wide)
-    longest = max(high, wide) * rng.uniform(0.2, 0.6)
-    for _ in range(int(rng.integers(60, 400))):
-        x, y = _point(rng, high, wide)
-        radius = longest / (1 + (10**DECADES) * rng.random() ** 2) ** 0.5 + 1
-        around = rng.uniform(0.4, 1.0)
-        box = (x - radius, y - radius * around, x + radius, y + radius * around)
-        if rng.random() < 0.5:
-            draw.ellipse(box, fill=_colour(rng))
-        else:
-            draw.rectangle(box, fill=_colour(rng))
-    light = spectral(rng, high, wide).astype(np.float32).mean(2, keepdims=True) / 128
-    grain = rng.normal(0, rng.uniform(1, 14), (high, wide, 3))
-    floats = np.asarray(image, np.float32) * np.clip(light, 0.3, 1.6) + grain
-    return _soft(rng, _bytes(floats))
-
-
-def _soft(rng: Rng, picture: Picture) -> Picture:
-    image = Image.fromarray(picture)
-    if rng.random() < 0.5:
-        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 2.0))))
-    return np.asarray(image)
-
-
-def skin_and_cloth(rng: Rng, high: int, wide: int) -> Picture:
-    """Smooth shaded bodies of few hues before a plain ground: shapes and tones, nothing more."""
-    y, x = np.mgrid[0:high, 0:wide].astype(np.float32)
-    ground = rng.uniform(0, 255, 3) + (y / high - 0.5)[..., None] * rng.uniform(-80, 80, 3)
-    floats = np.broadcast_to(ground, (high, wide, 3)).copy()
-    hue = np.array([rng.uniform(120, 250), rng.uniform(70, 200), rng.uniform(40, 180)])
-    for _ in range(int(rng.integers(3, 14))):
-        cx, cy = _point(rng, high, wide)
-        a, b = rng.uniform(0.05, 0.35, 2) * max(high, wide)
-        turn = rng.uniform(0, np.pi)
-        u = ((x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)) / a
-        v = ((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)) / b
-        inside = u * u + v * v
-        shade = np.sqrt(np.clip(1 - inside, 0, 1)) * 0.7 + 0.4 + 0.2 * u
-        edge = np.clip((1 - inside) * 12, 0, 1)[..., None]
-        tone = hue * rng.uniform(0.7, 1.2)
-        floats = floats * (1 - edge) + edge * tone * shade[..., None]
-    return _bytes(floats + rng.normal(0, rng.uniform(0, 10), floats.shape))
-
-
 def plasma(rng: Rng, high: int, wide: int) -> Picture:
     """Sums of waves through a map of colours."""
     y, x = np.mgrid[0:high, 0:wide] / max(high, wide)
@@ -141,7 +52,7 @@ def plasma(rng: Rng, high: int, wide: int) -> Picture:
         fx, fy = rng.normal(0, 12, 2)
         total += np.sin(fx * x + fy * y + rng.uniform(0, 6)) * rng.uniform(0.3, 1)
     phase = rng.uniform(0, 6, 3)
-    return _bytes(127 + 127 * np.sin(total[..., None] * rng.uniform(0.5, 3) + phase))
+    return as_bytes(127 + 127 * np.sin(total[..., None] * rng.uniform(0.5, 3) + phase))
 
 
 # Other drawings.
@@ -149,17 +60,17 @@ def plasma(rng: Rng, high: int, wide: int) -> Picture:
 
 def polygons(rng: Rng, high: int, wide: int) -> Picture:
     """Flat polygons, ellipses and lines in any colours."""
-    image, draw = _canvas(rng, high, wide)
+    image, draw = canvas(rng, high, wide)
     for _ in range(int(rng.integers(2, 40))):
-        points = [_point(rng, high, wide) for _ in range(int(rng.integers(3, 7)))]
+        points = [any_point(rng, high, wide) for _ in range(int(rng.integers(3, 7)))]
         match int(rng.integers(3)):
             case 0:
-                draw.polygon(points, fill=_colour(rng))
+                draw.polygon(points, fill=any_colour(rng))
             case 1:
-                draw.line(points, fill=_colour(rng), width=int(rng.integers(1, 9)))
+                draw.line(points, fill=any_colour(rng), width=int(rng.integers(1, 9)))
             case _:
                 xs, ys = zip(*points, strict=True)
-                draw.ellipse((min(xs), min(ys), max(xs), max(ys)), fill=_colour(rng))
+                draw.ellipse((min(xs), min(ys), max(xs), max(ys)), fill=any_colour(rng))
     return np.asarray(image)
 
 
@@ -170,20 +81,20 @@ def scribbles(rng: Rng, high: int, wide: int) -> Picture:
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(1, 12))):
         walk = rng.normal(0, 0.08 * wide, (int(rng.integers(5, 40)), 2)).cumsum(0)
-        start = np.array(_point(rng, high, wide))
+        start = np.array(any_point(rng, high, wide))
         points = [(float(x), float(y)) for x, y in walk + start]
-        ink = _colour(rng) if rng.random() < 0.4 else (int(rng.integers(0, 90)),) * 3
+        ink = any_colour(rng) if rng.random() < 0.4 else (int(rng.integers(0, 90)),) * 3
         draw.line(points, fill=ink, width=int(rng.integers(1, 5)))
     return np.asarray(image)
 
 
 def figures(rng: Rng, high: int, wide: int) -> Picture:
     """Stick figures and faces of circles."""
-    image, draw = _canvas(rng, high, wide)
+    image, draw = canvas(rng, high, wide)
     for _ in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(0.2, 0.8) * wide, rng.uniform(0.2, 0.5) * high
         size = rng.uniform(0.08, 0.35) * min(high, wide)
-        skin, ink, width = _colour(rng), _colour(rng), int(rng.integers(1, 6))
+        skin, ink, width = any_colour(rng), any_colour(rng), int(rng.integers(1, 6))
         draw.ellipse((x - size, y - size, x + size, y + size), fill=skin, outline=ink, width=width)
         for side in (-1, 1):
             eye = (x + side * size * 0.4, y - size * 0.2)
@@ -200,10 +111,10 @@ def figures(rng: Rng, high: int, wide: int) -> Picture:
 
 def writing(rng: Rng, high: int, wide: int) -> Picture:
     """Lines of letters, as of a page or a screen."""
-    image, draw = _canvas(rng, high, wide)
+    image, draw = canvas(rng, high, wide)
     size = int(rng.integers(8, 40))
     font = ImageFont.load_default(size)
-    ink = _colour(rng)
+    ink = any_colour(rng)
     for top in range(0, high, int(size * 1.3)):
         letters = "".join(chr(int(code)) for code in rng.integers(33, 123, 3 * wide // size))
         draw.text((int(rng.integers(-4, 12)), top), letters, fill=ink, font=font)
@@ -239,11 +150,11 @@ def charts(rng: Rng, high: int, wide: int) -> Picture:
             draw.line((at, 0, at, high), fill=(210, 210, 210))
         if rng.random() < 0.6:
             top = int(rng.uniform(0.1, 1) * high)
-            draw.rectangle((at, top, at + wide // 16, high), fill=_colour(rng))
+            draw.rectangle((at, top, at + wide // 16, high), fill=any_colour(rng))
     for _ in range(int(rng.integers(0, 4))):
         heights = high * (0.5 + 0.1 * rng.normal(size=24).cumsum())
         points = [(wide * at / 23, float(height)) for at, height in enumerate(heights)]
-        draw.line(points, fill=_colour(rng), width=2)
+        draw.line(points, fill=any_colour(rng), width=2)
     return np.asarray(image)
 
 
@@ -259,7 +170,7 @@ def fractals(rng: Rng, high: int, wide: int) -> Picture:
         is_in = np.abs(z) < 4
         z[is_in] = z[is_in] ** 2 + c
         count += is_in
-    return _bytes(
+    return as_bytes(
         127 + 127 * np.sin(count[..., None] * rng.uniform(0.1, 0.5) + rng.uniform(0, 6, 3))
     )
 
@@ -274,18 +185,18 @@ def mosaics(rng: Rng, high: int, wide: int) -> Picture:
     floats = colours[apart.argmin(-1)].astype(np.float32)
     if rng.random() < 0.5:
         floats *= (order[..., 1] - order[..., 0] > 2)[..., None]
-    return _bytes(floats)
+    return as_bytes(floats)
 
 
 def creatures(rng: Rng, high: int, wide: int) -> Picture:
     """Round bodies with legs, eyes and tails before a sky and a ground."""
     ground = rng.uniform(0.5, 0.9)
-    image = Image.new("RGB", (wide, high), _colour(rng))
+    image = Image.new("RGB", (wide, high), any_colour(rng))
     draw = ImageDraw.Draw(image)
-    draw.rectangle((0, int(high * ground), wide, high), fill=_colour(rng))
+    draw.rectangle((0, int(high * ground), wide, high), fill=any_colour(rng))
     for _ in range(int(rng.integers(1, 3))):
         x, y, size = rng.uniform(0.25, 0.75) * wide, high * ground, rng.uniform(0.15, 0.35) * high
-        fur = _colour(rng)
+        fur = any_colour(rng)
         draw.ellipse((x - 1.5 * size, y - 1.6 * size, x + 1.2 * size, y - 0.3 * size), fill=fur)
         draw.ellipse((x + 0.6 * size, y - 2.3 * size, x + 1.9 * size, y - 1.1 * size), fill=fur)
         for at in (-1.1, -0.5, 0.3, 0.8):
@@ -319,16 +230,17 @@ def handwriting(rng: Rng, high: int, wide: int) -> Picture:
     one = digits[int(rng.integers(len(digits)))] / 16
     small = Image.fromarray((255 * one).astype(np.uint8))
     share = np.asarray(small.resize((wide, high), Image.Resampling.BICUBIC), np.float32)[..., None]
-    return _bytes(
-        np.array(_colour(rng)) + (np.array(_colour(rng), float) - _colour(rng)) * share / 255
+    return as_bytes(
+        np.array(any_colour(rng))
+        + (np.array(any_colour(rng), float) - any_colour(rng)) * share / 255
     )
 
 
 LEARNT: dict[str, Draw] = {
     each.__name__: each
     for each in (
-        white_noise, coarse_noise, spectral, dead_leaves, skin_and_cloth, plasma, polygons,
-        scribbles, figures, writing, patterns, charts,
+        white_noise, coarse_noise, spectral, dead_leaves, skin_and_cloth, regions, surfaces,
+        plasma, polygons, scribbles, figures, writing, patterns, charts,
     )
 }  # fmt: skip
 HELD_OUT: dict[str, Draw] = {
@@ -336,7 +248,7 @@ HELD_OUT: dict[str, Draw] = {
 }
 
 
-# Our own pictures, spoilt.
+# Our own pictures, spoilt. Not by grain: the decoder paints over it, and what is left is a scene.
 
 
 def shuffled(rng: Rng, picture: Picture) -> Picture:
@@ -367,11 +279,6 @@ def inverted(rng: Rng, picture: Picture) -> Picture:
             return picture[..., rng.permutation([(1, 2, 0), (2, 0, 1), (2, 1, 0)])[0]]
 
 
-def grainy(rng: Rng, picture: Picture) -> Picture:
-    """With the noise of pixels over it."""
-    return _bytes(picture + rng.normal(0, rng.uniform(18, 80), picture.shape))
-
-
 def pasted(rng: Rng, picture: Picture) -> Picture:
     """With a third or more of it hidden by an outsider."""
     high, wide, _ = picture.shape
@@ -384,5 +291,5 @@ def pasted(rng: Rng, picture: Picture) -> Picture:
 
 
 SPOILT: dict[str, Callable[[Rng, Picture], Picture]] = {
-    each.__name__: each for each in (shuffled, inverted, grainy, pasted)
+    each.__name__: each for each in (shuffled, inverted, pasted)
 }

@@ -14,7 +14,7 @@ from calotype.core.picture_checks import OUTSIDE
 from calotype.engine.checks.base import Picture
 from calotype.engine.checks.domain import DomainCheck, DomainNet
 from calotype.safety.setup import SafetySetup
-from training import domain, loop, outsiders
+from training import domain, domain_pictures, loop, outsiders
 from training.dataset import scene_at
 from training.render import render
 
@@ -59,7 +59,7 @@ def test_its_card_tells_what_was_measured() -> None:
 # Training.
 
 
-def small_sets() -> tuple[domain.Set, domain.Set]:
+def small_sets() -> tuple[domain_pictures.Set, domain_pictures.Set]:
     rng = np.random.default_rng(1)
     bright, dark = (rng.integers(low, low + 128, (32, 128, 128, 3), np.uint8) for low in (128, 0))
     return {"ours": bright}, {"others": dark}
