@@ -10,6 +10,7 @@ refuses, of those not learned from, is at most ``FALSE_POSITIVES``. About a minu
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion
 
-from calotype.safety.classifier import CHAR_NGRAMS, LABELS, SHIPPED, WORD_NGRAMS, TextClassifier
+from calotype.safety.classifier import (
+    CHAR_NGRAMS,
+    LABELS,
+    ONE_IS_ENOUGH,
+    SHIPPED,
+    WORD_NGRAMS,
+    TextClassifier,
+)
 from calotype.safety.lists import Lists
 from calotype.safety.views import views
 from training.safety_text import Phrases, asking, examples, harmless
@@ -31,6 +39,7 @@ EACH = 1500  # prompts of each label
 FALSE_POSITIVES = 0.001  # of harmless prompts, for each of seven labels: under 0.7 % together
 LOOKS_BAD_POSITIVES = 0.02  # of harmless prompts that look bad, for each label, at most
 LOWEST = 0.5  # a threshold under it would refuse what is merely unlike all that was learned
+EASED = 0.4  # logits by which thresholds are lower then: one word alone isn't counted any more
 CHAR_FEATURES, WORD_FEATURES = 60_000, 20_000
 STRENGTH = 6.0  # scikit-learn's C: the inverse of the penalty on the weights
 MEASURED = 10_000  # harmless prompts that thresholds are set on, and as many that are measured
@@ -95,7 +104,29 @@ def thresholds(everyday: Floats, looks_bad: Floats) -> dict[str, float]:
             float(np.quantile(looks_bad[:, place], 1 - LOOKS_BAD_POSITIVES)),
         )
         found[label] = round(min(max(lowest + 0.005, LOWEST), 0.95), 4)
+        if label not in ONE_IS_ENOUGH:
+            found[label] = eased(found[label])
     return found
+
+
+def eased(threshold: float) -> float:
+    """A threshold lower by ``EASED``."""
+    return round(1 / (1 + math.exp(EASED) * (1 - threshold) / threshold), 4)
+
+
+def refused(classifier: TextClassifier, texts: list[str]) -> NDArray[np.bool_]:
+    """Of each text, texts x labels: past the threshold, and not for one word alone."""
+    rows = []
+    for text in texts:
+        seen = views(text)
+        rows.append(
+            [
+                score >= classifier.thresholds[label]
+                and not classifier.rests_on_one_word(seen, label)
+                for label, score in classifier.scores(seen).items()
+            ]
+        )
+    return np.array(rows)
 
 
 def save(classifier: TextClassifier, path: Path) -> None:
@@ -118,17 +149,16 @@ def save(classifier: TextClassifier, path: Path) -> None:
 
 def measure(classifier: TextClassifier, held: Phrases, rng: random.Random) -> dict[str, Any]:
     """Recall of each label on phrases that weren't learned, and false positives."""
-    limits = np.array([classifier.thresholds[label] for label in LABELS])
     recall = {}
     for place, label in enumerate(LABELS):
         texts = [asking(rng.choice(held.asked[label]), rng) for _ in range(400)]
-        refused = scores(classifier, texts) >= limits
+        found = refused(classifier, texts)
         recall[label] = {
-            "by its label": float(refused[:, place].mean()),
-            "by any": float(refused.any(axis=1).mean()),
+            "by its label": float(found[:, place].mean()),
+            "by any": float(found.any(axis=1).mean()),
             "phrases": len(held.asked[label]),
         }
-    everyday = scores(classifier, [harmless(rng) for _ in range(MEASURED)]) >= limits
+    everyday = refused(classifier, [harmless(rng) for _ in range(MEASURED)])
     return {"recall": recall, "everyday refused": int(everyday.any(axis=1).sum())}
 
 
@@ -168,7 +198,8 @@ most part; in other languages it knows the lists' words and little else.
 
 Thresholds are the lowest, from {LOWEST} up, at which a label refuses at most
 {FALSE_POSITIVES:.1%} of {MEASURED:,} everyday prompts and {LOOKS_BAD_POSITIVES:.0%} of {looks_bad}
-that look bad, none of them learned.
+that look bad, none of them learned; then lowered by {EASED} as logits, since what rests on a single
+word isn't refused (unless its score is far past the threshold). Both not for self-harm.
 
 Measured on 400 prompts of each label, made of the fifth of the phrases that it hasn't learned (few
 phrases, so a point or two means nothing):

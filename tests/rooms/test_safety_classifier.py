@@ -18,7 +18,7 @@ from calotype.safety.attacks import splitting
 from calotype.safety.classifier import CHAR_NGRAMS, LABELS, WORD_NGRAMS, TextClassifier
 from calotype.safety.errors import SafetyUnavailable
 from calotype.safety.evaluate import SETS, attack, evaluate, interval, prompts, report
-from calotype.safety.lists import Lists
+from calotype.safety.lists import ALWAYS, Lists
 from calotype.safety.prompts import PromptCheck
 from calotype.safety.views import views
 
@@ -62,6 +62,18 @@ def test_a_short_harmful_part_of_a_long_prompt_still_counts() -> None:
     parts = [part for each in prompts()["reworded"].values() for part in each]
     refused = sum(CHECK.judge(f"{padding}{part}, {padding}").category is not None for part in parts)
     assert refused >= 0.65 * len(parts)  # measured 0.77
+
+
+@pytest.mark.parametrize(
+    ("text", "label"), [("fake plastic trees", "illegal"), ("lovers", "sexual")]
+)
+def test_what_rests_on_a_single_word_is_not_enough(text: str, label: str) -> None:
+    assert CHECK.classifier.scores(views(text))[label] >= CHECK.classifier.thresholds[label]
+    assert CHECK.judge(text).category is None
+
+
+def test_with_a_minor_a_single_word_is_enough() -> None:
+    assert CHECK.judge_fields({"prompt": "lovers", "loras": "child"}).category == ALWAYS
 
 
 @pytest.mark.parametrize("category", LABELS)

@@ -37,6 +37,10 @@ _WORDS_KEPT = 8192  # whose n-grams are remembered
 # Beside the plain view, where they have words that it hasn't.
 _OTHER_VIEWS = ("leet", "letters set apart", "mojibake, plain", "entities, plain")
 
+ONE_IS_ENOUGH = {"self_harm"}  # a fifth of such wishes not learned from would be lost
+_SURE = 3.0  # past a threshold, as a logit: enough by itself
+_SOMETHING = math.log(0.02 / 0.98)  # a logit: less is nothing
+
 Floats = NDArray[np.float32]
 
 
@@ -121,6 +125,33 @@ class TextClassifier:
 
         Raises SafetyUnavailable when a score isn't a number.
         """
+        logits = np.stack([self._logits(window) for window in self._all_windows(seen)])
+        best = 1 / (1 + np.exp(-(logits + self._bias).max(axis=0)))
+        if best.shape != (len(LABELS),) or not np.isfinite(best).all():
+            raise SafetyUnavailable("the prompt classifier gave no number")
+        return dict(zip(LABELS, map(float, best), strict=True))
+
+    def rests_on_one_word(self, seen: Views, label: str) -> bool:
+        """Whether a text's score is past its threshold for a single word in it, and not by much.
+
+        Without that word nothing is left of it: "a race track" is no more hate than "a track". It
+        is asked of texts whose score is past the threshold.
+        """
+        if label in ONE_IS_ENOUGH:
+            return False
+        place, threshold = LABELS.index(label), _logit(self.thresholds[label])
+        for words in self._all_windows(seen):
+            score = self._logits(words)[place] + self._bias[place]
+            if score >= threshold + _SURE:
+                return False
+            if score >= threshold and len(words) > 1:
+                others = [words[:at] + words[at + 1 :] for at in range(len(words))]
+                least = min(self._logits(each)[place] for each in others) + self._bias[place]
+                if least >= _SOMETHING:
+                    return False
+        return True
+
+    def _all_windows(self, seen: Views) -> list[list[str]]:
         plain = seen.words["plain"].split()
         windows = list(_windows(plain))
         known = set(plain)
@@ -129,11 +160,7 @@ class TextClassifier:
             windows += [window for window in others if not known.issuperset(window)]
         if len(windows) > _WINDOWS_MAX:
             raise SafetyUnavailable(f"a text has more than {_WINDOWS_MAX} windows")
-        logits = np.stack([self._logits(window) for window in windows])
-        best = 1 / (1 + np.exp(-(logits + self._bias).max(axis=0)))
-        if best.shape != (len(LABELS),) or not np.isfinite(best).all():
-            raise SafetyUnavailable("the prompt classifier gave no number")
-        return dict(zip(LABELS, map(float, best), strict=True))
+        return windows
 
     def _logits(self, words: list[str]) -> Floats:
         chars = [self._in_word(word[:_WORD_CHARS_MAX]) for word in words]
@@ -156,6 +183,10 @@ class TextClassifier:
 @functools.cache
 def _shipped() -> TextClassifier:
     return TextClassifier.from_file(SHIPPED)
+
+
+def _logit(score: float) -> float:
+    return math.log(score / (1 - score))
 
 
 def char_grams(word: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ from calotype.safety.match import Hit, phrase_matcher
 from calotype.safety.policies import Policy
 from calotype.safety.views import Views, spaced, views
 
-RULES = 4  # version of the rules below, and of the views
+RULES = 5  # version of the rules below, and of the views
 BLOCKLIST, ENTITIES, CLASSIFIER = "blocklist", "entities", "classifier"
 NEGATIVE = "negative_prompt"
 FOLDED_CHARS_MAX = 8_000  # of one field, as the views have it
@@ -246,10 +246,13 @@ class PromptCheck:
         if set(scores) != set(LABELS) or not all(0 <= score <= 1 for score in scores.values()):
             raise SafetyUnavailable(f"the prompt classifier gave half an answer: {scores}")
         for label, score in scores.items():
-            if score >= self.classifier.thresholds[label]:
-                found.append(Finding(label, CLASSIFIER, field, score))
-                if label == "sexual" and any(hit.name == "minors" for hit in hits):
-                    found.append(Finding(ALWAYS, CLASSIFIER, field, score))
+            if score < self.classifier.thresholds[label]:
+                continue
+            if label == "sexual" and any(hit.name == "minors" for hit in hits):
+                found.append(Finding(ALWAYS, CLASSIFIER, field, score))
+            elif self.classifier.rests_on_one_word(seen, label):
+                continue
+            found.append(Finding(label, CLASSIFIER, field, score))
         return found
 
     def _across(self, seen: Mapping[str, Views]) -> set[Hit]:
