@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calotype.core.decisions import Decision, FailJob, RequeueJob, ReturnJob, StartAttempt
-from calotype.core.events import AttemptFailed, JobQueued, JobSettled, ModelsPinned, ModelWarmed
+from calotype.core.events import (
+    AttemptFailed,
+    JobQueued,
+    JobSettled,
+    ModelGone,
+    ModelsPinned,
+    ModelWarmed,
+)
 from calotype.core.limits import ATTEMPTS_MAX, ROOM_REFUSALS_MAX
 from calotype.core.nouns import Reserve, Tier
 from tests.policy.warm import Pool, needs
@@ -203,3 +210,15 @@ def test_a_settled_job_gives_its_room_back() -> None:
     del pool.running["b"], pool.jobs["b"]
     pool.tell(JobSettled("b", 1.0))
     assert pool.line.devices()[0].lines["adapters"] == 15
+
+
+def test_a_model_that_is_lost_while_others_leave_it_room_has_no_other_load_begun_there() -> None:
+    pool = pool_of("m", "x")
+    pool.up("e0", 30, ("m", "x"))
+    assert starts(pool.tell(job("a", adapters=15))) == [("a", "e0")]
+    del pool.running["a"], pool.jobs["a"]
+    pool.tell(JobSettled("a", 1.0))
+    pool.tell(ModelGone("e0", "m"))  # which was asked for the room, and has yet to answer
+    pool.tell(job("b"))  # asserted: one load at a time
+    pool.run(until=60.0)
+    assert not pool.jobs

@@ -260,9 +260,13 @@ class Homes:
             self.version += 1
             self.refresh(engine)
 
-    def gone(self, engine: Engine, model: str) -> None:
-        """A model is no longer on an engine that is up, or couldn't be loaded there."""
+    def gone(self, engine: Engine, model: str, *, has_failed: bool = False) -> None:
+        """A model is no longer on an engine that is up, or (``has_failed``) couldn't be loaded."""
         is_loading = engine.loading is not None and engine.loading.model == model
+        if is_loading and model in engine.models and not has_failed:
+            # It was there, and others leave it room: that has yet to be answered.
+            del engine.models[model]
+            return
         if is_loading or model in engine.models:
             engine.models.pop(model, None)
             if is_loading:

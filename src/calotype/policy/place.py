@@ -158,11 +158,12 @@ class Fleet:
 
     def failed(self, name: str, model: str) -> None:
         """An engine that is up couldn't load a model: until it can no job waits for it there."""
-        self._engines[name].failing[model] = None
-        self.lost(name, model)
+        engine = self._engines[name]
+        engine.failing[model] = None
+        self.homes.gone(engine, model, has_failed=True)
 
     def lost(self, name: str, model: str) -> None:
-        """An engine has a model no longer, or couldn't load it; not an error if it isn't known."""
+        """An engine has a model no longer; not an error if it isn't known."""
         if engine := self._engines.get(name):
             self.homes.gone(engine, model)
 
