@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from calotype.core import frames, limits
 from calotype.core.messages import LoadModel, RowDone
@@ -137,8 +138,6 @@ def test_weights_that_are_no_safetensors_are_not_loaded(
 
 
 def test_weights_with_a_part_missing_are_not_filled_by_chance(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     use = classifier(tmp_path)
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
@@ -146,6 +145,22 @@ def test_weights_with_a_part_missing_are_not_filled_by_chance(tmp_path: Path) ->
     save_file(tensors, path, metadata={"format": "pt"})
     [one] = seen(use, pictures(1))
     assert "classifier.weight" in one.failed[use.name]
+
+
+@pytest.mark.parametrize("kind", list(MAKE))
+def test_weights_of_another_dtype_are_loaded_without_making_it_everybodys(
+    kind: CheckKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use = MAKE[kind](tmp_path)
+    for path in tmp_path.glob("*.safetensors"):
+        half = {name: it.bfloat16() for name, it in load_file(path).items()}
+        save_file(half, path, metadata={"format": "pt"})
+    if (config := tmp_path / "config.json").exists():
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "bfloat16"}))
+    made: list[torch.dtype] = []
+    monkeypatch.setattr(torch, "set_default_dtype", made.append)  # of all threads, not of its own
+    load_check(use, CPU)
+    assert set(made) <= {torch.float32}
 
 
 def test_a_folder_can_bring_no_code(tmp_path: Path) -> None:

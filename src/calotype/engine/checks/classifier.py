@@ -34,11 +34,7 @@ class ClassifierCheck:
         """Read the network and its processor; raises CheckBroken."""
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        check_weights(Path(use.path))
-        network, told = AutoModelForImageClassification.from_pretrained(
-            use.path, use_safetensors=True, output_loading_info=True, **LOCAL
-        )
-        check_whole(use, told)
+        network = read_network(AutoModelForImageClassification, use)
         processor = AutoImageProcessor.from_pretrained(use.path, backend="pil", **LOCAL)
         return cls(use, network, processor, device)
 
@@ -52,7 +48,28 @@ class ClassifierCheck:
         return [dict(zip(self._labels, map(float, each), strict=True)) for each in shares]
 
 
-def check_whole(use: CheckUse, told: Any) -> None:
+def read_network(kind: Any, use: CheckUse) -> Any:
+    """A network of transformers in float32, on the CPU; raises CheckBroken.
+
+    Whatever dtype its files have: transformers would make another one torch's default meanwhile,
+    for all threads, and so for the noise and the sizes of pictures that are being made.
+    """
+    check_weights(Path(use.path))
+    network, told = kind.from_pretrained(
+        use.path, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **LOCAL
+    )
+    _check_whole(use, told)
+    return network
+
+
+def as_stored(network: Any, use: CheckUse) -> Any:
+    """It again in the dtype that its configuration names: for those too large for float32."""
+    from transformers import AutoConfig
+
+    return network.to(AutoConfig.from_pretrained(use.path, **LOCAL).dtype or torch.float32)
+
+
+def _check_whole(use: CheckUse, told: Any) -> None:
     """Refuse weights with parts missing: transformers would fill them by chance, and go on."""
     missing = sorted(told["missing_keys"]) + [str(it) for it in told["mismatched_keys"]]
     if missing:

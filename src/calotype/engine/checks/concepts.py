@@ -9,15 +9,14 @@ where diffusers' own checker begins to flag.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from calotype.core.picture_checks import CONCEPT, SPECIAL, CheckUse
-from calotype.engine.checks.base import Picture, Scores, check_weights
-from calotype.engine.checks.classifier import LOCAL, check_whole
+from calotype.engine.checks.base import Picture, Scores
+from calotype.engine.checks.classifier import LOCAL, read_network
 
 _STEEPNESS = 50.0  # of the logistic: cosines past a threshold are hundredths
 _STRICTER = 0.01  # diffusers' own, where a special concept is found
@@ -38,11 +37,7 @@ class ConceptsCheck:
         )
         from transformers import AutoImageProcessor
 
-        check_weights(Path(use.path))
-        network, told = StableDiffusionSafetyChecker.from_pretrained(
-            use.path, use_safetensors=True, output_loading_info=True, local_files_only=True
-        )
-        check_whole(use, told)
+        network = read_network(StableDiffusionSafetyChecker, use)
         processor = AutoImageProcessor.from_pretrained(use.path, backend="pil", **LOCAL)
         return cls(network, processor, device)
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from calotype.core import limits
 from calotype.core.picture_checks import UNSAFE, CheckUse
-from calotype.engine.checks.base import CheckBroken, Picture, Scores, check_weights
-from calotype.engine.checks.classifier import LOCAL, check_whole
+from calotype.engine.checks.base import CheckBroken, Picture, Scores
+from calotype.engine.checks.classifier import LOCAL, as_stored, read_network
 
 POLICY = "policy.txt"
 BEGINNING = '{\n    "rating": "'  # of its answer
@@ -48,12 +48,8 @@ class LlavaGuardCheck:
         from transformers import AutoModelForImageTextToText
 
         folder = Path(use.path)
-        check_weights(folder)
         policy = _policy(folder / POLICY)
-        network, told = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, dtype="auto", **LOCAL
-        )
-        check_whole(use, told)
+        network = as_stored(read_network(AutoModelForImageTextToText, use), use)
         return cls(network, _processor(folder), policy, device)
 
     def scores(self, pictures: Sequence[Picture]) -> Sequence[Scores]:

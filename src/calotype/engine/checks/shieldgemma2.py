@@ -6,15 +6,14 @@ One pass for all policies of all pictures of a batch; its labels are its policie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
 from calotype.core.picture_checks import CheckUse
-from calotype.engine.checks.base import CheckBroken, Picture, Scores, check_labels, check_weights
-from calotype.engine.checks.classifier import LOCAL, check_whole
+from calotype.engine.checks.base import CheckBroken, Picture, Scores, check_labels
+from calotype.engine.checks.classifier import LOCAL, as_stored, read_network
 
 _YES = 0  # of the two logits that its class gives
 
@@ -33,11 +32,7 @@ class ShieldGemma2Check:
         """Read the model and its processor; raises CheckBroken."""
         from transformers import AutoProcessor, ShieldGemma2ForImageClassification
 
-        check_weights(Path(use.path))
-        network, told = ShieldGemma2ForImageClassification.from_pretrained(
-            use.path, use_safetensors=True, output_loading_info=True, dtype="auto", **LOCAL
-        )
-        check_whole(use, told)
+        network = as_stored(read_network(ShieldGemma2ForImageClassification, use), use)
         processor = AutoProcessor.from_pretrained(use.path, backend="pil", **LOCAL)
         return cls(use, network, processor, device)
 

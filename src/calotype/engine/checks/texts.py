@@ -10,15 +10,14 @@ labels say nothing of a picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from calotype.core import limits
 from calotype.core.picture_checks import CheckUse
-from calotype.engine.checks.base import CheckBroken, Scores, check_labels, check_weights
-from calotype.engine.checks.classifier import LOCAL, check_whole
+from calotype.engine.checks.base import CheckBroken, Scores, check_labels
+from calotype.engine.checks.classifier import LOCAL, read_network
 
 _OFFSET = 2  # places of a position embedding that RoBERTa and its kin leave unused
 
@@ -47,11 +46,7 @@ class TextCheck:
         """Read the network and its tokenizer; raises CheckBroken."""
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        check_weights(Path(use.path))
-        network, told = AutoModelForSequenceClassification.from_pretrained(
-            use.path, use_safetensors=True, output_loading_info=True, **LOCAL
-        )
-        check_whole(use, told)
+        network = read_network(AutoModelForSequenceClassification, use)
         tokenizer = AutoTokenizer.from_pretrained(use.path, **LOCAL)
         return cls(use, network, tokenizer, device)
 
