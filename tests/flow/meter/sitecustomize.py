@@ -11,11 +11,11 @@ import os
 import sys
 import threading
 import time
-from itertools import chain, compress, tee
 from pathlib import Path
 from typing import Any
 
 EVERY_S = 0.05
+ALONE_S = 10.0  # far longer than a look takes
 
 
 def _count() -> None:
@@ -38,18 +38,22 @@ def _count() -> None:
 
 
 def _alive(kinds: frozenset[type]) -> list[Any]:
-    """All objects of just these kinds, found in one call into C, in which no other thread runs.
+    """All objects of just these types, found while no other thread runs.
 
     ``gc.get_objects`` holds tuples that other threads are making, and a tuple that is held by two
-    can't be made longer: CPython raises SystemError there ("bad argument to internal function").
+    can't be made longer: CPython raises SystemError there ("bad argument to internal function"). So
+    nobody may have a turn before all of them are let go: others may ask for one after ALONE_S only,
+    and those who wait by the usual interval have had theirs when this thread has slept for two.
     """
-    these, again = tee(chain.from_iterable(map(gc.get_objects, (None,))))
-    found = map(kinds.__contains__, map(type, again))
-    gc.disable()  # a collection may call Python, and then another thread may run
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(ALONE_S)
+    time.sleep(2 * interval_s)
+    gc.disable()  # a collection may call what lets others run
     try:
-        return list(compress(these, found))
+        return [found for found in gc.get_objects() if type(found) in kinds]
     finally:
         gc.enable()
+        sys.setswitchinterval(interval_s)
 
 
 if "calotype.engine" in sys.orig_argv and "METER_FILE" in os.environ:
