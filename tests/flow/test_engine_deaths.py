@@ -172,6 +172,7 @@ async def test_a_slow_engine_finishes_what_it_has_and_is_begun_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "SLOW_JOBS", 2)
+    monkeypatch.setattr(limits, "SLOW_S_MIN", 0.0)  # a fake engine's jobs are short
     async with engines_bench(tmp_path, engines=1) as bench:
         await bench.ended(await bench.queue())  # what such a job costs is known now
         pid = bench.engines["engine-0"].pid

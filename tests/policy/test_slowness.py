@@ -20,6 +20,12 @@ def test_job_in_time_between_them_clears_it() -> None:
     assert not any(slowness.ran("e0", 1.0, cost, 0.0) for cost in costs)
 
 
+def test_jobs_of_a_moment_say_nothing() -> None:
+    slowness = Slowness()
+    assert not any(slowness.ran("e0", 0.1, 1.1, 0.0) for _ in range(5))
+    assert [slowness.ran("e0", 0.1, 1.2, 0.0) for _ in range(3)] == [False, False, True]
+
+
 def test_engines_are_judged_each_by_its_own_jobs() -> None:
     slowness = Slowness()
     for _ in range(2):

@@ -107,6 +107,7 @@ HEARTBEATS_DEAD = 3  # ... and so many: it is killed, and its work done by other
 NOTICE_S_MAX = 24 * 3_600.0  # before an engine is taken away that it may be told
 HAND_BACK_S = 20.0  # before an engine is taken away, what still runs there is handed back
 SLOW_FACTOR = 4.0  # an engine that takes so many times what jobs should cost is slow ...
+SLOW_S_MIN = 1.0  # ... and so many seconds more: to begin anew costs more than that ...
 SLOW_JOBS = 3  # ... after so many in a row
 SLOW_AGAIN_S = 600.0  # after it was restarted for that, before it may be again
 PEOPLE_REMEMBERED_MAX = 10_000  # whose last model says what comes next; the others are forgotten

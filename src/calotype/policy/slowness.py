@@ -3,7 +3,8 @@
 An engine that slows down (throttled, leaking, crowded by other programs) still lives and still
 steps, so neither signs of life nor steps tell. What was measured of its jobs does, beside what was
 predicted from all engines' jobs. One job may be dear for reasons of its own; several in a row
-aren't. It is pure: times come in, in seconds that never go back.
+aren't. Jobs of a moment tell nothing: what else runs on the machine takes as long. It is pure:
+times come in, in seconds that never go back.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Slowness:
 
         Both are device-seconds of the whole job.
         """
-        if measured_s <= limits.SLOW_FACTOR * predicted_s:
+        most_s = max(limits.SLOW_FACTOR * predicted_s, predicted_s + limits.SLOW_S_MIN)
+        if measured_s <= most_s:
             self._slow.pop(engine, None)
             return False
         self._slow[engine] = self._slow.get(engine, 0) + 1
