@@ -95,12 +95,15 @@ def losses(logits: Tensor, wanted: Tensor) -> Tensor:
     total = torch.zeros(())
     for k, classes in enumerate(ATTRIBUTES.values()):
         total = total + functional.cross_entropy(logits[:, k, : len(classes)], wanted[:, k])
-    kinds = logits[:, settings:].flatten(0, 1)
-    there, colour, place = wanted[:, settings:].reshape(-1, 3).unbind(1)
+    return total + losses_of_kinds(logits[:, settings:].flatten(0, 1), wanted[:, settings:])
+
+
+def losses_of_kinds(kinds: Tensor, wanted: Tensor) -> Tensor:
+    """Of what things are there, and their colours and places; ``kinds`` has a row for each kind."""
+    there, colour, place = wanted.reshape(-1, 3).unbind(1)
     ends = 1 + len(COLOURS)
     return (
-        total
-        + 2 * functional.binary_cross_entropy_with_logits(kinds[:, 0], there.float())
+        2 * functional.binary_cross_entropy_with_logits(kinds[:, 0], there.float())
         + functional.cross_entropy(kinds[:, 1:ends], colour, ignore_index=IGNORED)
         + functional.cross_entropy(kinds[:, ends:], place, ignore_index=IGNORED)
     )

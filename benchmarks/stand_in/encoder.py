@@ -20,8 +20,9 @@ from torch.nn import functional
 from training import loop
 from training.autoencoder import to_floats
 from training.captions import ATTRIBUTES
+from training.classifier import losses_of_kinds
 from training.dataset import SIDE, scene_at
-from training.lessons import IGNORED, roughen, targets
+from training.lessons import roughen, targets
 from training.optimisers import Optimiser
 from training.render import render
 from training.scenes import COLOURS, OBJECTS, PLACES, Scene
@@ -95,11 +96,4 @@ def _loss(logits: Tensor, wanted: Tensor) -> Tensor:
         torch.zeros(()),
     )
     kinds = torch.stack(parts[count:], dim=1).flatten(0, 1)
-    there, colour, place = wanted[:, count:].reshape(-1, 3).unbind(1)
-    ends = 1 + len(COLOURS)
-    return (
-        total
-        + 2 * functional.binary_cross_entropy_with_logits(kinds[:, 0], there.float())
-        + functional.cross_entropy(kinds[:, 1:ends], colour, ignore_index=IGNORED)
-        + functional.cross_entropy(kinds[:, ends:], place, ignore_index=IGNORED)
-    )
+    return total + losses_of_kinds(kinds, wanted[:, count:])

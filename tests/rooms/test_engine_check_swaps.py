@@ -101,21 +101,7 @@ def test_a_picture_is_judged_to_its_end_by_what_it_was_begun_with(
     made: CheckUse, other: CheckUse
 ) -> None:
     asked, go_on = threading.Event(), threading.Event()
-
-    def load(use: CheckUse, device: torch.device) -> Any:
-        check = load_check(use, device)
-        if use.build == OLD:
-            scores = check.scores
-
-            def slow(given: Sequence[Any]) -> Any:
-                asked.set()
-                assert go_on.wait(60)
-                return scores(given)
-
-            check.scores = slow  # type: ignore[method-assign]
-        return check
-
-    device, found = Device(made, load), []
+    device, found = Device(made, holding(OLD, asked, go_on)), []
     looking = threading.Thread(target=lambda: found.append(device.seen()))
     looking.start()
     assert asked.wait(60)

@@ -75,20 +75,7 @@ def take_in(
     right to read or write).
     """
     found = recognise(path)
-    if wish.kind is not None and found.kind is not wish.kind:
-        raise InvalidInput(
-            f"{path.name} is a {WORDS[found.kind]}, not a {WORDS[wish.kind]}",
-            field="kind",
-            limit=found.kind.value,
-        )
-    name = check_name(wish.name if wish.name is not None else _name_of(path))
-    if name in taken.get(found.kind, ()):
-        raise InvalidInput(
-            f"there is a {WORDS[found.kind]} named {name!r} in a folder outside the registry:"
-            " use another name",
-            field="name",
-            limit="a name that is free",
-        )
+    name = _name(path, found, wish, taken)
     said = _said(found, wish)
     files = dict(found.files) | _configuration(found, wish.config)
     _check_room(versions.root, files.values(), wish.mode)
@@ -129,6 +116,25 @@ def take_in(
         return Added(record, is_new)
     told = with_recorded(info, said)
     return Added(record, is_new, Told(told.triggers, told.triggers_unread))
+
+
+def _name(path: Path, found: Found, wish: Wish, taken: Mapping[ModelKind, Iterable[str]]) -> str:
+    """What it is to be called; raises InvalidInput, also for what it is."""
+    if wish.kind is not None and found.kind is not wish.kind:
+        raise InvalidInput(
+            f"{path.name} is a {WORDS[found.kind]}, not a {WORDS[wish.kind]}",
+            field="kind",
+            limit=found.kind.value,
+        )
+    name = check_name(wish.name if wish.name is not None else _name_of(path))
+    if name in taken.get(found.kind, ()):
+        raise InvalidInput(
+            f"there is a {WORDS[found.kind]} named {name!r} in a folder outside the registry:"
+            " use another name",
+            field="name",
+            limit="a name that is free",
+        )
+    return name
 
 
 def _known(versions: Versions, record: Record, wish: Wish) -> Record:
